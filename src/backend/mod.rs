@@ -1,0 +1,69 @@
+//! Where containers come from.
+//!
+//! A backend has one job: start a container whose init is `berth agent`, hand back the agent's byte stream, and remove
+//! the container afterwards. Everything that a user sees is the agent's doing.
+
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+
+/// The byte stream to an agent, non-blocking: a reader goes on until [`std::io::ErrorKind::WouldBlock`], and polls
+/// [`AsFd`] for more.
+pub trait Stream: Read + Write + AsFd + Send {}
+
+impl<T: Read + Write + AsFd + Send> Stream for T {}
+
+/// Whom a container is for. All three become labels on whatever is created.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The connection's id, unique over all berth processes: 32 lower-case hexadecimal digits.
+    pub connection: String,
+    /// The user name that was authenticated: as the client sent it, so hostile.
+    pub user: String,
+    /// The client's address.
+    pub client: SocketAddr,
+}
+
+/// The user who waits while a container is being made.
+pub trait Waiter {
+    /// One line of progress for the user's eyes, without line end ("Pulling alpine:3 ... 12 MB of 40 MB").
+    fn progress(&self, line: &str);
+    /// Whether the user has gone: the backend stops at the next step, and leaves nothing behind.
+    fn is_gone(&self) -> bool;
+}
+
+/// A running container and the stream of its agent.
+pub struct Container {
+    /// The agent's stream, connected. No byte has been read from it.
+    pub stream: Box<dyn Stream>,
+    /// Removes the container when it is dropped. It is `Send`: dropping takes a round trip to the daemon, so the
+    /// connection's thread leaves it to another one where a user would wait.
+    pub lease: Box<dyn Send>,
+}
+
+/// Docker, and later Kubernetes.
+pub trait Backend: Send + Sync {
+    /// Makes a container and connects to its agent. Blocks, with deadlines, for as long as that takes; called in a
+    /// worker thread. On any error nothing that was created stays.
+    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error>;
+
+    /// Removes what an earlier, killed process of this instance left; returns how many containers that were.
+    fn reap(&self) -> Result<usize, Error>;
+}
+
+/// Why there is no container.
+#[derive(Debug)]
+pub struct Error {
+    /// One short line for the SSH user: names the thing, reveals nothing internal.
+    pub user: String,
+    /// The whole story, for the log: what failed, and the way out.
+    pub log: String,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.log)
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,0 +1,1 @@
+//! `config.yaml`: types, defaults, validation.

@@ -1,0 +1,1 @@
+//! RFC 4254 messages: encode, decode, windows.

@@ -1,0 +1,1 @@
+//! A minimal blocking HTTP/1.1 client.

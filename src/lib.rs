@@ -1,0 +1,14 @@
+//! berth: an SSH server that gives every user a container.
+//!
+//! The whole of the program is in this library, so that tests and fuzz targets reach every parser; `main.rs` only
+//! chooses the subcommand. `docs/architecture.md` tells how the parts work together. Modules point inward only:
+//! [`connection`] and [`http`] know nothing of berth; [`agent`] never imports [`ssh`], [`backend`] or [`config`];
+//! [`backend`] never imports [`ssh`].
+
+pub mod agent;
+pub mod auth;
+pub mod backend;
+pub mod config;
+pub mod connection;
+pub mod http;
+pub mod ssh;

@@ -1,0 +1,2 @@
+//! The command line: see `berth --help`.
+fn main() {}

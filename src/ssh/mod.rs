@@ -1,0 +1,1 @@
+//! Listener, connection thread, authentication exchange, channel bridge.
