@@ -1,1 +1,8 @@
 //! RFC 4254 messages: encode, decode, windows.
+//!
+//! Both ends of the agent stream use this: the server ([`crate::ssh`]) and the agent ([`crate::agent`]). `PROTOCOL.md`
+//! in `docs/` describes the stream.
+
+pub mod frame;
+pub mod message;
+pub mod wire;
