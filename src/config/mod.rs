@@ -1,1 +1,5 @@
 //! `config.yaml`: types, defaults, validation.
+
+mod docker;
+
+pub use docker::{Docker, ExecutionMode, ImagePullPolicy};
