@@ -1,0 +1,189 @@
+//! Host keys.
+
+use std::ffi::{CStr, CString, c_char};
+use std::fmt;
+use std::ptr::NonNull;
+
+use crate::ffi;
+
+/// The kinds of host key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// `ssh-ed25519`
+    Ed25519,
+    /// `ecdsa-sha2-nistp256`, `-nistp384` or `-nistp521`; a generated one is on P-256.
+    Ecdsa,
+    /// `ssh-rsa`, signing with SHA-2; a generated one has 3072 bits.
+    Rsa,
+}
+
+/// Why a key is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyError {
+    /// Not a private key in OpenSSH's or PEM format, or one with a passphrase.
+    Unreadable,
+    /// A key of a kind that no host key may have (DSA, FIDO).
+    Unsupported,
+    /// OpenSSL could not make one, for want of memory or randomness.
+    Failed,
+}
+
+impl fmt::Display for KeyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KeyError::Unreadable => "not a private key in OpenSSH or PEM format without a passphrase",
+            KeyError::Unsupported => "not an Ed25519, ECDSA or RSA key",
+            KeyError::Failed => "the key could not be made",
+        })
+    }
+}
+
+impl std::error::Error for KeyError {}
+
+/// A private host key.
+pub struct HostKey {
+    raw: NonNull<ffi::RawKey>,
+    kind: KeyKind,
+}
+
+// SAFETY: an `ssh_key` has no tie to the thread that made it.
+unsafe impl Send for HostKey {}
+// SAFETY: after construction the key is only read (signing with an EVP_PKEY locks what it caches).
+unsafe impl Sync for HostKey {}
+
+impl HostKey {
+    /// Reads a private key in OpenSSH's or PEM format.
+    pub fn parse(text: &str) -> Result<Self, KeyError> {
+        ffi::initialise();
+        let text = CString::new(text).map_err(|_| KeyError::Unreadable)?;
+        // SAFETY: the argument is a C string that the call only reads.
+        let raw = unsafe { ffi::berth_key_import(text.as_ptr()) };
+        Self::own(raw, KeyError::Unreadable)
+    }
+
+    /// Makes a new key.
+    pub fn generate(kind: KeyKind) -> Result<Self, KeyError> {
+        ffi::initialise();
+        // SAFETY: `kind` is 0, 1 or 2, which index the shim's tables.
+        let raw = unsafe { ffi::berth_key_generate(kind as i32) };
+        Self::own(raw, KeyError::Failed)
+    }
+
+    fn own(raw: *mut ffi::RawKey, error: KeyError) -> Result<Self, KeyError> {
+        let mut key = HostKey { raw: NonNull::new(raw).ok_or(error)?, kind: KeyKind::Ed25519 };
+        // SAFETY: `raw` is a live key, owned by `key`.
+        key.kind = match unsafe { ffi::berth_key_kind(key.raw.as_ptr()) } {
+            0 => KeyKind::Ed25519,
+            1 => KeyKind::Ecdsa,
+            2 => KeyKind::Rsa,
+            _ => return Err(KeyError::Unsupported),
+        };
+        Ok(key)
+    }
+
+    /// What kind it is.
+    pub fn kind(&self) -> KeyKind {
+        self.kind
+    }
+
+    /// The private key in OpenSSH's format, for its file.
+    pub fn private_text(&self) -> Result<String, KeyError> {
+        // SAFETY: the key is live; the answer is ours to free.
+        unsafe { take_text(ffi::berth_key_export(self.raw.as_ptr())) }
+    }
+
+    /// The public key as in a `.pub` file, without a comment: type and base64.
+    pub fn public_text(&self) -> Result<String, KeyError> {
+        // SAFETY: the key is live; the answer is ours to free.
+        let base64 = unsafe { take_text(ffi::berth_key_public(self.raw.as_ptr())) }?;
+        // SAFETY: the name is a static C string.
+        let name = unsafe { CStr::from_ptr(ffi::berth_key_name(self.raw.as_ptr())) };
+        Ok(format!("{} {base64}", name.to_string_lossy()))
+    }
+
+    pub(crate) fn as_ptr(&self) -> *mut ffi::RawKey {
+        self.raw.as_ptr()
+    }
+}
+
+impl Drop for HostKey {
+    fn drop(&mut self) {
+        // SAFETY: the key is live and nobody else's: sessions hold their HostKeys in an Arc until they have ended.
+        unsafe { ffi::berth_key_free(self.raw.as_ptr()) }
+    }
+}
+
+/// Copies a C string of libssh's and frees it.
+///
+/// # Safety
+/// `text` is null or was given by the shim for its caller to free.
+unsafe fn take_text(text: *mut c_char) -> Result<String, KeyError> {
+    if text.is_null() {
+        return Err(KeyError::Failed);
+    }
+    // SAFETY: not null, so a C string; it is freed once, after the copy.
+    unsafe {
+        let copy = CStr::from_ptr(text).to_string_lossy().into_owned();
+        ffi::berth_text_free(text);
+        Ok(copy)
+    }
+}
+
+/// A server's host keys: one of each kind at most.
+#[derive(Default)]
+pub struct HostKeys {
+    pub(crate) ed25519: Option<HostKey>,
+    pub(crate) ecdsa: Option<HostKey>,
+    pub(crate) rsa: Option<HostKey>,
+}
+
+impl HostKeys {
+    /// Adds `key`; gives it back where one of its kind is there already.
+    pub fn add(&mut self, key: HostKey) -> Result<(), HostKey> {
+        let place = match key.kind {
+            KeyKind::Ed25519 => &mut self.ed25519,
+            KeyKind::Ecdsa => &mut self.ecdsa,
+            KeyKind::Rsa => &mut self.rsa,
+        };
+        if place.is_some() {
+            return Err(key);
+        }
+        *place = Some(key);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{HostKey, HostKeys, KeyError, KeyKind};
+
+    #[test]
+    fn a_generated_key_is_read_back() {
+        for kind in [KeyKind::Ed25519, KeyKind::Ecdsa, KeyKind::Rsa] {
+            let key = HostKey::generate(kind).unwrap();
+            let copy = HostKey::parse(&key.private_text().unwrap()).unwrap();
+            assert_eq!(copy.kind(), kind);
+            assert_eq!(copy.public_text(), key.public_text());
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_an_error() {
+        for text in [
+            "",
+            "ssh-ed25519 AAAA",
+            "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n",
+            "a\0b",
+        ] {
+            assert_eq!(HostKey::parse(text).err(), Some(KeyError::Unreadable));
+        }
+    }
+
+    #[test]
+    fn a_second_key_of_a_kind_is_refused() {
+        let mut keys = HostKeys::default();
+        assert!(keys.add(HostKey::generate(KeyKind::Ed25519).unwrap()).is_ok());
+        assert!(keys.add(HostKey::generate(KeyKind::Ed25519).unwrap()).is_err());
+        assert!(keys.add(HostKey::generate(KeyKind::Ecdsa).unwrap()).is_ok());
+    }
+}

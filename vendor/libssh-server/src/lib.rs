@@ -1,0 +1,29 @@
+//! A safe binding to libssh's transport as an SSH server.
+//!
+//! libssh does what RFC 4253 describes: identification, key exchange and re-exchange, encryption. Everything above is
+//! raw: user authentication requests (RFC 4252) and connection messages (RFC 4254) come out of a [`Session`] as bytes,
+//! and answers go in as bytes. A session has no poll loop: its owner polls the socket, and calls [`Session::receive`]
+//! when it is readable and [`Session::flush`] when it is writable.
+//!
+//! This is the only crate of berth that calls C.
+
+mod ffi;
+mod key;
+mod session;
+
+pub use key::{HostKey, HostKeys, KeyError, KeyKind};
+pub use session::{Algorithms, Error, Session};
+
+/// Numbers of the messages that are not RFC 4254's, from RFC 4253 section 12 and RFC 4252 section 6.
+pub mod number {
+    #![allow(missing_docs)]
+    pub const DISCONNECT: u8 = 1;
+    pub const SERVICE_REQUEST: u8 = 5;
+    pub const SERVICE_ACCEPT: u8 = 6;
+    pub const USERAUTH_REQUEST: u8 = 50;
+    pub const USERAUTH_FAILURE: u8 = 51;
+    pub const USERAUTH_BANNER: u8 = 53;
+    pub const USERAUTH_PK_OK: u8 = 60;
+    pub const USERAUTH_INFO_REQUEST: u8 = 60;
+    pub const USERAUTH_INFO_RESPONSE: u8 = 61;
+}
