@@ -29,13 +29,15 @@ use serde_json::{Value, json};
 use crate::backend::{self, Backend, Container, Request, Waiter};
 use crate::config;
 use crate::config::ImagePullPolicy;
-use crate::http::{Deadline, Exchange};
+use crate::http::Deadline;
 use agent::Agent;
 use api::{Api, encode};
 use socket::Socket;
 
 /// How often it is looked whether the user is still there.
 const WAITER_INTERVAL: Duration = Duration::from_millis(250);
+/// How often it is looked whether a container has ended whose agent has not connected, though it was started.
+const EXIT_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a removal is tried, and how long is waited after the first failure; each further wait is twice as long.
 const REMOVE_ATTEMPTS: u32 = 5;
 const REMOVE_INTERVAL: Duration = Duration::from_millis(500);
@@ -130,44 +132,50 @@ impl Docker {
             }
         }
         present(waiter)?;
-        let stream = self.connect(lease.container(), &socket, deadline, waiter)?;
+        let stream = self.connect(&lease.container(), &socket, deadline, waiter)?;
         Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })
     }
 
     /// Starts a created container and accepts its agent's connection.
     fn connect(
         &self,
-        container: String,
+        container: &str,
         socket: &Socket,
         deadline: Deadline,
         waiter: &dyn Waiter,
     ) -> Result<UnixStream, Error> {
         const START: &str = "start the container";
-        const WAIT: &str = "wait for the container";
         let api = &self.shared.api;
-        let mut starting = true;
-        let mut exchange = api.begin(START, "POST", &format!("/containers/{container}/start"), deadline)?;
+        let failed = |source| Error::Socket { path: socket.directory().to_owned(), source };
+        let mut start = Some(api.begin(START, "POST", &format!("/containers/{container}/start"), deadline)?);
         loop {
-            let soon = deadline.min(Deadline::after(WAITER_INTERVAL));
-            let ready = soon.poll([(socket.as_fd(), PollFlags::IN), (exchange.as_fd(), PollFlags::IN)]);
-            let failed = |source| Error::Socket { path: socket.directory().to_owned(), source };
-            let [_, answered] = ready.map_err(failed)?;
-            // The agent's connection counts even if its container has ended meanwhile: the stream tells.
+            let listener = (socket.as_fd(), PollFlags::IN);
+            let answered = match &start {
+                Some(exchange) => {
+                    let soon = deadline.min(Deadline::after(WAITER_INTERVAL));
+                    let [_, answered] = soon.poll([listener, (exchange.as_fd(), PollFlags::IN)]).map_err(failed)?;
+                    answered
+                }
+                None => {
+                    deadline.min(Deadline::after(EXIT_INTERVAL)).poll([listener]).map_err(failed)?;
+                    false
+                }
+            };
             if let Some(stream) = socket.accept().map_err(failed)? {
-                settle(exchange, starting);
+                // The call takes its own time to be answered, which nobody waits for.
+                if let Some(exchange) = start {
+                    exchange.abandon();
+                }
                 return Ok(stream);
             }
-            if answered && starting {
+            if let Some(exchange) = start.take_if(|_| answered) {
                 api.finish(START, exchange, deadline)?;
-                // It runs, so the agent is about to connect; unless it has ended, which this call tells.
-                starting = false;
-                exchange = api.begin(WAIT, "POST", &format!("/containers/{container}/wait"), deadline)?;
-            } else if answered {
-                return match api.finish(WAIT, exchange, deadline) {
-                    Ok(answer) => Err(Error::Exited { status: answer.get("StatusCode").and_then(Value::as_i64) }),
-                    Err(e) if e.is_status(404) => Err(Error::Exited { status: None }),
-                    Err(e) => Err(e),
-                };
+            }
+            if start.is_none()
+                && let Some(exited) = self.exited(container)?
+            {
+                // It may have connected at the last moment: then its stream tells more.
+                return socket.accept().map_err(failed)?.ok_or(exited);
             }
             if deadline.has_passed() {
                 return Err(Error::NotConnected(self.settings.container_start));
@@ -175,12 +183,20 @@ impl Docker {
             present(waiter)?;
         }
     }
-}
 
-/// Leaves a start call to be answered in its own time; a wait is given up.
-fn settle(exchange: Exchange, starting: bool) {
-    if starting {
-        exchange.abandon();
+    /// Whether a container that was started has ended.
+    fn exited(&self, container: &str) -> Result<Option<Error>, Error> {
+        let (api, path) = (&self.shared.api, format!("/containers/{container}/json"));
+        match api.call("inspect the container", "GET", &path, None, api.deadline()) {
+            Ok(answer) => {
+                let state = answer.get("State");
+                let field = |name| state.and_then(|state| state.get(name));
+                let ended = field("Running") == Some(&Value::Bool(false));
+                Ok(ended.then(|| Error::Exited { status: field("ExitCode").and_then(Value::as_i64) }))
+            }
+            Err(e) if e.is_status(404) => Ok(Some(Error::Exited { status: None })),
+            Err(e) => Err(e),
+        }
     }
 }
 
