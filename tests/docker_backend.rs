@@ -57,8 +57,8 @@ fn image() -> &'static str {
     IMAGE
 }
 
-/// The stand-in for the agent, compiled once. Each variant has another content, so another volume.
-fn agent(variant: &str) -> PathBuf {
+/// The stand-in for the agent, compiled once. Another `variant` has another content, so another volume.
+fn agent(name: &str, variant: &str) -> PathBuf {
     static COMPILED: OnceLock<Vec<u8>> = OnceLock::new();
     let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let binary = COMPILED.get_or_init(|| {
@@ -69,7 +69,7 @@ fn agent(variant: &str) -> PathBuf {
         assert!(status.success());
         std::fs::read(out).unwrap()
     });
-    let path = directory.join(format!("fake-agent-{variant}-{}", unique()));
+    let path = directory.join(format!("fake-agent-{name}"));
     std::fs::write(&path, [binary, variant.as_bytes()].concat()).unwrap();
     path
 }
@@ -86,7 +86,7 @@ impl Berth {
     fn new(change: impl FnOnce(&mut config::Docker)) -> Berth {
         // One volume for most tests.
         static AGENT: OnceLock<PathBuf> = OnceLock::new();
-        Berth::with_agent(AGENT.get_or_init(|| agent("shared")).clone(), change)
+        Berth::with_agent(AGENT.get_or_init(|| agent("shared", "")).clone(), change)
     }
 
     fn with_agent(agent: PathBuf, change: impl FnOnce(&mut config::Docker)) -> Berth {
@@ -357,7 +357,7 @@ fn volume(berth: &Berth) -> String {
 
 #[test]
 fn concurrent_first_starts_fill_the_volume_once() {
-    let berth = Berth::with_agent(agent("concurrent"), |_| {});
+    let berth = Berth::with_agent(agent("concurrent", &unique()), |_| {});
     let since = now();
     let containers: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| berth.start().unwrap())).collect();
@@ -372,7 +372,7 @@ fn concurrent_first_starts_fill_the_volume_once() {
 
 #[test]
 fn a_volume_that_was_removed_behind_our_back_is_filled_again() {
-    let berth = Berth::with_agent(agent("removed"), |_| {});
+    let berth = Berth::with_agent(agent("removed", &unique()), |_| {});
     drop(berth.start().unwrap());
     let container = berth.start().unwrap();
     let volume = volume(&berth);
@@ -384,7 +384,7 @@ fn a_volume_that_was_removed_behind_our_back_is_filled_again() {
 
 #[test]
 fn a_half_filled_volume_is_filled_again_by_the_next_process() {
-    let berth = Berth::with_agent(agent("half"), |_| {});
+    let berth = Berth::with_agent(agent("half", &unique()), |_| {});
     let container = berth.start().unwrap();
     let volume = volume(&berth);
     drop(container);

@@ -67,7 +67,7 @@ pub enum Error {
     },
     /// The container runs, and its agent did not connect in time.
     NotConnected(Duration),
-    /// The directory for the agent's socket.
+    /// The run directory, or the agent's socket in it.
     Socket {
         /// The directory or socket.
         path: PathBuf,
@@ -141,7 +141,7 @@ impl std::fmt::Display for Error {
                 "the container's agent did not connect within {} s; raise docker.timeouts.containerStart if it is slow",
                 time.as_secs_f32()
             ),
-            Error::Socket { path, source } => write!(f, "cannot make {}: {source}", path.display()),
+            Error::Socket { path, source } => write!(f, "cannot use {}: {source}", path.display()),
             Error::Agent { path, source } => write!(f, "cannot read the agent's binary {}: {source}", path.display()),
             Error::Gone => f.write_str("the user went away while the container was being made"),
         }

@@ -63,8 +63,8 @@ struct Shared {
 
 impl Docker {
     /// A backend with these settings; talks to no one yet. `instance` tells this berth's containers from those of
-    /// others on the same daemon. `run_directory` is this instance's own and is created, with mode 0700, when it is
-    /// needed; the daemon must see it at the same path. The agent is this program's own file.
+    /// others on the same daemon. `run_directory` is this instance's own, and made with mode 0700 when it is needed; the
+    /// daemon must see it at the same path. The agent is this program's own file.
     pub fn new(settings: config::Docker, instance: String, run_directory: PathBuf) -> Result<Docker, Error> {
         Docker::with_agent(settings, instance, run_directory, "/proc/self/exe".into())
     }
@@ -77,6 +77,9 @@ impl Docker {
         agent: PathBuf,
     ) -> Result<Docker, Error> {
         body::check(&settings)?;
+        // The daemon mounts from it, and has another working directory.
+        let run_directory = std::path::absolute(&run_directory)
+            .map_err(|source| Error::Socket { path: run_directory.clone(), source })?;
         let api = Api::new(&settings.host, settings.http)?;
         let shared = Arc::new(Shared { api, stop: settings.container_stop, live: Mutex::default() });
         Ok(Docker { settings, instance, run_directory, agent: Agent::new(agent), shared })
@@ -133,6 +136,7 @@ impl Docker {
         }
         present(waiter)?;
         let stream = self.connect(&lease.container(), &socket, deadline, waiter)?;
+        lease.attempts = REMOVE_ATTEMPTS;
         Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })
     }
 
@@ -215,7 +219,7 @@ impl Backend for Docker {
         let filters = json!({ "label": [format!("{}={}", body::INSTANCE_LABEL, self.instance)] }).to_string();
         let path = format!("/containers/json?all=true&filters={}", encode(&filters));
         let list = api.call("list this instance's containers", "GET", &path, None, api.deadline())?;
-        let mut count = 0;
+        let (mut count, mut result) = (0, Ok(()));
         for container in list.as_array().into_iter().flatten() {
             let label = container.get("Labels").and_then(|labels| labels.get(body::CONNECTION_LABEL));
             let is_live =
@@ -223,10 +227,13 @@ impl Backend for Docker {
             if let Some(id) = container.get("Id").and_then(Value::as_str)
                 && !is_live
             {
-                self.shared.remove(id)?;
-                count += 1;
+                match self.shared.remove(id) {
+                    Ok(()) => count += 1,
+                    Err(e) => result = Err(e),
+                }
             }
         }
+        result?;
         Ok(count)
     }
 }
@@ -253,12 +260,14 @@ struct Lease {
     connection: String,
     /// Whether there may be a container: set before it is asked for, since the answer may be lost.
     created: bool,
+    /// How often its removal is tried: once while its user waits for the error, more often in its own time.
+    attempts: u32,
 }
 
 impl Lease {
     fn new(shared: &Arc<Shared>, request: &Request) -> Lease {
         shared.live().insert(request.connection.clone());
-        Lease { shared: shared.clone(), connection: request.connection.clone(), created: false }
+        Lease { shared: shared.clone(), connection: request.connection.clone(), created: false, attempts: 1 }
     }
 
     /// The container's name.
@@ -271,14 +280,14 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let container = self.container();
         let mut wait = REMOVE_INTERVAL;
-        for attempt in 1..=REMOVE_ATTEMPTS {
+        for attempt in 1..=self.attempts {
             match if self.created { self.shared.remove(&container) } else { Ok(()) } {
                 Ok(()) => break,
-                Err(e) if attempt == REMOVE_ATTEMPTS => {
+                Err(e) if attempt == self.attempts => {
                     log::error!("{e}; container {container} stays until the next reaping");
                 }
                 Err(e) => {
-                    log::warn!("{e}; container {container}, attempt {attempt} of {REMOVE_ATTEMPTS}");
+                    log::warn!("{e}; container {container}, attempt {attempt} of {}", self.attempts);
                     std::thread::sleep(wait);
                     wait *= 2;
                 }

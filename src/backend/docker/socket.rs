@@ -3,7 +3,7 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -23,14 +23,14 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Makes `parent` if need be, `parent/name`, and listens in it.
+    /// Makes `parent` if need be, `parent/name`, and listens in it. A `parent` that is open to others is refused.
     pub(super) fn listen(parent: &Path, name: &str) -> Result<Socket, Error> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Socket { path, source }
         };
         DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed(parent))?;
-        fs::set_permissions(parent, Permissions::from_mode(0o700)).map_err(failed(parent))?;
+        check_closed(parent).map_err(failed(parent))?;
         let directory = parent.join(name);
         fs::create_dir(&directory).map_err(failed(&directory))?;
         let path = directory.join(NAME);
@@ -67,6 +67,15 @@ impl Socket {
             Err(e) => Err(e),
         }
     }
+}
+
+/// Not repaired with a chmod: a shared directory like /tmp, named by mistake, must stay as it is.
+fn check_closed(directory: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(directory)?;
+    if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other("it exists, and must belong to berth's user and be closed to others (chmod 700)"))
 }
 
 impl AsFd for Socket {
@@ -125,6 +134,17 @@ mod tests {
         assert_eq!(mode(socket.directory()), 0o711);
         assert_eq!(mode(&socket.directory().join(NAME)), 0o666);
         drop(socket);
+        fs::remove_dir(&parent).unwrap();
+    }
+
+    #[test]
+    fn a_parent_that_is_open_to_others_is_refused_and_left_as_it_is() {
+        let parent = parent("open");
+        fs::create_dir(&parent).unwrap();
+        fs::set_permissions(&parent, Permissions::from_mode(0o755)).unwrap();
+        let error = Socket::listen(&parent, "a").unwrap_err().to_string();
+        assert!(error.contains("chmod 700"), "{error}");
+        // Gone at once: nothing was made in it.
         fs::remove_dir(&parent).unwrap();
     }
 
