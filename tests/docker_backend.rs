@@ -334,9 +334,9 @@ fn reaping_leaves_the_containers_of_live_connections() {
     drop(container);
 }
 
-/// How often something was uploaded into this instance's containers.
-fn uploads(berth: &Berth, since: u64) -> usize {
-    let filters = format!("{{\"event\":[\"extract-to-dir\"],\"label\":[\"berth.instance={}\"]}}", berth.instance);
+/// How often something happened to this instance's containers.
+fn events(berth: &Berth, event: &str, since: u64) -> usize {
+    let filters = format!("{{\"event\":[\"{event}\"],\"label\":[\"berth.instance={}\"]}}", berth.instance);
     let path = format!("/events?since={since}&until={}&filters={filters}", now() + 1);
     let client = Client::new(Address::Unix(SOCKET.into()));
     let request = http::Request { method: "GET", target: &path, fields: &[], body: Body::Empty };
@@ -355,6 +355,12 @@ fn volume(berth: &Berth) -> String {
     volume.unwrap()["Name"].as_str().unwrap().to_owned()
 }
 
+/// Removes a volume that nothing uses any more.
+fn remove_volume(berth: &Berth, volume: &str) {
+    berth.assert_clean();
+    assert_eq!(call("DELETE", &format!("/volumes/{volume}"), Body::Empty).0, 204);
+}
+
 #[test]
 fn concurrent_first_starts_fill_the_volume_once() {
     let berth = Berth::with_agent(agent("concurrent", &unique()), |_| {});
@@ -366,8 +372,9 @@ fn concurrent_first_starts_fill_the_volume_once() {
     assert_eq!(berth.containers().len(), 3, "the helper is gone");
     let volume = volume(&berth);
     drop(containers);
-    assert_eq!(uploads(&berth, since), 1);
-    assert_eq!(call("DELETE", &format!("/volumes/{volume}"), Body::Empty).0, 204);
+    assert_eq!(events(&berth, "extract-to-dir", since), 1);
+    assert_eq!(events(&berth, "create", since), 3 + 1, "one helper is enough");
+    remove_volume(&berth, &volume);
 }
 
 #[test]
@@ -377,9 +384,23 @@ fn a_volume_that_was_removed_behind_our_back_is_filled_again() {
     let container = berth.start().unwrap();
     let volume = volume(&berth);
     drop(container);
-    assert_eq!(call("DELETE", &format!("/volumes/{volume}"), Body::Empty).0, 204);
+    remove_volume(&berth, &volume);
     drop(berth.start().unwrap());
-    assert_eq!(call("DELETE", &format!("/volumes/{volume}"), Body::Empty).0, 204);
+    remove_volume(&berth, &volume);
+}
+
+#[test]
+fn a_helper_that_a_killed_process_left_does_not_block_others_for_long() {
+    let berth = Berth::with_agent(agent("helper", &unique()), |_| {});
+    let container = berth.start().unwrap();
+    let volume = volume(&berth);
+    drop(container);
+    let body = json!({ "Image": image(), "Cmd": ["x"] }).to_string();
+    let path = format!("/containers/create?name={volume}");
+    assert_eq!(call("POST", &path, Body::Bytes(body.as_bytes())).0, 201);
+    drop(berth.restarted().start(&request(), &User::default()).unwrap());
+    assert_eq!(call("GET", &format!("/containers/{volume}/json"), Body::Empty).0, 404);
+    remove_volume(&berth, &volume);
 }
 
 #[test]
@@ -409,5 +430,5 @@ fn a_half_filled_volume_is_filled_again_by_the_next_process() {
 
     let restarted = berth.restarted();
     drop(restarted.start(&request(), &User::default()).unwrap());
-    assert_eq!(call("DELETE", &format!("/volumes/{volume}"), Body::Empty).0, 204);
+    remove_volume(&berth, &volume);
 }

@@ -103,6 +103,14 @@ fn a_kept_connection_that_the_server_has_closed_is_not_used() {
     server.join();
 }
 
+#[test]
+fn a_connection_with_more_than_its_answer_is_not_kept() {
+    let (server, client) = Server::new(&[|stream| answer(stream, &format!("{OK}HTTP/1.1 200 OK\r\n\r\nforged"))]);
+    assert_eq!(body(&client, "GET").unwrap(), b"ok");
+    assert!(client.idle().is_empty());
+    server.join();
+}
+
 /// Answers once, and closes when the second request comes.
 fn answer_then_close(stream: &mut UnixStream) {
     answer(stream, OK);
