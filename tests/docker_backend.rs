@@ -15,7 +15,7 @@ use berth::http::{self, Address, Body, Client, Deadline};
 use serde_json::{Value, json};
 
 const SOCKET: &str = "/var/run/docker.sock";
-const IMAGE: &str = "berth-test-docker-backend:latest";
+const IMAGE: &str = "127.0.0.1:1/berth-test-docker-backend:latest";
 
 /// A unique number for this test run.
 fn unique() -> String {
@@ -251,6 +251,19 @@ fn an_image_that_cannot_be_pulled_is_an_error_and_the_user_sees_the_attempt() {
     assert_eq!(error.user, format!("image {image} cannot be pulled"));
     assert!(error.log.contains("refused"), "{}", error.log);
     assert_eq!(*user.lines.lock().unwrap(), [format!("Pulling {image}")]);
+}
+
+#[test]
+fn an_image_for_another_platform_is_pulled_for_the_one_that_is_asked_for() {
+    let berth = Berth::new(|settings| {
+        settings.image_pull_policy = ImagePullPolicy::IfNotPresent;
+        settings.platform = Some("linux/s390x".into());
+    });
+    let user = User::default();
+    // No registry has it, so the attempt is all there is to see.
+    assert!(berth.docker.start(&request(), &user).is_err());
+    assert_eq!(*user.lines.lock().unwrap(), [format!("Pulling {}", image())]);
+    berth.assert_clean();
 }
 
 #[test]

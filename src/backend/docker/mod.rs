@@ -113,27 +113,29 @@ impl Docker {
         let platform_query = platform.map_or_else(String::new, |p| format!("&platform={}", encode(p)));
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request);
-        let volume = self.agent.deliver(api, name, &platform_query, &Value::Object(labels.clone()))?;
-        present(waiter)?;
-
         let socket = Socket::listen(&self.run_directory, &request.connection)?;
         let path = format!("/containers/create?name={}{platform_query}", lease.container());
         let mut pulled = settings.image_pull_policy != ImagePullPolicy::IfNotPresent;
-        let mut deadline = Deadline::after(settings.container_start);
-        loop {
-            let body = body::create(settings, &image, labels.clone(), &volume, socket.directory());
-            lease.created = true;
-            match api.call("create the container", "POST", &path, Some(&body), deadline) {
+        let deadline = loop {
+            let volume = self.agent.deliver(api, name, &platform_query, &Value::Object(labels.clone()));
+            present(waiter)?;
+            let deadline = Deadline::after(settings.container_start);
+            let created = volume.and_then(|volume| {
+                let body = body::create(settings, &image, labels.clone(), &volume, socket.directory());
+                lease.created = true;
+                api.call("create the container", "POST", &path, Some(&body), deadline)
+            });
+            match created {
                 // The image is here for another platform than the one that is asked for.
                 Err(e) if e.is_status(404) && platform.is_some() && !pulled => {
                     log::info!("{e}; pulling it");
                     pulled = true;
                     image = image::resolve(api, name, platform, ImagePullPolicy::Always, waiter)?;
-                    deadline = Deadline::after(settings.container_start);
                 }
-                result => break drop(result?),
+                Err(e) => return Err(e),
+                Ok(_) => break deadline,
             }
-        }
+        };
         present(waiter)?;
         let stream = self.connect(&lease.container(), &socket, deadline, waiter)?;
         lease.attempts = REMOVE_ATTEMPTS;
