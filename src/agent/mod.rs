@@ -1,1 +1,2 @@
 //! What runs in the container.
+pub mod sftp;
