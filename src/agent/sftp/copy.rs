@@ -15,7 +15,8 @@ const RANGE: usize = 1024 * 1024 * 1024;
 /// Copies `length` bytes, or where that is 0 up to the end of the file.
 ///
 /// # Errors
-/// [`Status::EndOfFile`] where `from` has fewer bytes: those are copied. [`Status::Failure`] for a file onto itself.
+/// [`Status::EndOfFile`] where `from` has fewer bytes: those are copied. (OpenSSH means to say so too, but reports
+/// success where the last 64 KiB asked for meet the end, or cannot be written.) [`Status::Failure`] for a file onto itself.
 pub(super) fn copy(from: &File, from_offset: u64, length: u64, to: &File, to_offset: u64) -> Result<(), Status> {
     let (source, target) = (fstat(&from.fd)?, fstat(&to.fd)?);
     if (source.st_dev, source.st_ino) == (target.st_dev, target.st_ino) {

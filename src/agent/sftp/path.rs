@@ -22,11 +22,13 @@ fn current_directory() -> Result<Vec<u8>, Errno> {
 /// file that it is about to create; with a slash after it, it must.
 pub(super) fn real(path: &[u8]) -> Result<Vec<u8>, Errno> {
     let path = if path.is_empty() { b"." } else { path };
-    if path.len() >= PATH_MAX {
+    let (mut resolved, mut left) = match path.strip_prefix(b"/") {
+        Some(rest) => (b"/".to_vec(), rest.to_vec()),
+        None => (current_directory()?, path.to_vec()),
+    };
+    if left.len() >= PATH_MAX {
         return Err(Errno::NAMETOOLONG);
     }
-    let mut resolved = if path.starts_with(b"/") { b"/".to_vec() } else { current_directory()? };
-    let mut left = path.to_vec();
     let mut done = 0;
     let mut symlinks = 0;
     while let Some(rest) = left.get(done..).filter(|rest| !rest.is_empty()) {
@@ -158,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_path_longer_than_the_kernel_takes_is_refused() {
-        assert_eq!(real(&[b'/'; 4096]), Err(Errno::NAMETOOLONG));
-        assert_eq!(real(&[b'/'; 4095]), Ok(b"/".to_vec()));
+        assert_eq!(real(&[b'/'; 4097]), Err(Errno::NAMETOOLONG));
+        assert_eq!(real(&[b'/'; 4096]), Ok(b"/".to_vec()));
         assert_eq!(real(&b"/../x".repeat(1000)), Err(Errno::NAMETOOLONG));
     }
 
