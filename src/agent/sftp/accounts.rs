@@ -1,0 +1,108 @@
+//! Names of users and groups, from `/etc/passwd` and `/etc/group`. The binary is static, so the C library's name
+//! services are out of reach; the files are what a container has.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::sync::LazyLock;
+
+const PASSWD: &str = "/etc/passwd";
+const GROUP: &str = "/etc/group";
+
+/// How much of either file is read, in bytes: room for some 50,000 accounts.
+const MAX_FILE: u64 = 4 * 1024 * 1024;
+
+/// The longest name that is shown, in bytes: what Linux allows is far shorter.
+const MAX_NAME: usize = 255;
+
+type Names = HashMap<u32, Box<[u8]>>;
+
+/// Names by id, read when first asked for and then kept for the session.
+#[derive(Debug)]
+pub(super) struct Accounts {
+    users: LazyLock<Names>,
+    groups: LazyLock<Names>,
+}
+
+impl Accounts {
+    pub(super) fn new() -> Self {
+        Accounts { users: LazyLock::new(|| names(&read(PASSWD))), groups: LazyLock::new(|| names(&read(GROUP))) }
+    }
+
+    /// The name of the user with this id.
+    pub(super) fn user(&self, id: u32) -> Option<&[u8]> {
+        self.users.get(&id).map(|name| &**name)
+    }
+
+    /// The name of the group with this id.
+    pub(super) fn group(&self, id: u32) -> Option<&[u8]> {
+        self.groups.get(&id).map(|name| &**name)
+    }
+}
+
+/// The home directory of the user called `name`.
+pub(super) fn home_of(name: &[u8]) -> Option<Vec<u8>> {
+    find_home(&read(PASSWD), |fields| fields.first() == Some(&name))
+}
+
+/// The home directory of the user with this id.
+pub(super) fn home_of_id(id: u32) -> Option<Vec<u8>> {
+    find_home(&read(PASSWD), |fields| number(fields.get(2)) == Some(id))
+}
+
+fn read(path: &str) -> Vec<u8> {
+    let mut text = Vec::new();
+    if let Ok(file) = File::open(path) {
+        // An account file that ends early still names those before the end.
+        let _ = file.take(MAX_FILE).read_to_end(&mut text);
+    }
+    text
+}
+
+/// Both files have the name in the first field and the number in the third. The first line with a number counts.
+fn names(text: &[u8]) -> Names {
+    let mut names = Names::new();
+    for fields in lines(text) {
+        if let (Some(name), Some(id)) = (fields.first(), number(fields.get(2)))
+            && (1..=MAX_NAME).contains(&name.len())
+        {
+            names.entry(id).or_insert_with(|| (*name).into());
+        }
+    }
+    names
+}
+
+fn find_home(text: &[u8], wanted: impl Fn(&[&[u8]]) -> bool) -> Option<Vec<u8>> {
+    lines(text).find(|fields| wanted(fields)).and_then(|fields| fields.get(5).map(|home| home.to_vec()))
+}
+
+fn lines(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
+    text.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b':').collect())
+}
+
+fn number(field: Option<&&[u8]>) -> Option<u32> {
+    std::str::from_utf8(field?).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{find_home, names};
+
+    const TEXT: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nbroken\n:x:9:\ntoor:x:0:0::/toor:/bin/sh\n\
+        al\xff:x:1000:1000::/home/al:\ncut:x:10";
+
+    #[test]
+    fn the_first_account_with_a_number_names_it() {
+        let names = names(TEXT);
+        assert_eq!(names.get(&0).map(|name| &**name), Some(&b"root"[..]));
+        assert_eq!(names.get(&1000).map(|name| &**name), Some(&b"al\xff"[..]));
+        assert_eq!(names.get(&10).map(|name| &**name), Some(&b"cut"[..]));
+        assert_eq!(names.len(), 3);
+    }
+
+    #[test]
+    fn a_home_is_found_by_name() {
+        assert_eq!(find_home(TEXT, |fields| fields[0] == b"toor"), Some(b"/toor".to_vec()));
+        assert_eq!(find_home(TEXT, |fields| fields[0] == b"cut"), None);
+    }
+}

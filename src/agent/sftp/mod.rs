@@ -1,0 +1,138 @@
+//! The SFTP server: `berth agent sftp`, a child of the agent, as `sftp-server` is of `sshd`.
+//!
+//! It speaks protocol version 3 (draft-ietf-secsh-filexfer-02) with OpenSSH's extensions, on standard input and output.
+//! What OpenSSH's server does and a client can see, this one does too: codes, messages, the order of things.
+//!
+//! One thread reads a large piece of input, answers every whole request in it from one reply buffer, and writes the
+//! answers when the input is used up or the buffer is large enough. File data goes straight between the kernel and
+//! these two buffers, and no request allocates on that path. A client that does not read its answers stops the server
+//! in a write; it then reads no further requests, so nothing grows.
+//!
+//! The order of things is the protocol's: requests are done, and answered, one after another. Whoever started the
+//! process ends it with the session: a request may wait in the kernel for longer than the client stays (a FIFO without
+//! a writer, a network file system).
+
+mod accounts;
+mod attributes;
+mod copy;
+mod handles;
+mod listing;
+mod packet;
+mod path;
+mod reply;
+mod session;
+mod sys;
+
+pub use packet::fuzz_requests;
+
+use packet::{MAX_PACKET, Packet, Request};
+use session::Session;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
+
+/// A packet and the length before it.
+const MAX_FRAME: usize = 4 + MAX_PACKET;
+
+/// Room for a whole packet wherever in the front half another one ends.
+const INPUT_BUFFER: usize = 2 * MAX_FRAME;
+
+/// Answers are written once there are this many bytes of them, even if more requests wait.
+const FLUSH_AT: usize = 64 * 1024;
+
+/// Why a session ended before its input did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Error {
+    /// The input cannot be read.
+    Read(io::Error),
+    /// The output cannot be written: mostly, the client is gone.
+    Write(io::Error),
+    /// The client sent a packet of this length, in bytes, which is over the limit.
+    TooLong(u32),
+    /// The client sent a packet too short to be one.
+    Malformed,
+    /// The client sent a request before INIT.
+    NotInitialised,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Read(error) => write!(f, "sftp: cannot read requests: {error}"),
+            Error::Write(error) => write!(f, "sftp: cannot write answers: {error}"),
+            Error::TooLong(length) => {
+                write!(f, "sftp: the client sent a packet of {length} bytes, more than {MAX_PACKET}")
+            }
+            Error::Malformed => f.write_str("sftp: the client sent a packet without type or request id"),
+            Error::NotInitialised => f.write_str("sftp: the client sent a request before INIT"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Read(error) | Error::Write(error) => Some(error),
+            Error::TooLong(_) | Error::Malformed | Error::NotInitialised => None,
+        }
+    }
+}
+
+/// Serves on the process's standard input and output. See [`serve`].
+///
+/// # Errors
+/// Those of [`serve`].
+pub fn serve_stdio() -> Result<(), Error> {
+    // Not std's own handles: their small buffers would cut large packets to pieces.
+    let input = io::stdin().as_fd().try_clone_to_owned().map_err(Error::Read)?;
+    let output = io::stdout().as_fd().try_clone_to_owned().map_err(Error::Write)?;
+    serve(File::from(input), File::from(output))
+}
+
+/// Serves one session until its input ends. Files are opened as the process's own user, with its umask, and relative
+/// paths start in its working directory. Neither side should have a buffer of its own.
+///
+/// # Errors
+/// See [`Error`]. After any of them the session is over; a request that merely fails is answered, and is no error.
+pub fn serve(mut input: impl Read, mut output: impl Write) -> Result<(), Error> {
+    let mut session = Session::new();
+    let mut buffer = vec![0; INPUT_BUFFER];
+    // Invariant: start <= end <= buffer.len(). What lies between has been read and not yet been answered.
+    let (mut start, mut end) = (0, 0);
+    loop {
+        while let Some(payload) = packet::split(&buffer[start..end])? {
+            start += 4 + payload.len();
+            let packet = packet::parse(payload).map_err(|_| Error::Malformed)?;
+            if session.replies.len() >= FLUSH_AT || may_wait(&packet) {
+                flush(&mut session, &mut output)?;
+            }
+            session.answer(packet)?;
+        }
+        flush(&mut session, &mut output)?;
+        if start == end || buffer.len() - start < MAX_FRAME {
+            buffer.copy_within(start..end, 0);
+            (start, end) = (0, end - start);
+        }
+        match input.read(&mut buffer[end..]) {
+            Ok(0) => return Ok(()),
+            Ok(count) => end += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(Error::Read(error)),
+        }
+    }
+}
+
+/// Whether a request can take so long that the answers to those before it should not wait for it.
+fn may_wait(packet: &Packet<'_>) -> bool {
+    let Packet::Request { request: Ok(request), .. } = packet else { return false };
+    matches!(request, Request::Open { .. } | Request::Fsync { .. } | Request::CopyData(_))
+}
+
+fn flush(session: &mut Session, output: &mut impl Write) -> Result<(), Error> {
+    if !session.replies.is_empty() {
+        output.write_all(&session.replies).and_then(|()| output.flush()).map_err(Error::Write)?;
+        session.replies.clear();
+    }
+    Ok(())
+}

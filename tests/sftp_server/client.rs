@@ -1,0 +1,278 @@
+//! The tree that the tests work in, and a client that speaks packets.
+
+use berth::connection::wire::{Reader, Write as _};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, FileTimes};
+use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+pub const BERTH: &str = concat!(env!("CARGO_BIN_EXE_berth"), " agent sftp");
+
+/// 9 September 2001: what the tests set is older than any file that they merely make.
+pub const OLD: u32 = 1_000_000_000;
+
+/// OpenSSH's server, where distributions put it.
+pub fn openssh() -> &'static str {
+    ["/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server"]
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .expect("install OpenSSH's sftp-server to compare with")
+}
+
+/// A directory that goes away with the value.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("berth-sftp-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Scratch(path.canonicalize().unwrap())
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+pub fn set_old(path: &Path) {
+    let old = SystemTime::UNIX_EPOCH + Duration::from_secs(OLD.into());
+    File::open(path).unwrap().set_times(FileTimes::new().set_accessed(old).set_modified(old)).unwrap();
+}
+
+/// The same tree every time: files, directories, links, odd modes and names.
+pub fn plant(root: &Path) {
+    fs::create_dir_all(root.join("dir/sub")).unwrap();
+    fs::write(root.join("file"), b"0123456789").unwrap();
+    fs::write(root.join("dir/one"), vec![b'x'; 300_000]).unwrap();
+    fs::write(root.join("dir/sub/two"), b"").unwrap();
+    fs::write(root.join(OsStr::from_bytes(b"byte-\xff\xfe")), b"raw").unwrap();
+    fs::set_permissions(root.join("file"), fs::Permissions::from_mode(0o4751)).unwrap();
+    fs::set_permissions(root.join("dir"), fs::Permissions::from_mode(0o1777)).unwrap();
+    symlink("file", root.join("link")).unwrap();
+    symlink("nowhere", root.join("broken")).unwrap();
+    symlink("loop", root.join("loop")).unwrap();
+    for path in ["file", "dir/one", "dir/sub/two", "dir/sub", "dir", "."] {
+        set_old(&root.join(path));
+    }
+}
+
+/// What is under `root`: for each path its mode, owner, links and content, and the times that were set.
+pub fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![root.to_path_buf()];
+    while let Some(path) = left.pop() {
+        let meta = path.symlink_metadata().unwrap();
+        let time = if meta.mtime() <= i64::from(OLD) { meta.mtime() } else { 0 };
+        let content = if meta.is_symlink() {
+            format!("{:?}", path.read_link().unwrap())
+        } else if meta.is_dir() {
+            left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            String::new()
+        } else {
+            format!("{:?}", String::from_utf8_lossy(&fs::read(&path).unwrap()))
+        };
+        let line = format!("{:o} {}:{} {} {time} {content}", meta.mode(), meta.uid(), meta.gid(), meta.nlink());
+        found.insert(path.strip_prefix(root).unwrap().to_path_buf(), line);
+    }
+    found
+}
+
+/// A server in `directory` under umask 027.
+pub fn command(server: &str, directory: &Path) -> Command {
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("umask 027; exec {server}")]).current_dir(directory);
+    command
+}
+
+/// A client that speaks packets.
+pub struct Client {
+    server: Child,
+    /// Taken to end the server's input.
+    pub input: Option<ChildStdin>,
+    output: ChildStdout,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+impl Client {
+    /// A server that has not had INIT.
+    pub fn silent(server: &str, directory: &Path) -> Self {
+        let mut child = command(server, directory).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        Client { input: child.stdin.take(), output: child.stdout.take().unwrap(), server: child }
+    }
+
+    pub fn new(server: &str, directory: &Path) -> Self {
+        let mut client = Client::silent(server, directory);
+        client.send(&packet(1, 3, |_| {}));
+        client.receive();
+        client
+    }
+
+    pub fn send(&mut self, packet: &[u8]) {
+        self.input.as_mut().unwrap().write_all(packet).unwrap();
+    }
+
+    /// The next answer, without its length.
+    pub fn receive(&mut self) -> Vec<u8> {
+        let mut length = [0; 4];
+        self.output.read_exact(&mut length).unwrap();
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        self.output.read_exact(&mut answer).unwrap();
+        answer
+    }
+
+    pub fn ask(&mut self, packet: &[u8]) -> Vec<u8> {
+        self.send(packet);
+        self.receive()
+    }
+
+    /// Whether the server exits well once its input ends.
+    pub fn ends_well(mut self) -> bool {
+        self.input = None;
+        self.server.wait().unwrap().success()
+    }
+}
+
+/// A packet with its length; `number` is the request's id, or INIT's version.
+pub fn packet(kind: u8, number: u32, fields: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut payload = vec![kind];
+    payload.put_u32(number);
+    fields(&mut payload);
+    let mut packet = Vec::new();
+    packet.put_string(payload);
+    packet
+}
+
+pub fn on_path(kind: u8, path: impl AsRef<[u8]>) -> Vec<u8> {
+    packet(kind, 9, |fields| fields.put_string(path))
+}
+
+pub fn on_handle(kind: u8, handle: u32) -> Vec<u8> {
+    packet(kind, 9, |fields| fields.put_string(handle.to_be_bytes()))
+}
+
+pub fn on_paths(kind: u8, first: &str, second: &str) -> Vec<u8> {
+    packet(kind, 9, |fields| {
+        fields.put_string(first);
+        fields.put_string(second);
+    })
+}
+
+pub fn extended(name: &str, fields: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    packet(200, 9, |packet| {
+        packet.put_string(name);
+        fields(packet);
+    })
+}
+
+pub fn open(path: impl AsRef<[u8]>, flags: u32, mode: Option<u32>) -> Vec<u8> {
+    packet(3, 9, |fields| {
+        fields.put_string(path);
+        fields.put_u32(flags);
+        put_mode(fields, mode);
+    })
+}
+
+pub fn put_mode(fields: &mut Vec<u8>, mode: Option<u32>) {
+    fields.put_u32(if mode.is_some() { 4 } else { 0 });
+    if let Some(mode) = mode {
+        fields.put_u32(mode);
+    }
+}
+
+pub fn read(handle: u32, offset: u64, length: u32) -> Vec<u8> {
+    packet(5, 9, |fields| {
+        fields.put_string(handle.to_be_bytes());
+        fields.put_u64(offset);
+        fields.put_u32(length);
+    })
+}
+
+pub fn write(handle: u32, offset: u64, data: impl AsRef<[u8]>) -> Vec<u8> {
+    packet(6, 9, |fields| {
+        fields.put_string(handle.to_be_bytes());
+        fields.put_u64(offset);
+        fields.put_string(data);
+    })
+}
+
+/// `kind` 9 takes a path and 10 a handle.
+pub fn set_attributes(kind: u8, of: impl AsRef<[u8]>, attributes: &[u8]) -> Vec<u8> {
+    packet(kind, 9, |fields| {
+        fields.put_string(of);
+        fields.extend_from_slice(attributes);
+    })
+}
+
+pub fn all_attributes(size: u64, owner: u32, mode: u32, time: u32) -> Vec<u8> {
+    let mut fields = Vec::new();
+    fields.put_u32(0xf);
+    fields.put_u64(size);
+    for field in [owner, owner, mode, time, time] {
+        fields.put_u32(field);
+    }
+    fields
+}
+
+pub fn copy_data(from: u32, from_offset: u64, length: u64, to: u32, to_offset: u64) -> Vec<u8> {
+    extended("copy-data", |fields| {
+        fields.put_string(from.to_be_bytes());
+        fields.put_u64(from_offset);
+        fields.put_u64(length);
+        fields.put_string(to.to_be_bytes());
+        fields.put_u64(to_offset);
+    })
+}
+
+/// The code of a STATUS answer.
+pub fn status(answer: &[u8]) -> u32 {
+    assert_eq!(answer[0], 101, "{answer:?}");
+    u32::from_be_bytes(answer[5..9].try_into().unwrap())
+}
+
+/// The entries of a NAME answer, each with its line and attributes, sorted.
+pub fn names(answer: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
+    assert_eq!(answer[0], 104, "{answer:?}");
+    let mut reader = Reader::new(&answer[5..]);
+    let mut names: Vec<_> = (0..reader.u32().unwrap())
+        .map(|_| {
+            let name = reader.string().unwrap().to_vec();
+            let line = reader.string().unwrap().to_vec();
+            (name, line, reader.bytes(32).unwrap().to_vec())
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+/// Has both servers do the same in the same tree, and wants the same answers and the same tree after it.
+pub fn compare(name: &str, script: &[Vec<u8>]) {
+    let outcomes = [openssh(), BERTH].map(|server| {
+        let scratch = Scratch::new(name);
+        plant(&scratch.0);
+        let mut client = Client::new(server, &scratch.0);
+        let answers: Vec<_> = script.iter().map(|packet| client.ask(packet)).collect();
+        assert!(client.ends_well());
+        (answers, tree(&scratch.0))
+    });
+    let [(expected, expected_tree), (answers, tree)] = outcomes;
+    for (index, (expected, answer)) in expected.iter().zip(&answers).enumerate() {
+        let show = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        let asked = show(&script[index]);
+        assert_eq!(show(expected), show(answer), "left OpenSSH, right berth; request {index}: {asked}");
+    }
+    assert_eq!(expected_tree, tree);
+}
