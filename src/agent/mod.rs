@@ -1,1 +1,106 @@
 //! What runs in the container.
+//!
+//! `berth agent` is the container's PID 1. It connects to the server, and behaves towards the client as the connection
+//! layer of `sshd` does; transport and authentication ended at the server. One process, one thread, one poll loop:
+//!
+//! - `init`: the loop itself, signals, and reaping, as PID 1 must;
+//! - `connection`: takes messages apart and hands them on: one line per message number and per channel type;
+//! - `channel`: what all channels share: windows, buffers, EOF and CLOSE;
+//! - `session`: the channel type `session`, with `pty`, `process`, and what goes into a process's surroundings.
+//!
+//! `docs/PROTOCOL.md` describes the stream.
+
+mod buffer;
+mod channel;
+mod connection;
+mod environment;
+mod error;
+mod init;
+mod modes;
+mod outbound;
+mod passwd;
+mod process;
+mod pty;
+mod session;
+pub mod sftp;
+mod signal;
+mod system;
+
+use std::ffi::{OsStr, OsString};
+use std::io::{Write, stdin, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Runs `berth agent` with the arguments that follow the word `agent`:
+///
+/// - `--socket PATH [-- COMMAND...]`: serves the connection at PATH until it ends. COMMAND, the image's own, is what a
+///   `shell` request runs where the container's user has no passwd entry.
+/// - `sftp`: the SFTP subsystem on standard input and output; the agent starts this itself.
+///
+/// Exits with 0 where the stream or SIGTERM ended it, 1 after an error (told on standard error, so in the container's
+/// log), 2 for wrong arguments.
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    if args.first().is_some_and(|word| word == "sftp") {
+        return report(sftp::serve(stdin().lock(), stdout().lock()));
+    }
+    match parse(args) {
+        Ok((socket, command)) => report(init::run(&socket, command)),
+        Err(problem) => {
+            complain(&format!("{problem}; usage: berth agent --socket PATH [-- COMMAND...]"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn parse(args: Vec<OsString>) -> Result<(PathBuf, Vec<OsString>), String> {
+    let mut args = args.into_iter();
+    let mut socket = None;
+    while let Some(arg) = args.next() {
+        if arg == "--" {
+            break;
+        } else if arg == "--socket" {
+            socket = Some(PathBuf::from(args.next().ok_or("--socket needs a path")?));
+        } else {
+            return Err(format!("unknown argument {:?}", arg.as_os_str() as &OsStr));
+        }
+    }
+    Ok((socket.ok_or("--socket is missing")?, args.collect()))
+}
+
+fn report<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Tells the container's log. That may be closed: `eprintln!` would panic.
+fn complain(problem: &str) {
+    let _ = writeln!(std::io::stderr(), "berth agent: {problem}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    fn args(line: &str) -> Vec<std::ffi::OsString> {
+        line.split_whitespace().map(Into::into).collect()
+    }
+
+    #[test]
+    fn everything_after_two_dashes_is_the_image_command() {
+        let (socket, command) = parse(args("--socket /run/s -- sh --socket x")).unwrap();
+        assert_eq!(socket.to_str(), Some("/run/s"));
+        assert_eq!(command, args("sh --socket x"));
+    }
+
+    #[test]
+    fn a_missing_socket_or_an_unknown_argument_is_an_error() {
+        assert!(parse(args("-- sh")).is_err());
+        assert!(parse(args("--socket")).is_err());
+        assert!(parse(args("--socket /run/s sh")).is_err());
+    }
+}

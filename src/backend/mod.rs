@@ -3,6 +3,8 @@
 //! A backend has one job: start a container whose init is `berth agent`, hand back the agent's byte stream, and remove
 //! the container afterwards. Everything that a user sees is the agent's doing.
 
+pub mod docker;
+
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;

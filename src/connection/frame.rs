@@ -39,9 +39,99 @@ pub fn split(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, BadLength> {
     Ok(rest.split_at_checked(length as usize))
 }
 
+/// Frames that wait, in the order of their arrival; the last one may be incomplete.
+#[derive(Debug, Default)]
+pub struct Queue {
+    bytes: Vec<u8>,
+    /// Where the first waiting frame begins. Invariant: `start <= bytes.len()`.
+    start: usize,
+}
+
+impl Queue {
+    /// Where to append frames, or pieces of them as they arrive.
+    pub fn tail(&mut self) -> &mut Vec<u8> {
+        if self.start > 0 {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        &mut self.bytes
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// Whether none wait.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The first frame's message, where it is whole.
+    pub fn front(&self) -> Result<Option<&[u8]>, BadLength> {
+        Ok(split(&self.bytes[self.start..])?.map(|(message, _)| message))
+    }
+
+    /// Removes the first frame, where it is whole.
+    pub fn pop(&mut self) {
+        if let Ok(Some(message)) = self.front() {
+            self.start += 4 + message.len();
+        }
+        self.reset_if_empty();
+    }
+
+    /// All that waits, for a writer.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    /// Removes `count` bytes, which a writer has written.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.bytes.len());
+        self.reset_if_empty();
+    }
+
+    fn reset_if_empty(&mut self) {
+        if self.start == self.bytes.len() {
+            self.bytes.clear();
+            self.start = 0;
+        }
+    }
+
+    /// The messages of all whole frames.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.bytes[self.start..];
+        std::iter::from_fn(move || {
+            let (message, after) = split(rest).ok()??;
+            rest = after;
+            Some(message)
+        })
+    }
+
+    /// Gives back unused memory: to be called where the connection falls idle.
+    pub fn shrink(&mut self) {
+        self.tail().shrink_to_fit();
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{BadLength, append, split};
+    use super::{BadLength, Queue, append, split};
+
+    #[test]
+    fn a_queue_gives_its_frames_in_order() {
+        let mut queue = Queue::default();
+        append(queue.tail(), b"one");
+        append(queue.tail(), b"two");
+        queue.tail().extend_from_slice(&[0, 0, 0, 9, 1]);
+        assert_eq!(queue.iter().collect::<Vec<_>>(), [b"one", b"two"]);
+        assert_eq!(queue.front(), Ok(Some(&b"one"[..])));
+        queue.pop();
+        queue.pop();
+        assert_eq!((queue.front(), queue.len()), (Ok(None), 5));
+        queue.pop();
+        assert_eq!(queue.len(), 5);
+    }
 
     #[test]
     fn a_frame_is_split_off_once_it_is_whole() {

@@ -1,1 +1,57 @@
 //! A minimal blocking HTTP/1.1 client.
+//!
+//! Framing ([`parse`]) takes bytes and gives events, and owns no socket; [`transport`] moves bytes, and knows no HTTP;
+//! [`client`] joins the two. There are no redirects, cookies, proxies or compression: the daemons and API servers that
+//! berth talks to use none. Every wait has a [`Deadline`], and an error names the [`Phase`] that it ended.
+
+mod client;
+mod deadline;
+pub mod parse;
+mod transport;
+
+pub use client::{Body, Client, Exchange, Request, Response, Upgraded};
+pub use deadline::{Deadline, Phase};
+pub use transport::{Address, Transport};
+
+use std::io;
+
+/// Why an exchange failed. An answer with an error status is no error here: see [`Response::status`].
+#[derive(Debug)]
+pub enum Error {
+    /// No connection to the server: it is down, or may not be reached.
+    Connect(io::Error),
+    /// The connection failed while the request was being written.
+    Write(io::Error),
+    /// The connection failed while the answer was being read.
+    Read(io::Error),
+    /// The body of the request could not be read from its source.
+    Source(io::Error),
+    /// The deadline passed. A body's reader may go on with a new deadline: nothing is lost.
+    TimedOut(Phase),
+    /// The server closed the connection before the answer's end.
+    Closed(Phase),
+    /// What the server sent is not HTTP/1.1.
+    Malformed(parse::Error),
+    /// The body, or a line of it, is longer than this many bytes.
+    TooLarge(usize),
+    /// An upgrade was asked for and the server answered in the ordinary way, with this status.
+    NotUpgraded(u16),
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Error::Connect(e) => write!(f, "cannot connect: {e}"),
+            Error::Write(e) => write!(f, "cannot send the request: {e}"),
+            Error::Read(e) => write!(f, "cannot read the answer: {e}"),
+            Error::Source(e) => write!(f, "cannot read the request's body from its source: {e}"),
+            Error::TimedOut(phase) => write!(f, "timed out while {phase}"),
+            Error::Closed(phase) => write!(f, "the server closed the connection while {phase}"),
+            Error::Malformed(e) => write!(f, "the answer is not valid HTTP: {e}"),
+            Error::TooLarge(limit) => write!(f, "the answer is longer than the limit of {limit} bytes"),
+            Error::NotUpgraded(status) => write!(f, "the server did not upgrade the connection: status {status}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

@@ -1,1 +1,43 @@
-//! Listener, connection thread, authentication exchange, channel bridge.
+//! The SSH server: listener, connection threads, authentication, and the bridge to the agent.
+//!
+//! One thread owns one connection ([`connection`]): its libssh session, its poll loop, and everything that belongs to
+//! it. What blocks for long (a password's hash, the making of a container) runs in a [`worker`] that wakes the loop
+//! when it is done. Connections share nothing but the read-only [`Server`].
+
+mod authentication;
+mod bridge;
+mod connection;
+mod early;
+mod hostkey;
+mod listener;
+mod policy;
+mod waker;
+mod worker;
+
+use std::sync::Arc;
+
+use libssh_server::{Algorithms, HostKeys};
+
+use crate::auth::Authenticator;
+use crate::backend::Backend;
+use crate::config;
+
+pub use hostkey::{KeyFileError, keygen};
+pub use listener::{ServeError, serve};
+
+/// What all connections share.
+struct Server {
+    settings: config::Ssh,
+    algorithms: Algorithms,
+    host_keys: Arc<HostKeys>,
+    authenticator: Box<dyn Authenticator>,
+    backend: Box<dyn Backend>,
+}
+
+/// Reasons of SSH_MSG_DISCONNECT, RFC 4253 section 11.1.
+mod reason {
+    pub const PROTOCOL_ERROR: u32 = 2;
+    pub const SERVICE_NOT_AVAILABLE: u32 = 7;
+    pub const CONNECTION_LOST: u32 = 10;
+    pub const BY_APPLICATION: u32 = 11;
+}

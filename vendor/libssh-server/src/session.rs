@@ -98,8 +98,9 @@ pub struct Session {
     raw: NonNull<ffi::RawSession>,
     /// Another descriptor of libssh's socket: libssh closes its own when it likes.
     socket: TcpStream,
-    /// Bytes read, and not yet used by libssh.
+    /// Bytes read, and not yet used by libssh: the first `filled`. The rest is room for more.
     unread: Vec<u8>,
+    filled: usize,
     /// Messages received, each behind its length as uint32: where the callback puts them. Boxed, since C holds its address.
     inbox: Box<Inbox>,
     // Held until libssh's session is gone: it borrows them.
@@ -134,7 +135,14 @@ impl Session {
                 (&raw mut *inbox).cast::<c_void>(),
             )
         };
-        Ok(Session { raw: NonNull::new(raw).ok_or(Error::Memory)?, socket, unread: Vec::new(), inbox, _keys: keys })
+        Ok(Session {
+            raw: NonNull::new(raw).ok_or(Error::Memory)?,
+            socket,
+            unread: Vec::new(),
+            filled: 0,
+            inbox,
+            _keys: keys,
+        })
     }
 
     /// The socket, for polling.
@@ -145,41 +153,40 @@ impl Session {
     /// Reads once from the socket, and appends the messages that became whole to `messages`, each behind its length as
     /// uint32. They are 5, 50, 61 and 80 to 100; all others libssh has dealt with. Nothing to read is no error.
     pub fn receive(&mut self, messages: &mut Vec<u8>) -> Result<(), Error> {
-        let start = self.unread.len();
-        self.unread.try_reserve(READ)?;
-        self.unread.resize(start + READ, 0);
-        let read = self.socket.read(&mut self.unread[start..]);
-        self.unread.truncate(start + *read.as_ref().unwrap_or(&0));
-        match read {
+        if self.unread.len() < self.filled + READ {
+            self.unread.try_reserve_exact(self.filled + READ - self.unread.len())?;
+            self.unread.resize(self.filled + READ, 0);
+        }
+        match self.socket.read(&mut self.unread[self.filled..]) {
             Ok(0) => return Err(Error::Closed),
-            Ok(_) => (),
+            Ok(count) => self.filled += count,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => (),
             Err(error) => return Err(Error::Io(error)),
         }
         let result = self.process();
         messages.append(&mut self.inbox);
-        if self.unread.is_empty() {
-            // An idle connection holds no buffer.
-            self.unread = Vec::new();
-        }
         result
+    }
+
+    /// Gives back the memory of buffers that hold nothing: to be called where the connection falls idle.
+    pub fn shrink(&mut self) {
+        self.unread.truncate(self.filled);
+        self.unread.shrink_to_fit();
+        self.inbox.shrink_to_fit();
     }
 
     /// Gives what was read to libssh, in steps.
     fn process(&mut self) -> Result<(), Error> {
         let mut used = 0;
         let mut offer = STEP;
-        while used < self.unread.len() {
-            let rest = &mut self.unread[used..];
+        while used < self.filled {
+            let rest = &mut self.unread[used..self.filled];
             let (offered, all) = (offer.min(rest.len()), rest.len());
             // SAFETY: the pointer and length are of `rest`, which libssh may change; the callback writes to the inbox
             // alone, which nothing else refers to during the call.
             let taken = unsafe { ffi::berth_session_receive(self.raw.as_ptr(), rest.as_mut_ptr(), offered) };
             used += taken.min(offered);
-            if let Err(error) = self.state() {
-                self.unread.clear();
-                return Err(error);
-            }
+            self.state()?;
             if !self.is_encrypted() && self.pending() > 0 {
                 // A failed first key exchange closes libssh's socket with what it buffers: the client shall see our
                 // KEXINIT all the same. So few bytes always find room.
@@ -192,8 +199,9 @@ impl Session {
                 _ => offer = STEP,
             }
         }
-        self.unread.drain(..used);
-        if self.unread.len() > LONGEST {
+        self.unread.copy_within(used..self.filled, 0);
+        self.filled -= used;
+        if self.filled > LONGEST {
             return Err(Error::Protocol("packet too long".into()));
         }
         Ok(())

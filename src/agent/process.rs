@@ -1,0 +1,266 @@
+//! What a session runs, and how it starts.
+
+use std::collections::BTreeMap;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use rustix::fs::{Access, OFlags, fcntl_setfl};
+use rustix::io::Errno;
+use rustix::pipe::{PipeFlags, pipe_with};
+use rustix::process::Pid;
+
+use super::environment::{self, Sources, Variables};
+use super::passwd;
+use super::pty::Pty;
+use super::system;
+
+const SHELL: &str = "/bin/sh";
+
+/// A shell's exit status for a command that is not there.
+const NOT_FOUND: u32 = 127;
+
+/// A shell's exit status for a command that cannot be executed.
+const NOT_EXECUTABLE: u32 = 126;
+
+/// What all sessions of an agent share.
+#[derive(Debug, Default)]
+pub struct Container {
+    /// The image's command.
+    pub command: Vec<OsString>,
+    /// What the server sets in every session.
+    pub environment: Variables,
+}
+
+/// What a client asked a session to run.
+#[derive(Debug)]
+pub enum Start {
+    /// A login shell.
+    Shell,
+    /// A command, for the shell to understand.
+    Exec(OsString),
+    /// This program's own SFTP server.
+    Sftp,
+}
+
+/// The agent's ends of a program's standard input and output. All non-blocking.
+#[derive(Debug)]
+pub struct Ends {
+    /// To standard input.
+    pub input: OwnedFd,
+    /// From standard output.
+    pub output: OwnedFd,
+    /// From standard error, where that is separate.
+    pub error: Option<OwnedFd>,
+}
+
+/// How a start went.
+#[derive(Debug)]
+pub enum Started {
+    /// The leader of a new session runs.
+    Running(Pid),
+    /// There was nothing to run. The reason waits to be read like a program's standard error; this is the exit status.
+    NotRunning(u32),
+}
+
+/// Starts what `start` says, on `pty` if there is one, and on pipes otherwise. An error means that there is not enough
+/// of something: processes, descriptors, memory.
+pub fn start(
+    start: &Start,
+    container: &Container,
+    requested: &Variables,
+    pty: Option<(&OsStr, &Pty)>,
+) -> io::Result<(Started, Ends)> {
+    let entry = passwd::by_uid(rustix::process::getuid().as_raw());
+    let shell = entry.as_ref().map(|entry| entry.shell.as_os_str()).filter(|shell| is_executable(shell));
+    let program = choose(start, shell, &container.command, is_executable(OsStr::new(SHELL)));
+    let environment = environment::build(Sources {
+        container: std::env::vars_os().collect(),
+        requested,
+        entry: entry.as_ref(),
+        shell: shell.or_else(|| is_executable(OsStr::new(SHELL)).then_some(OsStr::new(SHELL))),
+        server: &container.environment,
+        terminal: pty.map(|(term, pty)| (term, pty.path.as_os_str())),
+    });
+    let directory = directory(&environment);
+    let (ends, theirs) = match pty {
+        Some((_, pty)) => terminal_ends(pty)?,
+        // Standard error of a subsystem is nothing that its client would understand: it goes to the container's log.
+        None => pipe_ends(!matches!(start, Start::Sftp))?,
+    };
+    let complaint = theirs.error.as_ref().unwrap_or(&theirs.output).try_clone()?;
+    let result = match program {
+        Some(program) => program.spawn(theirs, environment, pty.is_some(), directory),
+        None => Err(Failure::NotRunnable(NOT_FOUND, "no shell and no command in this image".into())),
+    };
+    match result {
+        Ok(pid) => Ok((Started::Running(pid), ends)),
+        Err(Failure::NotRunnable(status, reason)) => {
+            // A few words fit into an empty pipe or terminal.
+            let _ = rustix::io::write(&complaint, format!("berth: {reason}\n").as_bytes());
+            Ok((Started::NotRunning(status), ends))
+        }
+        Err(Failure::Resources(error)) => Err(error),
+    }
+}
+
+/// The program's own ends.
+struct Theirs {
+    input: OwnedFd,
+    output: OwnedFd,
+    error: Option<OwnedFd>,
+}
+
+fn terminal_ends(pty: &Pty) -> io::Result<(Ends, Theirs)> {
+    let slave = pty.open_slave()?;
+    let ends = Ends { input: pty.master.try_clone()?, output: pty.master.try_clone()?, error: None };
+    let error = Some(slave.try_clone()?);
+    Ok((ends, Theirs { input: slave.try_clone()?, output: slave, error }))
+}
+
+fn pipe_ends(with_error: bool) -> io::Result<(Ends, Theirs)> {
+    let (their_input, input) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (output, their_output) = pipe_with(PipeFlags::CLOEXEC)?;
+    let (error, their_error) = if with_error { Some(pipe_with(PipeFlags::CLOEXEC)?).unzip() } else { (None, None) };
+    // Ours only: the program's ends have flags of their own, and programs do not expect EAGAIN.
+    for end in [Some(&input), Some(&output), error.as_ref()].into_iter().flatten() {
+        fcntl_setfl(end, OFlags::NONBLOCK)?;
+    }
+    Ok((Ends { input, output, error }, Theirs { input: their_input, output: their_output, error: their_error }))
+}
+
+/// Why there is no process.
+enum Failure {
+    /// With the exit status and words of a shell.
+    NotRunnable(u32, String),
+    Resources(io::Error),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Program {
+    path: OsString,
+    /// The program's name to itself, where that is not its path.
+    name: Option<OsString>,
+    arguments: Vec<OsString>,
+}
+
+/// Decides what runs. `shell` is that of the passwd entry, if there is one that can run; `bin_sh` says whether /bin/sh
+/// can. An image may have neither (FROM scratch): then a command is its words.
+fn choose(start: &Start, shell: Option<&OsStr>, command: &[OsString], bin_sh: bool) -> Option<Program> {
+    let shell_or_sh = shell.or(bin_sh.then_some(OsStr::new(SHELL)));
+    let words = match (start, shell, shell_or_sh) {
+        (Start::Sftp, ..) => {
+            let arguments = vec!["agent".into(), "sftp".into()];
+            return Some(Program { path: "/proc/self/exe".into(), name: Some("berth".into()), arguments });
+        }
+        (Start::Exec(command), _, Some(shell)) => {
+            let arguments = vec!["-c".into(), command.clone()];
+            return Some(Program { path: shell.into(), name: Some(base_name(shell).into()), arguments });
+        }
+        (Start::Shell, Some(shell), _) => return Some(login(shell)),
+        (Start::Shell, None, Some(shell)) if command.is_empty() => return Some(login(shell)),
+        (Start::Shell, ..) => command.to_vec(),
+        (Start::Exec(command), ..) => split(command),
+    };
+    let mut words = words.into_iter();
+    Some(Program { path: words.next()?, name: None, arguments: words.collect() })
+}
+
+/// A login shell knows by the dash that it is one.
+fn login(shell: &OsStr) -> Program {
+    let mut name = OsString::from("-");
+    name.push(base_name(shell));
+    Program { path: shell.into(), name: Some(name), arguments: Vec::new() }
+}
+
+fn base_name(path: &OsStr) -> &OsStr {
+    Path::new(path).file_name().unwrap_or(path)
+}
+
+fn split(command: &OsStr) -> Vec<OsString> {
+    let words = command.as_bytes().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    words.map(|word| OsString::from_vec(word.to_vec())).collect()
+}
+
+fn is_executable(path: &OsStr) -> bool {
+    Path::new(path).is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok()
+}
+
+/// Where a process starts: where the image says (WORKDIR, and so PID 1's own directory), or else at home.
+fn directory(environment: &BTreeMap<OsString, OsString>) -> Option<CString> {
+    if std::env::current_dir().is_ok_and(|directory| directory != Path::new("/")) {
+        return None;
+    }
+    CString::new(environment.get(OsStr::new("HOME"))?.as_bytes()).ok()
+}
+
+impl Program {
+    fn spawn(
+        self,
+        ends: Theirs,
+        environment: BTreeMap<OsString, OsString>,
+        terminal: bool,
+        directory: Option<CString>,
+    ) -> Result<Pid, Failure> {
+        let mut command = Command::new(&self.path);
+        command.args(&self.arguments).env_clear().envs(environment);
+        command.stdin(Stdio::from(ends.input)).stdout(Stdio::from(ends.output));
+        command.stderr(ends.error.map_or_else(Stdio::inherit, Stdio::from));
+        command.arg0(self.name.as_ref().unwrap_or(&self.path));
+        system::session_leader(&mut command, terminal, directory);
+        // The child is not waited for here: the loop reaps whatever ends.
+        match command.spawn() {
+            Ok(child) => i32::try_from(child.id())
+                .ok()
+                .and_then(Pid::from_raw)
+                .ok_or_else(|| Failure::Resources(io::Error::other("a process id out of range"))),
+            Err(error) => Err(self.failure(error)),
+        }
+    }
+
+    fn failure(&self, error: io::Error) -> Failure {
+        let path = self.path.display();
+        match Errno::from_io_error(&error) {
+            Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => Failure::Resources(error),
+            Some(Errno::NOENT | Errno::NOTDIR) => Failure::NotRunnable(NOT_FOUND, format!("{path}: not found")),
+            Some(errno) => Failure::NotRunnable(NOT_EXECUTABLE, format!("{path}: {}", io::Error::from(errno))),
+            None => Failure::NotRunnable(NOT_EXECUTABLE, format!("{path}: {error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::{OsStr, OsString};
+
+    use super::{Start, choose};
+
+    fn chosen(start: Start, shell: Option<&str>, command: &[&str], bin_sh: bool) -> String {
+        let command: Vec<OsString> = command.iter().map(Into::into).collect();
+        choose(&start, shell.map(OsStr::new), &command, bin_sh).map_or("nothing".into(), |program| {
+            let name = program.name.map_or(String::new(), |name| format!(" as {}", name.display()));
+            format!("{}{name} {:?}", program.path.display(), program.arguments)
+        })
+    }
+
+    #[test]
+    fn a_shell_request_runs_the_passwd_shell_else_the_images_command_else_bin_sh() {
+        assert_eq!(chosen(Start::Shell, Some("/bin/bash"), &["top"], true), "/bin/bash as -bash []");
+        assert_eq!(chosen(Start::Shell, None, &["top", "-b"], true), "top [\"-b\"]");
+        assert_eq!(chosen(Start::Shell, None, &[], true), "/bin/sh as -sh []");
+        assert_eq!(chosen(Start::Shell, None, &[], false), "nothing");
+    }
+
+    #[test]
+    fn a_command_is_the_shells_to_understand_or_is_split_where_there_is_no_shell() {
+        let exec = || Start::Exec(" echo  'a b' ".into());
+        assert_eq!(chosen(exec(), Some("/bin/bash"), &[], true), "/bin/bash as bash [\"-c\", \" echo  'a b' \"]");
+        assert_eq!(chosen(exec(), None, &["top"], true), "/bin/sh as sh [\"-c\", \" echo  'a b' \"]");
+        assert_eq!(chosen(exec(), None, &["top"], false), "echo [\"'a\", \"b'\"]");
+        assert_eq!(chosen(Start::Exec(" ".into()), None, &["top"], false), "nothing");
+    }
+}

@@ -1,0 +1,83 @@
+//! The system calls that neither std nor rustix make safely.
+#![allow(
+    unsafe_code,
+    reason = "signalfd and signal masks are not in rustix; what runs between fork and exec is unsafe by nature"
+)]
+
+use std::ffi::CString;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use rustix::io::Errno;
+
+/// Blocks `signals` and returns a descriptor, non-blocking, to read them from instead. A blocked signal reaches PID 1
+/// too, for which the kernel discards what has neither handler nor block.
+pub fn signal_fd(signals: &[rustix::process::Signal]) -> io::Result<OwnedFd> {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: sigemptyset initialises the set before anything else reads it; all pointers are to that local variable.
+    // signalfd returns a new descriptor, owned by nothing else, or -1, which is checked before it is wrapped.
+    unsafe {
+        libc::sigemptyset(set.as_mut_ptr());
+        for signal in signals {
+            libc::sigaddset(set.as_mut_ptr(), signal.as_raw());
+        }
+        let error = libc::pthread_sigmask(libc::SIG_BLOCK, set.as_ptr(), std::ptr::null_mut());
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        let fd = libc::signalfd(-1, set.as_ptr(), libc::SFD_NONBLOCK | libc::SFD_CLOEXEC);
+        if fd < 0 { Err(io::Error::last_os_error()) } else { Ok(OwnedFd::from_raw_fd(fd)) }
+    }
+}
+
+/// The numbers of the signals that arrived at a [`signal_fd`], each at most once per call.
+pub fn read_signals(fd: impl AsFd) -> Vec<i32> {
+    const RECORD: usize = size_of::<libc::signalfd_siginfo>();
+    let mut records = [0; 8 * RECORD];
+    let mut signals = Vec::new();
+    loop {
+        match rustix::io::read(&fd, &mut records) {
+            Ok(count) if count > 0 => {
+                // A record begins with the signal's number.
+                let numbers = records[..count].chunks_exact(RECORD).filter_map(|record| record.first_chunk());
+                signals.extend(numbers.map(|number| i32::from_ne_bytes(*number)));
+            }
+            Err(Errno::INTR) => {}
+            _ => break,
+        }
+    }
+    signals.sort_unstable();
+    signals.dedup();
+    signals
+}
+
+/// Makes `command` run as `sshd` runs programs: leader of a new session, with the terminal at its standard input as
+/// the controlling one if `terminal`, all signals at their defaults, and in `directory` where it may go there.
+pub fn session_leader(command: &mut Command, terminal: bool, directory: Option<CString>) {
+    let prepare = move || {
+        // SAFETY: both only change this process's signal state and are async-signal-safe; the set is initialised
+        // before it is read. Numbers that the C library keeps to itself are refused, which does no harm.
+        unsafe {
+            for signal in 1..=64 {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            let mut none = MaybeUninit::uninit();
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+        }
+        rustix::process::setsid()?;
+        if terminal {
+            rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
+        }
+        if let Some(directory) = &directory {
+            // A home that is missing or closed is no reason not to run, for sshd either.
+            let _ = rustix::process::chdir(directory.as_c_str());
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes async-signal-safe system calls only, allocates nothing, and touches no lock.
+    unsafe { command.pre_exec(prepare) };
+}

@@ -1,0 +1,235 @@
+//! Calls of the Docker Engine API, by the version that the daemon and berth share.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Error;
+use crate::http::{self, Address, Body, Client, Deadline, Exchange, Request, Response};
+
+/// The oldest API that berth can use: `VolumeOptions` in mounts, platforms and `Api-Version` are all there.
+const OLDEST: Version = Version(1, 40);
+/// The newest API that berth was written against. Newer daemons still speak it.
+const NEWEST: Version = Version(1, 47);
+/// The longest JSON answer: a list of some thousands of containers.
+const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
+/// The most of a daemon's error message that is kept.
+const MESSAGE_LIMIT: usize = 1000;
+
+/// An API version: major and minor number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Version(u32, u32);
+
+impl Version {
+    fn parse(text: &str) -> Option<Version> {
+        let (major, minor) = text.trim().split_once('.')?;
+        Some(Version(major.parse().ok()?, minor.parse().ok()?))
+    }
+}
+
+impl std::fmt::Display for Version {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.0, self.1)
+    }
+}
+
+/// A daemon.
+#[derive(Debug)]
+pub(super) struct Api {
+    client: Client,
+    host: String,
+    timeout: Duration,
+    /// Negotiated at the first call, and again after the daemon was down: it may come back as another version.
+    version: Mutex<Option<Version>>,
+}
+
+impl Api {
+    /// The daemon at `host`, as in `DOCKER_HOST`; `timeout` is for one ordinary call.
+    pub(super) fn new(host: &str, timeout: Duration) -> Result<Api, Error> {
+        let Some(path) = host.strip_prefix("unix://").filter(|path| path.starts_with('/')) else {
+            let detail = format!("docker.connection.host {host:?} is not supported; use unix:///path/to/docker.sock");
+            return Err(Error::Settings(detail));
+        };
+        let client = Client::new(Address::Unix(path.into()));
+        Ok(Api { client, host: host.to_owned(), timeout, version: Mutex::default() })
+    }
+
+    /// The deadline of an ordinary call that begins now.
+    pub(super) fn deadline(&self) -> Deadline {
+        Deadline::after(self.timeout)
+    }
+
+    /// Asks for the daemon's version (`GET /_ping`) and returns the one to be spoken.
+    pub(super) fn ping(&self) -> Result<String, Error> {
+        const STEP: &str = "ping the daemon";
+        let deadline = self.deadline();
+        let request = Request { method: "GET", target: "/_ping", fields: &[], body: Body::Empty };
+        let response = self.client.send(request, deadline).map_err(|e| self.failed(STEP, e))?;
+        // A daemon that is still starting answers 503 or 500, with the version all the same.
+        let offered = response.field("api-version").unwrap_or_default().to_owned();
+        self.checked(STEP, response, deadline)?.bytes(MESSAGE_LIMIT, deadline).map_err(|e| self.failed(STEP, e))?;
+        match Version::parse(&offered) {
+            Some(daemon) if daemon >= OLDEST => {
+                let version = daemon.min(NEWEST);
+                *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+                Ok(version.to_string())
+            }
+            _ => Err(Error::Version { daemon: offered }),
+        }
+    }
+
+    /// `/v1.41` and the path.
+    fn target(&self, path: &str) -> Result<String, Error> {
+        let known = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        match known {
+            Some(version) => Ok(format!("/v{version}{path}")),
+            None => Ok(format!("/v{}{path}", self.ping()?)),
+        }
+    }
+
+    /// Makes a call and returns the answer once its head is there; a status of 400 or more is an error. `step`
+    /// completes "cannot ...".
+    pub(super) fn open(
+        &self,
+        step: &'static str,
+        method: &str,
+        path: &str,
+        body: Body<'_>,
+        deadline: Deadline,
+    ) -> Result<Response, Error> {
+        let (target, fields) = (self.target(path)?, fields(&body));
+        let request = Request { method, target: &target, fields, body };
+        let response = self.client.send(request, deadline).map_err(|e| self.failed(step, e))?;
+        self.checked(step, response, deadline)
+    }
+
+    /// Makes a call with a JSON answer, or with none ([`Value::Null`]).
+    pub(super) fn call(
+        &self,
+        step: &'static str,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        deadline: Deadline,
+    ) -> Result<Value, Error> {
+        let bytes = body.map(Value::to_string);
+        let body = bytes.as_ref().map_or(Body::Empty, |bytes| Body::Bytes(bytes.as_bytes()));
+        let response = self.open(step, method, path, body, deadline)?;
+        self.json(step, response, deadline)
+    }
+
+    /// Begins a call without body, whose answer is read later with [`Api::answer`] or [`Api::finish`].
+    pub(super) fn begin(
+        &self,
+        step: &'static str,
+        method: &str,
+        path: &str,
+        deadline: Deadline,
+    ) -> Result<Exchange, Error> {
+        let target = self.target(path)?;
+        let request = Request { method, target: &target, fields: &[], body: Body::Empty };
+        self.client.begin(request, deadline).map_err(|e| self.failed(step, e))
+    }
+
+    /// Reads the head of the answer to a call that was begun.
+    pub(super) fn answer(&self, step: &'static str, exchange: Exchange, deadline: Deadline) -> Result<Response, Error> {
+        let response = exchange.response(deadline).map_err(|e| self.failed(step, e))?;
+        self.checked(step, response, deadline)
+    }
+
+    /// Reads the whole JSON answer to a call that was begun.
+    pub(super) fn finish(&self, step: &'static str, exchange: Exchange, deadline: Deadline) -> Result<Value, Error> {
+        let response = self.answer(step, exchange, deadline)?;
+        self.json(step, response, deadline)
+    }
+
+    fn json(&self, step: &'static str, mut response: Response, deadline: Deadline) -> Result<Value, Error> {
+        match response.bytes(ANSWER_LIMIT, deadline).map_err(|e| self.failed(step, e))?.as_slice() {
+            [] => Ok(Value::Null),
+            bytes => serde_json::from_slice(bytes).map_err(|e| Error::Answer { step, detail: e.to_string() }),
+        }
+    }
+
+    /// Turns an answer with an error status into an error.
+    fn checked(&self, step: &'static str, mut response: Response, deadline: Deadline) -> Result<Response, Error> {
+        let status = response.status();
+        if status < 400 {
+            return Ok(response);
+        }
+        let body = response.bytes(ANSWER_LIMIT, deadline).unwrap_or_default();
+        let json: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let text = match json.get("message").and_then(Value::as_str) {
+            Some(message) => message.to_owned(),
+            None => String::from_utf8_lossy(&body).into_owned(),
+        };
+        let message: String = text.trim().chars().take(MESSAGE_LIMIT).collect();
+        if status == 400 && message.contains("client version") {
+            // The daemon was exchanged for one that does not speak this version.
+            self.forget_version();
+        }
+        Err(Error::Api { step, status, message })
+    }
+
+    /// The error for a call without answer.
+    pub(super) fn failed(&self, step: &'static str, source: http::Error) -> Error {
+        match source {
+            http::Error::Connect(_) | http::Error::TimedOut(http::Phase::Connect) => {
+                self.forget_version();
+                Error::Unavailable { host: self.host.clone(), source }
+            }
+            source => Error::Http { step, source },
+        }
+    }
+
+    fn forget_version(&self) {
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn fields(body: &Body<'_>) -> &'static [(&'static str, &'static str)] {
+    match body {
+        Body::Empty => &[],
+        Body::Bytes(_) => &[("Content-Type", "application/json")],
+        Body::Stream(..) => &[("Content-Type", "application/x-tar")],
+    }
+}
+
+/// Percent-encodes a query value; with the unreserved characters (RFC 3986 section 2.3) `/` stays, so that an image's
+/// name can stand in a path.
+pub(super) fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(Version::parse("1.9") < Version::parse("1.40"));
+        assert_eq!(Version::parse("1.41").map(|v| v.to_string()), Some("1.41".into()));
+        assert_eq!(Version::parse("nonsense"), None);
+    }
+
+    #[test]
+    fn only_unix_hosts_are_taken_yet_and_the_error_says_so() {
+        assert!(Api::new("unix:///run/docker.sock", Duration::ZERO).is_ok());
+        for host in ["tcp://10.0.0.1:2375", "unix://relative", "", "npipe:////./pipe/docker"] {
+            let error = Api::new(host, Duration::ZERO).unwrap_err().to_string();
+            assert!(error.contains(host) && error.contains("unix:///"), "{error}");
+        }
+    }
+
+    #[test]
+    fn encoding_leaves_no_character_that_ends_a_path_or_a_query_value() {
+        assert_eq!(encode("reg:5000/a b?c&d#é@%"), "reg%3A5000/a%20b%3Fc%26d%23%C3%A9%40%25");
+    }
+}

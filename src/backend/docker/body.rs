@@ -1,0 +1,199 @@
+//! The body of `POST /containers/create`: the configured one with the agent put in.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::image::Image;
+use super::{Error, agent};
+use crate::backend::Request;
+use crate::config;
+
+/// Where the directory with the agent's socket is mounted.
+const SOCKET_DIRECTORY: &str = "/.berth/run";
+/// The agent's socket in a container.
+const SOCKET_PATH: &str = "/.berth/run/agent.sock";
+
+/// The labels on everything that is created for a connection.
+pub(super) const INSTANCE_LABEL: &str = "berth.instance";
+/// See [`INSTANCE_LABEL`].
+pub(super) const CONNECTION_LABEL: &str = "berth.connection";
+const USER_LABEL: &str = "berth.user";
+const CLIENT_LABEL: &str = "berth.client";
+
+/// The labels for a request.
+pub(super) fn labels(instance: &str, request: &Request) -> Map<String, Value> {
+    let labels = [
+        (INSTANCE_LABEL, instance.to_owned()),
+        (CONNECTION_LABEL, request.connection.clone()),
+        (USER_LABEL, request.user.clone()),
+        (CLIENT_LABEL, request.client.to_string()),
+    ];
+    labels.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
+}
+
+/// Finds settings that can not work with an agent as PID 1, when berth starts rather than when a user waits.
+pub(super) fn check(settings: &config::Docker) -> Result<(), Error> {
+    let wrong = |detail: &str| Err(Error::Settings(detail.to_owned()));
+    if image(settings).is_empty() {
+        return wrong("docker.execution.container.image is missing");
+    }
+    if settings.host_config.get("Init") == Some(&Value::Bool(true)) {
+        return wrong("docker.execution.host.init must not be true: the agent is the container's init; remove it");
+    }
+    for (map, name, good) in [
+        (&settings.container, "Labels", Value::is_object as fn(&Value) -> bool),
+        (&settings.host_config, "Mounts", Value::is_array),
+    ] {
+        if map.get(name).is_some_and(|value| !value.is_null() && !good(value)) {
+            return Err(Error::Settings(format!("docker: {name} has the wrong type; see the Docker API")));
+        }
+    }
+    Ok(())
+}
+
+/// The configured image's name.
+pub(super) fn image(settings: &config::Docker) -> &str {
+    settings.container.get("Image").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The body. `volume` is the agent's, `directory` its socket's on the host.
+pub(super) fn create(
+    settings: &config::Docker,
+    image: &Image,
+    labels: Map<String, Value>,
+    volume: &str,
+    directory: &Path,
+) -> Value {
+    let mut body = settings.container.clone();
+    let command = command(&body, image);
+    for name in ["AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce", "Tty"] {
+        body.insert(name.into(), Value::Bool(false));
+    }
+    body.insert("Entrypoint".into(), json!([agent::PATH, "agent", "--socket", SOCKET_PATH, "--"]));
+    body.insert("Cmd".into(), command);
+    match body.get_mut("Labels") {
+        Some(Value::Object(configured)) => configured.extend(labels),
+        _ => drop(body.insert("Labels".into(), Value::Object(labels))),
+    }
+
+    let mut host = settings.host_config.clone();
+    let mounts = [
+        agent::mount(volume, true),
+        json!({
+            "Type": "bind",
+            "Source": directory.to_string_lossy(),
+            "Target": SOCKET_DIRECTORY,
+            "ReadOnly": true,
+        }),
+    ];
+    match host.get_mut("Mounts") {
+        Some(Value::Array(configured)) => configured.extend(mounts),
+        _ => drop(host.insert("Mounts".into(), mounts.into_iter().collect())),
+    }
+    // Even a daemon that gives every container an init must not give one to this.
+    host.insert("Init".into(), Value::Bool(false));
+    default(&mut host, "AutoRemove", Value::Bool(true));
+    // The agent's standard output is nobody's, and a log on disk costs time and space.
+    default(&mut host, "LogConfig", json!({ "Type": "none" }));
+    body.insert("HostConfig".into(), Value::Object(host));
+
+    if !settings.networking_config.is_empty() {
+        body.insert("NetworkingConfig".into(), Value::Object(settings.networking_config.clone()));
+    }
+    Value::Object(body)
+}
+
+fn default(map: &mut Map<String, Value>, name: &str, value: Value) {
+    if map.get(name).is_none_or(Value::is_null) {
+        map.insert(name.into(), value);
+    }
+}
+
+/// The command that the container would have run, by the daemon's own rule: a configured entry point hides all of the
+/// image's, a configured command only the image's command.
+fn command(container: &Map<String, Value>, image: &Image) -> Value {
+    let (entrypoint, cmd) = (words(container.get("Entrypoint")), words(container.get("Cmd")));
+    let hidden = !entrypoint.is_empty();
+    let entrypoint = if hidden { entrypoint } else { words(Some(&image.entrypoint)) };
+    let cmd = if hidden || !cmd.is_empty() { cmd } else { words(Some(&image.cmd)) };
+    // The API's way to have no entry point at all is a list of one empty word.
+    let entrypoint = if entrypoint == [""] { Vec::new() } else { entrypoint };
+    entrypoint.into_iter().chain(cmd).collect()
+}
+
+/// A command in the API is a list of words, or one word as a string.
+fn words(value: Option<&Value>) -> Vec<Value> {
+    match value {
+        Some(Value::Array(words)) => words.clone(),
+        Some(word @ Value::String(_)) => vec![word.clone()],
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn map(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    fn settings(container: Value, host_config: Value) -> config::Docker {
+        config::Docker {
+            host: "unix:///run/docker.sock".into(),
+            mode: config::ExecutionMode::Connection,
+            image_pull_policy: config::ImagePullPolicy::Never,
+            container: map(container),
+            host_config: map(host_config),
+            networking_config: Map::new(),
+            platform: None,
+            container_start: Duration::from_secs(60),
+            container_stop: Duration::from_secs(10),
+            http: Duration::from_secs(10),
+        }
+    }
+
+    fn command_of(container: Value) -> Value {
+        let image = Image { entrypoint: json!(["/entry"]), cmd: json!(["image"]) };
+        command(&map(container), &image)
+    }
+
+    #[test]
+    fn the_command_is_what_docker_would_have_run() {
+        assert_eq!(command_of(json!({})), json!(["/entry", "image"]));
+        assert_eq!(command_of(json!({"Cmd": ["mine"]})), json!(["/entry", "mine"]));
+        assert_eq!(command_of(json!({"Entrypoint": ["/mine"]})), json!(["/mine"]));
+        assert_eq!(command_of(json!({"Entrypoint": "/mine", "Cmd": "a b"})), json!(["/mine", "a b"]));
+        assert_eq!(command_of(json!({"Entrypoint": [""], "Cmd": ["sh"]})), json!(["sh"]));
+        assert_eq!(command_of(json!({"Entrypoint": [], "Cmd": null})), json!(["/entry", "image"]));
+    }
+
+    #[test]
+    fn the_configuration_passes_through_and_the_agent_is_added() {
+        let settings = settings(
+            json!({"Image": "a", "User": "1000", "WorkingDir": "/w", "Env": ["A=b"], "Tty": true, "Labels": {"x": "y"}}),
+            json!({"Mounts": [{"Type": "tmpfs", "Target": "/t"}], "Memory": 5, "AutoRemove": false, "Init": null}),
+        );
+        let labels = map(json!({"berth.instance": "i"}));
+        let body = create(&settings, &Image::default(), labels, "volume", Path::new("/run/x"));
+        assert_eq!((&body["User"], &body["WorkingDir"], &body["Env"]), (&json!("1000"), &json!("/w"), &json!(["A=b"])));
+        assert_eq!(body["Labels"], json!({"x": "y", "berth.instance": "i"}));
+        assert_eq!(body["Tty"], json!(false));
+        let host = &body["HostConfig"];
+        assert_eq!((&host["Memory"], &host["AutoRemove"], &host["Init"]), (&json!(5), &json!(false), &json!(false)));
+        assert_eq!(host["LogConfig"]["Type"], "none");
+        let targets: Vec<_> = host["Mounts"].as_array().unwrap().iter().map(|m| &m["Target"]).collect();
+        assert_eq!(targets, ["/t", "/.berth/bin", "/.berth/run"]);
+        assert!(body.get("NetworkingConfig").is_none());
+    }
+
+    #[test]
+    fn settings_that_cannot_work_are_found_before_a_user_waits() {
+        assert!(check(&settings(json!({"Image": "a"}), json!({"Init": false}))).is_ok());
+        assert!(check(&settings(json!({"Image": "a"}), json!({"Init": true}))).is_err());
+        assert!(check(&settings(json!({}), json!({}))).is_err());
+        assert!(check(&settings(json!({"Image": "a"}), json!({"Mounts": "x"}))).is_err());
+    }
+}

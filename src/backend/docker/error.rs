@@ -1,0 +1,157 @@
+//! What goes wrong with Docker, told to the operator in full and to the user in a few words.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::{backend, http};
+
+/// Why the Docker backend failed.
+#[derive(Debug)]
+pub enum Error {
+    /// A setting that cannot work; the text says which and what to do.
+    Settings(String),
+    /// The daemon is down, or may not be reached.
+    Unavailable {
+        /// Where it should be.
+        host: String,
+        /// What connecting said.
+        source: http::Error,
+    },
+    /// The daemon's API is older than berth can use.
+    Version {
+        /// The daemon's newest version.
+        daemon: String,
+    },
+    /// A call that got no whole answer.
+    Http {
+        /// What was being done.
+        step: &'static str,
+        /// Why there is no answer.
+        source: http::Error,
+    },
+    /// A call that the daemon refused.
+    Api {
+        /// What was being done.
+        step: &'static str,
+        /// The answer's status.
+        status: u16,
+        /// The daemon's message.
+        message: String,
+    },
+    /// A call whose answer does not have the form that the API promises.
+    Answer {
+        /// What was being done.
+        step: &'static str,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// No such image here, or in its registry if it was pulled.
+    ImageNotFound {
+        /// The image.
+        image: String,
+        /// The daemon's message.
+        message: String,
+    },
+    /// The image exists, and pulling it failed.
+    Pull {
+        /// The image.
+        image: String,
+        /// What the daemon, or its registry, said.
+        message: String,
+    },
+    /// The container ended before its agent connected.
+    Exited {
+        /// Its exit status; unknown if the daemon had removed it already.
+        status: Option<i64>,
+    },
+    /// The container runs, and its agent did not connect in time.
+    NotConnected(Duration),
+    /// The run directory, or the agent's socket in it.
+    Socket {
+        /// The directory or socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The agent's binary cannot be read.
+    Agent {
+        /// The binary.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The user went away while the container was being made.
+    Gone,
+}
+
+impl Error {
+    /// Whether it is the daemon's answer with this status.
+    pub(super) fn is_status(&self, wanted: u16) -> bool {
+        matches!(self, Error::Api { status, .. } if *status == wanted)
+    }
+
+    /// What the SSH user is told.
+    fn user(&self) -> String {
+        match self {
+            Error::Settings(_) | Error::Version { .. } => "the container service is misconfigured".into(),
+            Error::Unavailable { .. } => "the container service is unavailable".into(),
+            Error::Http { source: http::Error::TimedOut(_), .. } => "the container service does not answer".into(),
+            Error::ImageNotFound { image, .. } => format!("image {image} not found"),
+            Error::Pull { image, .. } => format!("image {image} cannot be pulled"),
+            Error::Exited { .. } => "the container ended before it was ready".into(),
+            Error::NotConnected(_) => "the container was not ready in time".into(),
+            Error::Gone => "cancelled".into(),
+            Error::Http { .. }
+            | Error::Api { .. }
+            | Error::Answer { .. }
+            | Error::Socket { .. }
+            | Error::Agent { .. } => "the container cannot be started".into(),
+        }
+    }
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("docker: ")?;
+        match self {
+            Error::Settings(detail) => f.write_str(detail),
+            Error::Unavailable { host, source } => {
+                write!(
+                    f,
+                    "the daemon at {host} is unavailable: {source}; is it running, and may berth open its socket?"
+                )
+            }
+            Error::Version { daemon } => {
+                write!(f, "the daemon's API version {daemon} is too old: berth needs 1.40 (Docker 19.03) or newer")
+            }
+            Error::Http { step, source } => write!(f, "cannot {step}: {source}"),
+            Error::Api { step, status, message } => write!(f, "cannot {step}: {message} (status {status})"),
+            Error::Answer { step, detail } => write!(f, "cannot {step}: unexpected answer: {detail}"),
+            Error::ImageNotFound { image, message } => {
+                write!(f, "image {image} not found; pull it or set imagePullPolicy ({message})")
+            }
+            Error::Pull { image, message } => write!(f, "cannot pull image {image}: {message}"),
+            Error::Exited { status: Some(status) } => {
+                write!(f, "the container exited with status {status} before its agent connected")
+            }
+            Error::Exited { status: None } => f.write_str("the container ended before its agent connected"),
+            Error::NotConnected(time) => write!(
+                f,
+                "the container's agent did not connect within {} s; raise docker.timeouts.containerStart if it is slow",
+                time.as_secs_f32()
+            ),
+            Error::Socket { path, source } => write!(f, "cannot use {}: {source}", path.display()),
+            Error::Agent { path, source } => write!(f, "cannot read the agent's binary {}: {source}", path.display()),
+            Error::Gone => f.write_str("the user went away while the container was being made"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for backend::Error {
+    fn from(error: Error) -> backend::Error {
+        backend::Error { user: error.user(), log: error.to_string() }
+    }
+}

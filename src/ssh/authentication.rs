@@ -1,0 +1,310 @@
+//! User authentication, RFC 4252: from the service request to success.
+//!
+//! Requests are answered strictly one after another. While a [`Check`] runs in a worker, no further message is looked
+//! at. Every request is answered, whatever is in it: what cannot be understood fails like a wrong password.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use libssh_server::{Session, number};
+
+use super::waker::Waker;
+use super::worker::Pending;
+use super::{Server, reason};
+use crate::auth::Restrictions;
+use crate::connection::wire::{Malformed, Reader, Write};
+
+/// The longest user name and password, in bytes. Longer ones are wrong without a look at them.
+const LONGEST: usize = 1024;
+
+/// The methods that may continue.
+const METHODS: &str = "publickey,password";
+
+/// An authenticated user.
+pub struct Login {
+    /// The name that the client gave.
+    pub user: String,
+    /// What this user is held to.
+    pub restrictions: Restrictions,
+}
+
+/// What a message led to.
+pub enum Progress {
+    /// The next message may be looked at.
+    Continue,
+    /// The user is in; SSH_MSG_USERAUTH_SUCCESS has been sent.
+    Done(Login),
+    /// The client is to be disconnected, with this reason and text.
+    Refuse(u32, String),
+    /// The session has failed.
+    Failed(libssh_server::Error),
+}
+
+impl From<libssh_server::Error> for Progress {
+    fn from(error: libssh_server::Error) -> Self {
+        Progress::Failed(error)
+    }
+}
+
+/// A credential that a worker looks at.
+struct Check {
+    verdict: Pending<Option<Restrictions>>,
+    then: Then,
+}
+
+/// What a good verdict leads to.
+enum Then {
+    Success,
+    /// The answer to a query whether a key would do (RFC 4252 section 7).
+    KeyOk {
+        algorithm: Vec<u8>,
+        blob: Vec<u8>,
+    },
+}
+
+/// The state of one client's authentication.
+pub struct Authentication {
+    server: Arc<Server>,
+    client: IpAddr,
+    waker: Waker,
+    id: String,
+    /// The user of all requests, once one has come.
+    user: Option<String>,
+    service_accepted: bool,
+    failures: u32,
+    requests: u32,
+    check: Option<Check>,
+}
+
+impl Authentication {
+    /// `id` is the connection's, for the log.
+    pub fn new(server: Arc<Server>, client: IpAddr, waker: Waker, id: String) -> Self {
+        let (user, check) = (None, None);
+        Authentication { server, client, waker, id, user, service_accepted: false, failures: 0, requests: 0, check }
+    }
+
+    /// Whether a worker is busy, so that no message may be given.
+    pub fn is_waiting(&self) -> bool {
+        self.check.is_some()
+    }
+
+    /// Goes on where a worker has ended.
+    pub fn resume(&mut self, session: &mut Session) -> Progress {
+        let Some(verdict) = self.check.as_ref().and_then(|check| check.verdict.poll()) else {
+            return Progress::Continue;
+        };
+        let Some(check) = self.check.take() else { return Progress::Continue };
+        match (verdict.unwrap_or_default(), check.then) {
+            (Some(restrictions), Then::Success) => match session.authenticated() {
+                Ok(()) => Progress::Done(Login { user: self.user.take().unwrap_or_default(), restrictions }),
+                Err(error) => error.into(),
+            },
+            (Some(_), Then::KeyOk { algorithm, blob }) => {
+                let mut message = vec![number::USERAUTH_PK_OK];
+                message.put_string(algorithm);
+                message.put_string(blob);
+                send(session, &message)
+            }
+            (None, _) => self.fail(session, true),
+        }
+    }
+
+    /// Takes one message: number and body.
+    pub fn message(&mut self, session: &mut Session, message: &[u8]) -> Progress {
+        let Some((&kind, body)) = message.split_first() else { return Progress::Continue };
+        match kind {
+            number::SERVICE_REQUEST => match Reader::new(body).string() {
+                Ok(service @ b"ssh-userauth") => {
+                    self.service_accepted = true;
+                    let mut message = vec![number::SERVICE_ACCEPT];
+                    message.put_string(service);
+                    send(session, &message)
+                }
+                _ => Progress::Refuse(reason::SERVICE_NOT_AVAILABLE, "no such service".into()),
+            },
+            number::USERAUTH_REQUEST if self.service_accepted => self.request(session, body),
+            // libssh lets connection messages through only after success, and INFO_RESPONSE only after a request for it.
+            _ => Progress::Refuse(reason::PROTOCOL_ERROR, "authenticate first".into()),
+        }
+    }
+
+    fn request(&mut self, session: &mut Session, body: &[u8]) -> Progress {
+        self.requests += 1;
+        if self.requests == 1
+            && let Some(text) = &self.server.settings.banner
+        {
+            let mut message = vec![number::USERAUTH_BANNER];
+            message.put_string(text);
+            message.put_string("");
+            if let Err(error) = session.send(&message) {
+                return error.into();
+            }
+        }
+        match Request::decode(body) {
+            Ok(request) => self.decoded(session, &request, body),
+            Err(Malformed) => self.fail(session, true),
+        }
+    }
+
+    fn decoded(&mut self, session: &mut Session, request: &Request<'_>, body: &[u8]) -> Progress {
+        if request.service != b"ssh-connection" {
+            return Progress::Refuse(reason::SERVICE_NOT_AVAILABLE, "no such service".into());
+        }
+        match &self.user {
+            Some(user) if user == request.user => (),
+            None if request.user.len() <= LONGEST => self.user = Some(request.user.into()),
+            _ => return Progress::Refuse(reason::PROTOCOL_ERROR, "change of user name not allowed".into()),
+        }
+        let (server, user, client) = (Arc::clone(&self.server), request.user.to_owned(), self.client);
+        let (work, then): (Box<dyn FnOnce() -> Option<Restrictions> + Send>, _) = match &request.method {
+            // A first "none" asks for the list of methods, and counts as no failure.
+            Method::None => return self.fail(session, self.requests > 1),
+            Method::Unknown => return self.fail(session, true),
+            Method::Password(password) => {
+                let password = Password(password.to_vec());
+                (Box::new(move || server.authenticator.password(&user, &password.0, client)), Then::Success)
+            }
+            Method::PublicKey { algorithm, blob, signature } => {
+                if !self.is_usable(algorithm, blob) {
+                    return self.fail(session, true);
+                }
+                let then = match signature {
+                    None => Then::KeyOk { algorithm: algorithm.to_vec(), blob: blob.to_vec() },
+                    Some(signature) if self.is_signed(session, algorithm, blob, signature, body) => Then::Success,
+                    Some(_) => return self.fail(session, true),
+                };
+                let blob = blob.to_vec();
+                (Box::new(move || server.authenticator.public_key(&user, &blob, client)), then)
+            }
+        };
+        self.check = Some(Check { verdict: Pending::start(self.waker.clone(), work), then });
+        Progress::Continue
+    }
+
+    /// Whether the algorithm is among those that berth verifies, and the key is one for it.
+    fn is_usable(&self, algorithm: &[u8], blob: &[u8]) -> bool {
+        let kind: &[u8] = match algorithm {
+            b"rsa-sha2-256" | b"rsa-sha2-512" => b"ssh-rsa",
+            other => other,
+        };
+        super::listener::SIGNATURE_ALGORITHMS.split(',').any(|known| known.as_bytes() == algorithm)
+            && Reader::new(blob).string() == Ok(kind)
+    }
+
+    /// Whether the signature is the key's own over this very request (RFC 4252 section 7).
+    fn is_signed(&self, session: &Session, algorithm: &[u8], blob: &[u8], signature: &[u8], body: &[u8]) -> bool {
+        if Reader::new(signature).string() != Ok(algorithm) {
+            return false;
+        }
+        let mut data = Vec::new();
+        data.put_string(session.identifier());
+        data.push(number::USERAUTH_REQUEST);
+        // Everything before the signature, which is the last field.
+        let Some(end) = body.len().checked_sub(signature.len() + 4) else { return false };
+        data.extend_from_slice(&body[..end]);
+        session.verify(blob, signature, &data)
+    }
+
+    fn fail(&mut self, session: &mut Session, counts: bool) -> Progress {
+        self.failures += u32::from(counts);
+        if counts {
+            log::info!("{}: failed attempt {} by {:?} from {}", self.id, self.failures, self.user, self.client);
+        }
+        if self.failures >= self.server.settings.max_auth_tries {
+            return Progress::Refuse(reason::PROTOCOL_ERROR, "Too many authentication failures".into());
+        }
+        let mut message = vec![number::USERAUTH_FAILURE];
+        message.put_string(METHODS);
+        message.put_boolean(false);
+        send(session, &message)
+    }
+}
+
+fn send(session: &mut Session, message: &[u8]) -> Progress {
+    match session.send(message) {
+        Ok(()) => Progress::Continue,
+        Err(error) => error.into(),
+    }
+}
+
+/// A password on its way to the check, overwritten afterwards.
+struct Password(Vec<u8>);
+
+impl Drop for Password {
+    fn drop(&mut self) {
+        self.0.fill(0);
+        // The read keeps the compiler from leaving the write out.
+        std::hint::black_box(&self.0);
+    }
+}
+
+/// SSH_MSG_USERAUTH_REQUEST.
+struct Request<'a> {
+    user: &'a str,
+    service: &'a [u8],
+    method: Method<'a>,
+}
+
+enum Method<'a> {
+    None,
+    Password(&'a [u8]),
+    PublicKey { algorithm: &'a [u8], blob: &'a [u8], signature: Option<&'a [u8]> },
+    Unknown,
+}
+
+impl<'a> Request<'a> {
+    fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut r = Reader::new(body);
+        let (user, service, method) = (r.utf8()?, r.string()?, r.string()?);
+        let method = match method {
+            b"none" => Method::None,
+            b"password" => {
+                let change = r.boolean()?;
+                let password = r.string()?;
+                // A change of password (RFC 4252 section 8) is asked for by servers alone, and berth never asks.
+                if change || password.len() > LONGEST { Method::Unknown } else { Method::Password(password) }
+            }
+            b"publickey" => {
+                let signed = r.boolean()?;
+                let (algorithm, blob) = (r.string()?, r.string()?);
+                let signature = if signed { Some(r.string()?) } else { None };
+                r.end()?;
+                Method::PublicKey { algorithm, blob, signature }
+            }
+            _ => Method::Unknown,
+        };
+        Ok(Request { user, service, method })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Method, Request};
+    use crate::connection::wire::Write;
+
+    fn request(method: &str, rest: &[u8]) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.put_string("alice");
+        body.put_string("ssh-connection");
+        body.put_string(method);
+        body.extend_from_slice(rest);
+        body
+    }
+
+    #[test]
+    fn a_password_request_is_decoded() {
+        let body = request("password", b"\0\0\0\0\x03abc");
+        let request = Request::decode(&body).unwrap();
+        assert!(request.user == "alice" && matches!(request.method, Method::Password(b"abc")));
+    }
+
+    #[test]
+    fn an_unknown_method_is_no_error_but_a_cut_request_is() {
+        assert!(matches!(Request::decode(&request("hostbased", b"?")).unwrap().method, Method::Unknown));
+        let whole = request("publickey", b"\x01\0\0\0\x01a\0\0\0\x01b\0\0\0\x01c");
+        assert!(Request::decode(&whole).is_ok());
+        for end in 0..whole.len() {
+            assert!(Request::decode(&whole[..end]).is_err(), "cut at {end}");
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! One connection's thread.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use libssh_server::{Error, Session};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::authentication::{Authentication, Login, Progress};
+use super::bridge::{Bridge, End, LIMIT};
+use super::listener::Startup;
+use super::waker::Waker;
+use super::{Server, reason};
+use crate::connection::frame::Queue;
+use crate::connection::message::GlobalRequest;
+
+/// A connection on which nothing moves for so long is idle, and gives back its buffers.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How long the last words may take to be written.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What a connection's thread is given.
+pub struct Connection {
+    pub server: Arc<Server>,
+    /// Unique over all berth processes.
+    pub id: String,
+    pub client: SocketAddr,
+    /// The address that the client connected to.
+    pub local: SocketAddr,
+    pub waker: Waker,
+    /// Set, and the waker woken, where the server is to end.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Connection {
+    /// Serves the client until it or the server ends the connection. Its container is removed when this returns.
+    pub fn run(self, socket: TcpStream, startup: Startup) {
+        let session = match Session::new(socket, &self.server.algorithms, Arc::clone(&self.server.host_keys)) {
+            Ok(session) => session,
+            Err(error) => return log::error!("{}: {error}", self.id),
+        };
+        let authentication = Authentication::new(
+            Arc::clone(&self.server),
+            self.client.ip().to_canonical(),
+            self.waker.clone(),
+            self.id.clone(),
+        );
+        let settings = &self.server.settings;
+        let grace = settings.login_grace_time;
+        let mut thread = Thread {
+            alive: Alive::new(settings.client_alive_interval, settings.client_alive_count_max),
+            session,
+            queue: Queue::default(),
+            phase: Phase::Authentication {
+                authentication: Box::new(authentication),
+                deadline: (!grace.is_zero()).then(|| Instant::now() + grace),
+                _startup: startup,
+            },
+            idle: false,
+            connection: &self,
+        };
+        let end = loop {
+            if let Err(end) = thread.round() {
+                break end;
+            }
+        };
+        let Thread { mut session, phase, .. } = thread;
+        match end {
+            End::Session(Error::Protocol(text)) => {
+                log::info!("{}: {text}", self.id);
+                session.disconnect(reason::PROTOCOL_ERROR, &text);
+            }
+            End::Session(error) => log::info!("{}: {error}", self.id),
+            End::Disconnect(reason, text) => {
+                log::info!("{}: disconnecting: {text}", self.id);
+                farewell(&mut session);
+                session.disconnect(reason, &text);
+            }
+        }
+        // After the client has been told: removing the container takes longer.
+        drop(phase);
+        log::debug!("{}: done", self.id);
+    }
+}
+
+/// The state of a running connection.
+struct Thread<'a> {
+    connection: &'a Connection,
+    session: Session,
+    /// The client's messages that have not been looked at.
+    queue: Queue,
+    phase: Phase,
+    alive: Alive,
+    idle: bool,
+}
+
+enum Phase {
+    Authentication {
+        authentication: Box<Authentication>,
+        /// The end of the login grace time.
+        deadline: Option<Instant>,
+        /// Makes room for the next client when it is dropped.
+        _startup: Startup,
+    },
+    Bridge(Box<Bridge>),
+}
+
+/// What poll has found.
+struct Ready {
+    client: PollFlags,
+    agent: PollFlags,
+}
+
+impl Thread<'_> {
+    /// Deals with all that is there, and waits for more.
+    fn round(&mut self) -> Result<(), End> {
+        if self.connection.stop.load(Ordering::Relaxed) {
+            return Err(End::Disconnect(reason::BY_APPLICATION, "the server is shutting down".into()));
+        }
+        self.dispatch()?;
+        let ready = self.wait()?;
+        if ready.client.contains(PollFlags::OUT) {
+            self.session.flush()?;
+        }
+        if ready.client.contains(PollFlags::IN) {
+            self.session.receive(self.queue.tail())?;
+            self.alive.heard();
+        } else if ready.client.intersects(PollFlags::HUP | PollFlags::ERR) {
+            return Err(End::Session(Error::Closed));
+        }
+        if let Phase::Bridge(bridge) = &mut self.phase {
+            if ready.agent.contains(PollFlags::OUT) {
+                bridge.write();
+            }
+            if ready.agent.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+                bridge.read(&mut self.session)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the client's messages to whom they concern.
+    fn dispatch(&mut self) -> Result<(), End> {
+        if let Phase::Authentication { authentication, deadline, .. } = &mut self.phase {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(End::Disconnect(reason::BY_APPLICATION, "timeout before authentication".into()));
+            }
+            let Some(login) = authenticate(authentication, &mut self.session, &mut self.queue)? else { return Ok(()) };
+            let Connection { server, id, client, local, waker, .. } = self.connection;
+            log::info!("{id}: {:?} logged in from {client}", login.user);
+            let bridge = Bridge::new(Arc::clone(server), id.clone(), *client, *local, waker.clone(), login);
+            self.phase = Phase::Bridge(Box::new(bridge));
+        }
+        if let Phase::Bridge(bridge) = &mut self.phase {
+            bridge.resume(&mut self.session)?;
+            bridge.client_messages(&mut self.session, &mut self.queue)?;
+            self.alive.check(&mut self.session)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until something can be done.
+    fn wait(&mut self) -> Result<Ready, End> {
+        let mut client = PollFlags::empty();
+        client.set(PollFlags::OUT, self.session.pending() > 0);
+        let (deadline, interest) = match &self.phase {
+            Phase::Authentication { authentication, deadline, .. } => {
+                client.set(PollFlags::IN, !authentication.is_waiting());
+                (*deadline, None)
+            }
+            Phase::Bridge(bridge) => {
+                client.set(PollFlags::IN, self.queue.len() < LIMIT);
+                (self.alive.deadline(), bridge.interest(&self.session))
+            }
+        };
+        let mut timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        if !self.idle {
+            timeout = Some(timeout.map_or(IDLE, |timeout| timeout.min(IDLE)));
+        }
+        let socket = self.session.socket();
+        let waker = &self.connection.waker;
+        let mut fds = vec![PollFd::new(&socket, client), PollFd::new(waker, PollFlags::IN)];
+        if let Some((stream, flags)) = interest
+            && !flags.is_empty()
+        {
+            // Only so: a stream that has hung up is always ready, and would keep the loop busy while it is not wanted.
+            fds.push(PollFd::from_borrowed_fd(stream, flags));
+        }
+        let found = match poll(&mut fds, timeout.map(timespec).as_ref()) {
+            Ok(found) => found,
+            Err(rustix::io::Errno::INTR) => 0,
+            Err(error) => return Err(End::Session(Error::Io(error.into()))),
+        };
+        let ready = Ready { client: fds[0].revents(), agent: fds.get(2).map_or(PollFlags::empty(), PollFd::revents) };
+        if !fds[1].revents().is_empty() {
+            waker.clear();
+        }
+        if found == 0 && !self.idle {
+            self.idle = true;
+            self.session.shrink();
+            self.queue.shrink();
+            if let Phase::Bridge(bridge) = &mut self.phase {
+                bridge.shrink();
+            }
+        } else if !ready.client.is_empty() || !ready.agent.is_empty() {
+            self.idle = false;
+        }
+        Ok(ready)
+    }
+}
+
+fn timespec(duration: Duration) -> Timespec {
+    // A millisecond more, so that a deadline has passed when poll returns.
+    let duration = duration + Duration::from_millis(1);
+    Timespec { tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX), tv_nsec: duration.subsec_nanos().into() }
+}
+
+/// Takes authentication on as far as it goes now.
+fn authenticate(
+    authentication: &mut Authentication,
+    session: &mut Session,
+    queue: &mut Queue,
+) -> Result<Option<Login>, End> {
+    let mut progress = authentication.resume(session);
+    loop {
+        match progress {
+            Progress::Continue => (),
+            Progress::Done(login) => return Ok(Some(login)),
+            Progress::Refuse(reason, text) => return Err(End::Disconnect(reason, text)),
+            Progress::Failed(error) => return Err(End::Session(error)),
+        }
+        if authentication.is_waiting() {
+            return Ok(None);
+        }
+        let Ok(Some(message)) = queue.front() else { return Ok(None) };
+        progress = authentication.message(session, message);
+        queue.pop();
+    }
+}
+
+/// Writes what waits, to a client that reads.
+fn farewell(session: &mut Session) {
+    let end = Instant::now() + FAREWELL;
+    while session.pending() > 0 {
+        let left = end.saturating_duration_since(Instant::now());
+        let socket = session.socket();
+        let ready = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timespec(left)));
+        if left.is_zero() || ready != Ok(1) || session.flush().is_err() {
+            return;
+        }
+    }
+}
+
+/// Whether the client still answers: sshd_config(5), ClientAliveInterval.
+struct Alive {
+    /// Zero where nothing is asked.
+    interval: Duration,
+    most: u32,
+    unanswered: u32,
+    asked_or_heard: Instant,
+}
+
+impl Alive {
+    fn new(interval: Duration, most: u32) -> Self {
+        Alive { interval, most, unanswered: 0, asked_or_heard: Instant::now() }
+    }
+
+    fn heard(&mut self) {
+        self.unanswered = 0;
+        self.asked_or_heard = Instant::now();
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        (!self.interval.is_zero()).then(|| self.asked_or_heard + self.interval)
+    }
+
+    fn check(&mut self, session: &mut Session) -> Result<(), End> {
+        if self.deadline().is_none_or(|deadline| Instant::now() < deadline) {
+            return Ok(());
+        }
+        if self.unanswered >= self.most {
+            return Err(End::Disconnect(reason::CONNECTION_LOST, "timeout, client not responding".into()));
+        }
+        self.unanswered += 1;
+        self.asked_or_heard = Instant::now();
+        let request = GlobalRequest { name: b"keepalive@openssh.com", want_reply: true, specific: b"" };
+        Ok(session.send(&request.encode())?)
+    }
+}

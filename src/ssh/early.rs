@@ -1,0 +1,262 @@
+//! Session channels that a client opens before there is an agent.
+//!
+//! Mostly such an open just waits, and the agent confirms it. But while an image is pulled, or when there will be no
+//! container at all, the user is owed some lines. So the server confirms the channel itself, under a number of its own
+//! and with no window, writes to its stderr, and later either hands the channel to the agent or ends it with an exit
+//! status. Handed over, the client goes on using the server's number, which the bridge translates.
+
+use libssh_server::{Error, Session};
+
+use crate::connection::frame::Queue;
+use crate::connection::message::{self, ChannelRequest, Open, OpenFailure, number};
+use crate::connection::wire::Reader;
+
+/// The server's own channel numbers begin here. The agent's are below: the bridge sees to that.
+pub const FIRST: u32 = 0x8000_0000;
+
+/// The most channels that may wait for one container.
+const MOST: usize = 64;
+
+/// The exit status of a session that got no container: as of a failed `ssh` itself.
+const STATUS: u32 = 255;
+
+/// An opened channel.
+struct Channel {
+    /// The client's number.
+    client: u32,
+    /// What is left of the window that the client gave.
+    window: u32,
+    maximum_packet: u32,
+    /// The server's number, once the server has confirmed the channel.
+    own: Option<u32>,
+    /// Lines that wait to be shown.
+    lines: Vec<String>,
+    state: State,
+}
+
+enum State {
+    /// Waits for a container.
+    Waiting,
+    /// The agent has been sent the open, and has not answered.
+    Offered,
+    /// The agent's number for a channel that the server had confirmed.
+    Handed(u32),
+    /// There will be no container.
+    Failed,
+    /// The server has closed it; the client has not.
+    Closed,
+}
+
+/// What becomes of a client's message to a channel of the server's.
+pub enum Verdict {
+    /// It is for the agent, which calls the channel so.
+    Forward(u32),
+    /// It must wait.
+    Wait,
+    /// The server has dealt with it.
+    Taken,
+    /// There is no such channel.
+    Unknown,
+}
+
+/// All channels that are not the agent's alone.
+#[derive(Default)]
+pub struct Early {
+    channels: Vec<Channel>,
+    opened: u32,
+}
+
+impl Early {
+    /// Takes an open that has to wait. Gives the reason where it cannot.
+    pub fn open(&mut self, open: &Open<'_>) -> Result<(), OpenFailure> {
+        if self.channels.len() >= MOST {
+            return Err(OpenFailure::ResourceShortage);
+        }
+        self.channels.push(Channel {
+            client: open.sender,
+            window: open.window,
+            maximum_packet: open.maximum_packet,
+            own: None,
+            lines: Vec::new(),
+            state: State::Waiting,
+        });
+        Ok(())
+    }
+
+    /// Shows a line to all who wait.
+    pub fn progress(&mut self, session: &mut Session, line: &str) -> Result<(), Error> {
+        let opened = &mut self.opened;
+        for channel in self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)) {
+            channel.confirm(session, opened)?;
+            // Only the newest is of interest where none could be shown yet.
+            channel.lines = vec![line.to_owned()];
+        }
+        Ok(())
+    }
+
+    /// There is no container, for this reason.
+    pub fn fail(&mut self, session: &mut Session, line: &str) -> Result<(), Error> {
+        let opened = &mut self.opened;
+        for channel in self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)) {
+            channel.confirm(session, opened)?;
+            channel.lines = vec![line.to_owned()];
+            channel.state = State::Failed;
+        }
+        Ok(())
+    }
+
+    /// The opens for an agent that has come.
+    pub fn offer(&mut self) -> impl Iterator<Item = Vec<u8>> {
+        self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)).map(|channel| {
+            channel.state = State::Offered;
+            Open {
+                channel_type: b"session",
+                sender: channel.client,
+                window: channel.window,
+                maximum_packet: channel.maximum_packet,
+                specific: b"",
+            }
+            .encode()
+        })
+    }
+
+    /// The agent has confirmed the client's channel. Whether that is news to the client: else the client gets its
+    /// window now.
+    pub fn confirmed(&mut self, session: &mut Session, client: u32, agent: u32, window: u32) -> Result<bool, Error> {
+        let Some(index) = self.offered(client) else { return Ok(true) };
+        if self.channels[index].own.is_none() {
+            self.channels.swap_remove(index);
+            return Ok(true);
+        }
+        self.channels[index].state = State::Handed(agent);
+        session.send(&message::window_adjust(client, window))?;
+        Ok(false)
+    }
+
+    /// The agent has refused the client's channel. Whether that is for the client to see as it is.
+    pub fn refused(&mut self, client: u32) -> bool {
+        let Some(index) = self.offered(client) else { return true };
+        if self.channels[index].own.is_none() {
+            self.channels.swap_remove(index);
+            return true;
+        }
+        self.channels[index].lines = vec!["the container refused the session".into()];
+        self.channels[index].state = State::Failed;
+        false
+    }
+
+    fn offered(&self, client: u32) -> Option<usize> {
+        self.channels.iter().position(|channel| channel.client == client && matches!(channel.state, State::Offered))
+    }
+
+    /// The agent has closed the client's channel and the client the agent's: the number is free.
+    pub fn forget(&mut self, own: u32) {
+        self.channels.retain(|channel| channel.own != Some(own));
+    }
+
+    /// Writes lines to those channels whose client has asked for a shell or a command: before, it might not listen.
+    pub fn show(&mut self, session: &mut Session, queue: &Queue) -> Result<(), Error> {
+        for channel in self.channels.iter_mut().filter(|channel| !channel.lines.is_empty()) {
+            let Some(asked) = channel.own.and_then(|own| Asked::find(queue, own)) else { continue };
+            for line in std::mem::take(&mut channel.lines) {
+                channel.write(session, &line, asked.terminal)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A client's message to the server's channel `own`: number and body.
+    pub fn message(&mut self, session: &mut Session, own: u32, message: &[u8]) -> Result<Verdict, Error> {
+        let Some(index) = self.channels.iter().position(|channel| channel.own == Some(own)) else {
+            return Ok(Verdict::Unknown);
+        };
+        let channel = &mut self.channels[index];
+        match (&channel.state, message.first()) {
+            (State::Waiting | State::Offered, _) => return Ok(Verdict::Wait),
+            (State::Handed(agent), _) => return Ok(Verdict::Forward(*agent)),
+            (State::Failed, Some(&number::CHANNEL_REQUEST)) => {
+                let Ok(request) = ChannelRequest::decode(&message[1..]) else { return Ok(Verdict::Unknown) };
+                if request.want_reply {
+                    session.send(&message::bare(number::CHANNEL_SUCCESS, channel.client))?;
+                }
+                if starts(request.name) {
+                    channel.end(session)?;
+                }
+            }
+            (State::Failed, Some(&number::CHANNEL_CLOSE)) => {
+                session.send(&message::bare(number::CHANNEL_CLOSE, channel.client))?;
+                self.channels.swap_remove(index);
+            }
+            (State::Closed, Some(&number::CHANNEL_CLOSE)) => {
+                self.channels.swap_remove(index);
+            }
+            (State::Failed | State::Closed, _) => (),
+        }
+        Ok(Verdict::Taken)
+    }
+}
+
+impl Channel {
+    fn confirm(&mut self, session: &mut Session, opened: &mut u32) -> Result<(), Error> {
+        if self.own.is_none() {
+            let own = FIRST | *opened;
+            *opened = opened.wrapping_add(1) & !FIRST;
+            self.own = Some(own);
+            session.send(&message::open_confirmation(self.client, own, 0))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a line to the channel's stderr, as far as the client's window goes.
+    fn write(&mut self, session: &mut Session, line: &str, terminal: bool) -> Result<(), Error> {
+        let text = format!("berth: {line}{}", if terminal { "\r\n" } else { "\n" });
+        let length = text.len().min(self.window as usize).min(self.maximum_packet as usize);
+        self.window -= length as u32;
+        if length > 0 { session.send(&message::stderr(self.client, &text.as_bytes()[..length])) } else { Ok(()) }
+    }
+
+    /// Ends a session that got no container.
+    fn end(&mut self, session: &mut Session) -> Result<(), Error> {
+        // `show` knows better whether there is a terminal, and has come first.
+        for line in std::mem::take(&mut self.lines) {
+            self.write(session, &line, false)?;
+        }
+        session.send(&message::exit_status(self.client, STATUS))?;
+        session.send(&message::bare(number::CHANNEL_EOF, self.client))?;
+        session.send(&message::bare(number::CHANNEL_CLOSE, self.client))?;
+        self.state = State::Closed;
+        Ok(())
+    }
+}
+
+/// Whether a channel request of this name starts something.
+fn starts(name: &[u8]) -> bool {
+    matches!(name, b"shell" | b"exec" | b"subsystem")
+}
+
+/// What waiting messages ask of a channel.
+struct Asked {
+    terminal: bool,
+}
+
+impl Asked {
+    /// Whether a shell or command was asked for on this channel, and whether on a terminal.
+    fn find(queue: &Queue, own: u32) -> Option<Asked> {
+        let mut terminal = false;
+        for message in queue.iter() {
+            let (Some(&number::CHANNEL_REQUEST), Ok(recipient)) = (message.first(), Reader::new(&message[1..]).u32())
+            else {
+                continue;
+            };
+            if recipient != own {
+                continue;
+            }
+            let Ok(request) = ChannelRequest::decode(&message[1..]) else { continue };
+            terminal |= request.name == b"pty-req";
+            if starts(request.name) {
+                return Some(Asked { terminal });
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,97 @@
+//! Host key files.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use libssh_server::{HostKey, HostKeys, KeyError, KeyKind};
+
+/// The longest host key file, in bytes: an RSA key of 16384 bits has 13 kB.
+const LONGEST: u64 = 64 * 1024;
+
+/// Why a host key file cannot be used or made.
+#[derive(Debug)]
+pub enum KeyFileError {
+    /// It could not be read or written.
+    Io(PathBuf, io::Error),
+    /// It holds no usable key.
+    Key(PathBuf, KeyError),
+    /// Another file holds a key of the same kind.
+    SecondOfItsKind(PathBuf, KeyKind),
+}
+
+impl fmt::Display for KeyFileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            KeyFileError::Io(path, error) => write!(f, "host key {}: {error}", path.display()),
+            KeyFileError::Key(path, error) => write!(f, "host key {}: {error}", path.display()),
+            KeyFileError::SecondOfItsKind(path, kind) => {
+                write!(f, "host key {}: a second {kind:?} key; give one of each kind at most", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for KeyFileError {}
+
+/// Reads the host keys. A file that is missing is made: of the kind that its name says, else Ed25519.
+pub(super) fn load(paths: &[PathBuf]) -> Result<HostKeys, KeyFileError> {
+    let mut keys = HostKeys::default();
+    for path in paths {
+        let key = match File::open(path) {
+            Ok(file) => {
+                let mut text = String::new();
+                file.take(LONGEST).read_to_string(&mut text).map_err(|error| KeyFileError::Io(path.clone(), error))?;
+                HostKey::parse(&text).map_err(|error| KeyFileError::Key(path.clone(), error))?
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                log::info!("making host key {}", path.display());
+                keygen(kind_of(path), path)?
+            }
+            Err(error) => return Err(KeyFileError::Io(path.clone(), error)),
+        };
+        if let Ok(text) = key.public_text() {
+            log::info!("host key {}: {text}", path.display());
+        }
+        keys.add(key).map_err(|key| KeyFileError::SecondOfItsKind(path.clone(), key.kind()))?;
+    }
+    Ok(keys)
+}
+
+fn kind_of(path: &Path) -> KeyKind {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    if name.contains("ecdsa") {
+        KeyKind::Ecdsa
+    } else if name.contains("rsa") {
+        KeyKind::Rsa
+    } else {
+        KeyKind::Ed25519
+    }
+}
+
+/// Makes a key and writes it to `path` (mode 0600) and its public half to `path.pub`. Never overwrites a private key.
+pub fn keygen(kind: KeyKind, path: &Path) -> Result<HostKey, KeyFileError> {
+    let key = HostKey::generate(kind).map_err(|error| KeyFileError::Key(path.into(), error))?;
+    let private = key.private_text().map_err(|error| KeyFileError::Key(path.into(), error))?;
+    let public = key.public_text().map_err(|error| KeyFileError::Key(path.into(), error))?;
+    let io_error = |path: &Path, error| KeyFileError::Io(path.into(), error);
+    // A complete file or none: a process killed half-way leaves a file that no one reads.
+    let mut unfinished = path.as_os_str().to_owned();
+    unfinished.push(format!(".{}", std::process::id()));
+    let unfinished = PathBuf::from(unfinished);
+    let write = || -> io::Result<()> {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        file.write_all(private.as_bytes())?;
+        file.sync_all()?;
+        fs::hard_link(&unfinished, path)
+    };
+    let result = write();
+    let _ = fs::remove_file(&unfinished);
+    result.map_err(|error| io_error(path, error))?;
+    let mut public_path = path.as_os_str().to_owned();
+    public_path.push(".pub");
+    fs::write(&public_path, format!("{public}\n")).map_err(|error| io_error(Path::new(&public_path), error))?;
+    Ok(key)
+}
