@@ -1,0 +1,39 @@
+# `make` lists what there is. Everything works from a fresh Debian 12: what is missing is installed first (as root).
+.PHONY: help run build test bench setup guests clean
+SHELL := /bin/bash
+
+help:
+	@echo 'make run    build berth and serve a demo guest on 127.0.0.1:2222'
+	@echo 'make build  build the static binary: target/berth'
+	@echo 'make test   check and test everything'
+	@echo 'make bench  compare with the bare Docker API and with OpenSSH'
+	@echo 'make clean  remove what was built, and the guest images'
+
+run:
+	@scripts/setup build docker
+	@scripts/run
+
+build:
+	@scripts/setup build
+	@scripts/build
+
+test:
+	@scripts/setup build docker test
+	@scripts/test
+
+bench:
+	@scripts/setup build docker test
+	@scripts/build
+	@scripts/guest bench
+	@benches/run
+
+# All that `make test` needs, and no more.
+setup:
+	@scripts/setup build docker test
+
+guests:
+	@scripts/guest test demo
+
+clean:
+	cargo clean
+	scripts/guest clean

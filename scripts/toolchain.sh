@@ -1,0 +1,71 @@
+# Sourced: chooses how a static binary is made here, and sets up what that needs.
+#
+# After it: $target (the triple), $target_dir, and the function `berth_cargo SUBCOMMAND [ARGS]`, which runs cargo for
+# that triple. docs/building.md tells why each piece is there.
+
+target=$(uname -m)-unknown-linux-musl
+target_dir=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+export CARGO_TARGET_DIR=$target_dir
+mkdir -p "$target_dir/toolchain"
+
+# musl-gcc has no kernel headers, and OpenSSL wants linux/, asm-generic/ and asm/ from them, but nothing else of
+# /usr/include, which is glibc's.
+kernel_headers=$target_dir/toolchain/kernel-headers
+mkdir -p "$kernel_headers"
+ln -sfn /usr/include/linux /usr/include/asm-generic "$kernel_headers/"
+if [ -d /usr/include/asm ]; then
+    ln -sfn /usr/include/asm "$kernel_headers/asm"
+else
+    ln -sfn "/usr/include/$(uname -m)-linux-gnu/asm" "$kernel_headers/asm"
+fi
+# Found through PATH, so that a target directory stays good where it is copied to. Written only when it differs: build
+# scripts run again when their compiler changes.
+musl_cc=$target_dir/toolchain/musl-cc
+musl_cc_text='#!/bin/sh
+exec musl-gcc "$@" -idirafter "$(dirname "$0")/kernel-headers"'
+[ "$(cat "$musl_cc" 2>/dev/null)" = "$musl_cc_text" ] || printf '%s\n' "$musl_cc_text" >"$musl_cc"
+chmod +x "$musl_cc"
+export "CC_${target//-/_}=musl-cc" PATH="$target_dir/toolchain:$PATH"
+
+has_musl_std() {
+    local libdir
+    libdir=$(rustc --print target-libdir --target "$target" 2>/dev/null) && ls "$libdir"/libstd-*.rlib >/dev/null 2>&1
+}
+
+debian_flags=()
+if has_musl_std || { command -v rustup >/dev/null && rustup target add "$target" >&2; }; then
+    toolchain=rustup
+elif [ -x /usr/bin/cargo ] && [ -d /usr/lib/rustlib/src/rust/library ]; then
+    # Debian has no standard library for musl: it is built along (-Zbuild-std), and musl-gcc links, since Debian's
+    # rustc carries no start files for musl either.
+    toolchain=debian
+    export PATH="$target_dir/toolchain:/usr/bin:/bin" RUSTC_BOOTSTRAP=1
+    unwind=$target_dir/toolchain/unwind
+    if [ ! -e "$unwind/libunwind.a" ] || [ scripts/dl_find_object.c -nt "$unwind/libunwind.a" ]; then
+        mkdir -p "$unwind"
+        musl-gcc -O2 -Wall -c scripts/dl_find_object.c -o "$unwind/dl_find_object.o" &&
+            cp "$(gcc -print-file-name=libgcc_eh.a)" "$unwind/libunwind.a.new" &&
+            ar r "$unwind/libunwind.a.new" "$unwind/dl_find_object.o" &&
+            mv "$unwind/libunwind.a.new" "$unwind/libunwind.a"
+    fi
+    variable=${target^^}
+    variable=CARGO_TARGET_${variable//-/_}
+    export "${variable}_LINKER=musl-gcc"
+    # A static position-independent executable would need start files that musl-gcc cannot choose: it would link an
+    # interpreter in.
+    export "${variable}_RUSTFLAGS=-Clink-self-contained=no -Ctarget-feature=+crt-static -Crelocation-model=static \
+-Lnative=$unwind"
+    debian_flags=(-Zbuild-std=std,panic_unwind,test)
+else
+    echo "scripts/toolchain.sh: no Rust for $target: 'rustup target add $target', or on Debian" \
+        "'apt-get install rustc-web cargo-web rust-web-src'; 'make setup' does it for you" >&2
+    exit 1
+fi
+
+# Runs a cargo subcommand for the static target. Everything is a release build, checks and tests too: OpenSSL takes
+# minutes to compile, and cargo keeps one copy for each profile.
+berth_cargo() {
+    local subcommand=$1
+    shift
+    cargo "$subcommand" --release --target "$target" "${debian_flags[@]}" "$@"
+}
