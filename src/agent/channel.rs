@@ -305,11 +305,10 @@ impl Channel {
             }
             let room = self.room().min(limit);
             if room == 0 {
-                // Woken by a hangup, or just run out of window. A pipe that holds nothing is at its end if hung up.
-                reader.waits_for_window = true;
-                let hung_up = !terminal && is_hung_up(&reader.fd);
-                return Some(reader)
-                    .filter(|reader| !(hung_up && rustix::io::ioctl_fionread(&reader.fd).is_ok_and(|held| held == 0)));
+                // The window is shut. A pipe whose writers are gone is at its end all the same, if it holds nothing.
+                reader.waits_for_window = !terminal && is_hung_up(&reader.fd);
+                let at_end = reader.waits_for_window && rustix::io::ioctl_fionread(&reader.fd) == Ok(0);
+                return (!at_end).then_some(reader);
             }
             match out.send_from(&reader.fd, self.peer, stderr, room) {
                 Ok(0) => return None,

@@ -34,6 +34,7 @@ const READ: usize = 256 * 1024;
 pub fn run(socket: &Path, command: Vec<OsString>) -> Result<(), Error> {
     let signals = [Signal::CHILD, Signal::TERM, Signal::INT, Signal::HUP];
     let signals = system::signal_fd(&signals).map_err(|error| Error::System("signalfd", error))?;
+    system::keep_descriptors();
     umask(Mode::from_raw_mode(0o022));
     let stream = connect_to(socket).map_err(|errno| Error::Connect(socket.into(), errno.into()))?;
     let mut init =

@@ -96,6 +96,7 @@ fn set(terminal: &mut Termios, opcode: u8, value: u32) {
         INPUT_SPEED if on => drop(terminal.set_input_speed(value)),
         OUTPUT_SPEED if on => drop(terminal.set_output_speed(value)),
         // Both are values of one field, and a client whose terminal has 8 bits says yes to both: 91 comes after 90.
+        // (Linux's pseudo-terminals have 8 bits whatever is set.)
         CS7 if on => set_size(terminal, ControlModes::CS7),
         CS8 if on => set_size(terminal, ControlModes::CS8),
         _ => {}
