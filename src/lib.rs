@@ -11,4 +11,5 @@ pub mod backend;
 pub mod config;
 pub mod connection;
 pub mod http;
+pub mod logger;
 pub mod ssh;

@@ -1,2 +1,168 @@
 //! The command line: see `berth --help`.
-fn main() {}
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use berth::auth::{PasswordHash, Users};
+use berth::backend::docker::Docker;
+use berth::config::{self, Config};
+use berth::{agent, logger, ssh};
+use lexopt::prelude::*;
+
+const HELP: &str = "\
+berth: an SSH server that gives every user a container
+
+Usage:
+  berth serve --config FILE            serve, until SIGTERM or SIGINT
+  berth check --config FILE            print every error in a configuration
+  berth keygen [-t TYPE] -f FILE       make a host key: ed25519 (the default), ecdsa or rsa
+  berth keygen -t password             make a hash, for auth.users.NAME.password, of the password on standard input
+  berth agent --socket PATH [-- COMMAND...]
+                                       what runs in a container; berth starts it itself
+  berth --version
+  berth --help
+";
+
+/// What ends the program with another status than 0.
+enum Failure {
+    /// The command line is wrong: exit status 2.
+    Usage(String),
+    /// What was asked for failed: exit status 1.
+    Failed(String),
+}
+
+impl From<lexopt::Error> for Failure {
+    fn from(error: lexopt::Error) -> Self {
+        Failure::Usage(error.to_string())
+    }
+}
+
+fn failed(error: impl Display) -> Failure {
+    Failure::Failed(error.to_string())
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // The agent's own, so that nothing of the server's runs in a container.
+    if arguments.first().is_some_and(|word| word == "agent") {
+        return agent::run(arguments[1..].to_vec());
+    }
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Failed(message)) => {
+            eprintln!("berth: {message}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(message)) => {
+            eprintln!("berth: {message}; see 'berth --help'");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
+    let mut parser = lexopt::Parser::from_args(arguments);
+    match parser.next()? {
+        Some(Long("help") | Short('h')) => print!("{HELP}"),
+        Some(Long("version") | Short('V')) => println!("berth {}", env!("CARGO_PKG_VERSION")),
+        Some(Value(command)) => match command.to_str() {
+            Some("serve") => return with_config(parser, serve),
+            Some("check") => return with_config(parser, check),
+            Some("keygen") => return keygen(parser),
+            Some("help") => print!("{HELP}"),
+            Some("version") => println!("berth {}", env!("CARGO_PKG_VERSION")),
+            _ => return Err(Failure::Usage(format!("no command {command:?}"))),
+        },
+        Some(argument) => return Err(argument.unexpected().into()),
+        None => return Err(Failure::Usage("no command given".into())),
+    }
+    Ok(())
+}
+
+/// Runs a command whose only option is `--config FILE`.
+fn with_config(mut parser: lexopt::Parser, command: fn(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+    let mut path = None;
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Long("config") | Short('c') => path = Some(PathBuf::from(parser.value()?)),
+            Long("help") | Short('h') => {
+                print!("{HELP}");
+                return Ok(());
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    command(&path.ok_or(Failure::Usage("--config FILE is missing".into()))?)
+}
+
+fn load(path: &Path) -> Result<Config, Failure> {
+    config::load(path).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        Failure::Failed(lines.join("\nberth: "))
+    })
+}
+
+fn check(path: &Path) -> Result<(), Failure> {
+    let config = load(path)?;
+    Docker::new(config.docker, config.instance, config.run_directory).map_err(failed)?;
+    println!("{}: ok", path.display());
+    Ok(())
+}
+
+fn serve(path: &Path) -> Result<(), Failure> {
+    let config = load(path)?;
+    logger::install(config.log.level);
+    // Time for the containers to be removed, and for their connections' threads to end.
+    let stop_time = config.docker.container_stop + Duration::from_secs(5);
+    let backend = Docker::new(config.docker, config.instance, config.run_directory).map_err(failed)?;
+    match backend.check() {
+        Ok(version) => log::info!("docker: API version {version}"),
+        // It may come later: users are told until then.
+        Err(error) => log::error!("{error}"),
+    }
+    if config.users.is_empty() {
+        log::warn!("auth.users is empty: nobody can log in");
+    }
+    ssh::serve(config.ssh, Box::new(Users::new(config.users)), Box::new(backend), stop_time).map_err(failed)
+}
+
+fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {
+    let (mut kind, mut file) = (OsString::from("ed25519"), None);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Short('t') | Long("type") => kind = parser.value()?,
+            Short('f') | Long("file") => file = Some(PathBuf::from(parser.value()?)),
+            Long("help") | Short('h') => {
+                print!("{HELP}");
+                return Ok(());
+            }
+            other => return Err(other.unexpected().into()),
+        }
+    }
+    let kind = match kind.to_str() {
+        Some("ed25519") => ssh::KeyKind::Ed25519,
+        Some("ecdsa") => ssh::KeyKind::Ecdsa,
+        Some("rsa") => ssh::KeyKind::Rsa,
+        Some("password") => return hash_password(),
+        _ => return Err(Failure::Usage(format!("no key type {kind:?}: ed25519, ecdsa, rsa or password"))),
+    };
+    let file = file.ok_or(Failure::Usage("-f FILE is missing".into()))?;
+    let key = ssh::keygen(kind, &file).map_err(failed)?;
+    println!("{}", key.public_text().map_err(failed)?);
+    Ok(())
+}
+
+fn hash_password() -> Result<(), Failure> {
+    let mut password = String::new();
+    std::io::stdin().take(4096).read_to_string(&mut password).map_err(failed)?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err(failed("no password on standard input"));
+    }
+    println!("{}", PasswordHash::make(password.as_bytes()).map_err(failed)?);
+    Ok(())
+}

@@ -23,6 +23,7 @@ use crate::backend::Backend;
 use crate::config;
 
 pub use hostkey::{KeyFileError, keygen};
+pub use libssh_server::{HostKey, KeyKind};
 pub use listener::{ServeError, serve};
 
 /// What all connections share.
