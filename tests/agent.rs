@@ -83,8 +83,9 @@ impl Server {
         std::fs::create_dir(&directory).unwrap();
         let socket = directory.join("s");
         let listener = UnixListener::bind(&socket).unwrap();
-        let agent = Command::new(env!("CARGO_BIN_EXE_berth"))
-            .args(["agent", "--socket"])
+        // An ignored signal would be inherited by every program, if nobody did anything about it.
+        let agent = Command::new("sh")
+            .args(["-c", "trap '' USR2; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_berth"), "agent", "--socket"])
             .arg(&socket)
             .arg("--")
             .args(command)
@@ -472,6 +473,20 @@ fn a_window_of_zero_does_not_hide_the_end() {
 }
 
 #[test]
+fn output_that_waits_for_the_window_outlives_its_program() {
+    let mut server = Server::start();
+    let channel = server.open_with(3, MAXIMUM_PACKET);
+    server.exec(channel, "echo abcdef; exit 6");
+    let mut outcome = Outcome::default();
+    while outcome.events() != "exit 6" || outcome.stdout != b"abc" {
+        server.step(&mut outcome);
+    }
+    assert!(!server.request(channel, "barrier", b""));
+    server.send(&window_adjust(channel, 100));
+    assert_eq!(server.outcome().stdout, b"def\n");
+}
+
+#[test]
 fn input_beyond_the_window_ends_the_stream() {
     let mut server = Server::start();
     let channel = server.open();
@@ -511,22 +526,29 @@ fn many_channels_run_at_once() {
 }
 
 #[test]
-fn a_busy_channel_does_not_starve_another() {
+fn busy_channels_do_not_starve_another() {
     let mut server = Server::start();
-    let (busy, other) = (server.open_with(u32::MAX, MAXIMUM_PACKET), server.open());
-    server.exec(busy, "cat /dev/zero");
+    let busy: Vec<u32> = (0..8).map(|_| server.open_with(u32::MAX, MAXIMUM_PACKET)).collect();
+    let other = server.open();
+    for channel in &busy {
+        server.exec(*channel, "exec cat /dev/zero");
+    }
     server.exec(other, "echo here; cat");
     let mut outcome = Outcome::default();
     // Cheaper than collecting the zeros.
+    let started = Instant::now();
     loop {
+        assert!(started.elapsed() < DEADLINE, "the other channel starves");
         let message = server.next();
         if message[0] == number::CHANNEL_DATA && message.ends_with(b"here\n") {
             break;
         }
     }
-    assert!(server.string_request(busy, "signal", "KILL"));
+    for channel in &busy {
+        assert!(server.string_request(*channel, "signal", "KILL"));
+    }
     server.eof(other);
-    while outcome.events.iter().filter(|event| *event == "close").count() < 2 {
+    while outcome.events.iter().filter(|event| *event == "close").count() < 9 {
         server.step(&mut outcome);
     }
 }

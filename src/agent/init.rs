@@ -82,7 +82,12 @@ impl Init {
     /// The loop: wait, serve what is ready, send. Ends with the stream, or when it is time to stop.
     fn serve(&mut self) -> Result<(), Error> {
         loop {
-            self.connection.out.flush(&self.stream).map_err(|errno| Error::Stream(errno.into()))?;
+            match self.connection.out.flush(&self.stream) {
+                Ok(()) => {}
+                // The server went while there was something for it.
+                Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
+                Err(errno) => return Err(Error::Stream(errno.into())),
+            }
             // Reading terminals on can fill the stream again, and what it filled must be sent first.
             self.connection.drain();
             if self.stop.is_some_and(|stop| Instant::now() >= stop || self.connection.is_idle()) {

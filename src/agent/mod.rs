@@ -27,7 +27,7 @@ mod signal;
 mod system;
 
 use std::ffi::{OsStr, OsString};
-use std::io::{Write, stdin, stdout};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -41,7 +41,7 @@ use std::process::ExitCode;
 /// log), 2 for wrong arguments.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     if args.first().is_some_and(|word| word == "sftp") {
-        return report(sftp::serve(stdin().lock(), stdout().lock()));
+        return report(sftp::serve_stdio());
     }
     match parse(args) {
         Ok((socket, command)) => report(init::run(&socket, command)),
