@@ -4,6 +4,7 @@ use berth::connection::wire::{Reader, Write as _};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -77,7 +78,10 @@ pub fn tree(root: &Path) -> BTreeMap<PathBuf, String> {
             left.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
             String::new()
         } else {
-            format!("{:?}", String::from_utf8_lossy(&fs::read(&path).unwrap()))
+            let content = fs::read(&path).unwrap();
+            let mut hasher = DefaultHasher::new();
+            content.hash(&mut hasher);
+            format!("{} bytes, hash {:x}", content.len(), hasher.finish())
         };
         let line = format!("{:o} {}:{} {} {time} {content}", meta.mode(), meta.uid(), meta.gid(), meta.nlink());
         found.insert(path.strip_prefix(root).unwrap().to_path_buf(), line);

@@ -101,15 +101,10 @@ pub fn serve(mut input: impl Read, mut output: impl Write) -> Result<(), Error> 
     // Invariant: start <= end <= buffer.len(). What lies between has been read and not yet been answered.
     let (mut start, mut end) = (0, 0);
     loop {
-        while let Some(payload) = packet::split(&buffer[start..end])? {
-            start += 4 + payload.len();
-            let packet = packet::parse(payload).map_err(|_| Error::Malformed)?;
-            if session.replies.len() >= FLUSH_AT || may_wait(&packet) {
-                flush(&mut session, &mut output)?;
-            }
-            session.answer(packet)?;
-        }
+        let answered = answer_all(&buffer[start..end], &mut session, &mut output);
+        // What was done before an error is still answered.
         flush(&mut session, &mut output)?;
+        start += answered?;
         if start == end || buffer.len() - start < MAX_FRAME {
             buffer.copy_within(start..end, 0);
             (start, end) = (0, end - start);
@@ -121,6 +116,20 @@ pub fn serve(mut input: impl Read, mut output: impl Write) -> Result<(), Error> 
             Err(error) => return Err(Error::Read(error)),
         }
     }
+}
+
+/// Answers every whole packet in `bytes`, and returns how many bytes those were.
+fn answer_all(bytes: &[u8], session: &mut Session, output: &mut impl Write) -> Result<usize, Error> {
+    let mut rest = bytes;
+    while let Some(payload) = packet::split(rest)? {
+        rest = rest.get(4 + payload.len()..).unwrap_or_default();
+        let packet = packet::parse(payload).map_err(|_| Error::Malformed)?;
+        if session.replies.len() >= FLUSH_AT || may_wait(&packet) {
+            flush(session, output)?;
+        }
+        session.answer(packet)?;
+    }
+    Ok(bytes.len() - rest.len())
 }
 
 /// Whether a request can take so long that the answers to those before it should not wait for it.
@@ -135,4 +144,77 @@ fn flush(session: &mut Session, output: &mut impl Write) -> Result<(), Error> {
         session.replies.clear();
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::packet::{Packet, parse, split};
+    use super::{Error, MAX_PACKET, serve};
+    use crate::connection::wire::Write as _;
+    use proptest::prelude::*;
+    use std::io::{self, Read};
+
+    /// Gives `bytes` away in pieces of the given sizes, over and over.
+    struct Pieces<'a> {
+        bytes: &'a [u8],
+        sizes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
+    }
+
+    impl Read for Pieces<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let size = self.sizes.next().copied().unwrap_or(1).min(buffer.len());
+            self.bytes.read(&mut buffer[..size])
+        }
+    }
+
+    /// A request that touches no file, made longer by what a server passes over.
+    fn limits(id: u32, padding: usize) -> Vec<u8> {
+        let mut payload = vec![200];
+        payload.put_u32(id);
+        payload.put_string("limits@openssh.com");
+        payload.resize((payload.len() + padding).min(MAX_PACKET), 0);
+        let mut packet = Vec::new();
+        packet.put_string(payload);
+        packet
+    }
+
+    fn ids(mut answers: &[u8]) -> Vec<u32> {
+        let mut ids = Vec::new();
+        while let Some(payload) = split(answers).unwrap() {
+            if let Packet::Request { id, .. } = parse(payload).unwrap() {
+                ids.push(id);
+            }
+            answers = &answers[4 + payload.len()..];
+        }
+        ids
+    }
+
+    const INIT: [u8; 9] = [0, 0, 0, 5, 1, 0, 0, 0, 3];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn packets_are_answered_in_order_however_they_arrive(
+            paddings in prop::collection::vec(prop_oneof![0..100_usize, 0..MAX_PACKET], 1..12),
+            sizes in prop::collection::vec(prop_oneof![1..100_000_usize, 100_000..600_000_usize], 1..5),
+        ) {
+            let mut input = INIT.to_vec();
+            for (id, padding) in (0..).zip(&paddings) {
+                input.extend(limits(id, *padding));
+            }
+            let mut output = Vec::new();
+            serve(Pieces { bytes: &input, sizes: sizes.iter().cycle() }, &mut output).unwrap();
+            // The first answer is VERSION, whose number is the protocol's.
+            prop_assert_eq!(&ids(&output)[1..], (0..paddings.len() as u32).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_was_asked_before_an_error_is_answered() {
+        let input = [&INIT[..], &limits(7, 0), &[0xff; 4]].concat();
+        let mut output = Vec::new();
+        assert!(matches!(serve(&input[..], &mut output), Err(Error::TooLong(u32::MAX))));
+        assert_eq!(ids(&output), [3, 7]);
+    }
 }
