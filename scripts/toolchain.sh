@@ -62,10 +62,16 @@ else
     exit 1
 fi
 
-# Runs a cargo subcommand for the static target. Everything is a release build, checks and tests too: OpenSSL takes
-# minutes to compile, and cargo keeps one copy for each profile.
+# Runs a cargo subcommand for the static target.
 berth_cargo() {
     local subcommand=$1
     shift
-    cargo "$subcommand" --release --target "$target" "${debian_flags[@]}" "$@"
+    cargo "$subcommand" --locked --target "$target" "${debian_flags[@]}" "$@"
+}
+
+# Where the release build has put the OpenSSL that it compiled.
+built_openssl() {
+    berth_cargo build --quiet --release --message-format=json |
+        jq -er 'select(.reason == "build-script-executed" and (.package_id | contains("openssl-sys"))).out_dir
+            + "/openssl-build/install"'
 }
