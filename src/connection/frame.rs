@@ -29,8 +29,11 @@ pub fn append(stream: &mut Vec<u8>, message: &[u8]) {
     stream.put_string(message);
 }
 
-/// The first frame of `bytes`: its message and what follows. `None` where it has not arrived whole yet.
-pub fn split(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, BadLength> {
+/// A message, and what follows its frame.
+type MessageAndRest<'a> = (&'a [u8], &'a [u8]);
+
+/// The first frame of `bytes`. `None` where it has not arrived whole yet.
+pub fn split(bytes: &[u8]) -> Result<Option<MessageAndRest<'_>>, BadLength> {
     let Some((length, rest)) = bytes.split_first_chunk() else { return Ok(None) };
     let length = u32::from_be_bytes(*length);
     if length == 0 || length as usize > MAXIMUM {

@@ -91,6 +91,8 @@ struct Agent {
     input: Queue,
     /// Whether its hello has come.
     greeted: bool,
+    /// Whether the client is OpenSSH's, which alone knows eow@openssh.com.
+    knows_eow: bool,
 }
 
 /// The user who waits, as the backend sees it from its worker.
@@ -251,7 +253,9 @@ impl Bridge {
         match result {
             Ok(container) => {
                 log::debug!("{}: the agent is connected", self.id);
-                let mut agent = Agent { container, output: Queue::default(), input: Queue::default(), greeted: false };
+                let knows_eow = session.client().is_some_and(|client| client.starts_with("SSH-2.0-OpenSSH"));
+                let (output, input) = (Queue::default(), Queue::default());
+                let mut agent = Agent { container, output, input, greeted: false, knows_eow };
                 frame::append(agent.output.tail(), &hello(&self.environment));
                 for open in self.early.offer() {
                     frame::append(agent.output.tail(), &open);
@@ -392,6 +396,11 @@ impl Agent {
                 }
                 number::CHANNEL_OPEN_FAILURE => {
                     if early.refused(Reader::new(body).u32()?) {
+                        session.send(message)?;
+                    }
+                }
+                number::CHANNEL_REQUEST if !self.knows_eow => {
+                    if ChannelRequest::decode(body)?.name != b"eow@openssh.com" {
                         session.send(message)?;
                     }
                 }

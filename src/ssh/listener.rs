@@ -6,7 +6,9 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use libssh_server::Algorithms;
@@ -28,6 +30,9 @@ pub const SIGNATURE_ALGORITHMS: &str = "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sh
 
 /// How many connections the kernel keeps for us.
 const BACKLOG: i32 = 128;
+
+/// How often the reaper looks.
+const REAPING: Duration = Duration::from_secs(60);
 
 /// How long accepting rests where no descriptor or thread is left.
 const REST: Duration = Duration::from_millis(200);
@@ -97,21 +102,48 @@ pub fn serve(
         SIGNATURE_ALGORITHMS,
     );
     let server = Arc::new(Server { settings, algorithms, host_keys, authenticator, backend });
-    let reaping = Arc::clone(&server);
-    std::thread::Builder::new()
-        .name("reaper".into())
-        .stack_size(STACK)
-        .spawn(move || match reaping.backend.reap() {
-            Ok(0) => (),
-            Ok(count) => log::warn!("removed {count} containers that an earlier process left"),
-            Err(error) => log::error!("what an earlier process left could not be removed: {}", error.log),
-        })
-        .map_err(ServeError::System)?;
+    let reaper = Reaper::start(Arc::clone(&server)).map_err(ServeError::System)?;
     let connections = Connections::default();
     accept_loop(&server, &listeners, &signalled, &connections);
     drop(listeners);
     connections.end(stop_time);
+    drop(reaper);
     Ok(())
+}
+
+/// The thread that removes what no live connection owns, at the start and from time to time. Ends when dropped.
+struct Reaper {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Reaper {
+    fn start(server: Arc<Server>) -> io::Result<Self> {
+        let (stop, stopped) = channel::<()>();
+        let thread = std::thread::Builder::new().name("reaper".into()).stack_size(STACK).spawn(move || {
+            loop {
+                match server.backend.reap() {
+                    Ok(0) => (),
+                    Ok(count) => log::warn!("removed {count} containers that no connection owned"),
+                    Err(error) => log::error!("containers that no connection owns could not be removed: {}", error.log),
+                }
+                if stopped.recv_timeout(REAPING) != Err(RecvTimeoutError::Timeout) {
+                    return;
+                }
+            }
+        })?;
+        Ok(Reaper { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Reaper {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It waits for one call of the backend's at most, which has a deadline.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// A listening socket. Where `[::]` stands alone for its port it takes IPv4 too; beside an IPv4 address it does not, as

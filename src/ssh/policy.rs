@@ -33,6 +33,8 @@ impl Policy {
         match (request.name, &self.restrictions.command) {
             (b"env", _) if !self.accepts(specific.string()?) => frame::append(agent, &refused.encode()),
             (b"pty-req", _) if self.restrictions.no_pty => frame::append(agent, &refused.encode()),
+            // As sshd does: the forced command is not the user's own.
+            (b"signal", Some(_)) => frame::append(agent, &refused.encode()),
             (b"auth-agent-req@openssh.com" | b"x11-req", _) => frame::append(agent, &refused.encode()),
             (b"shell" | b"exec" | b"subsystem", Some(command)) => {
                 if request.name != b"shell" {

@@ -247,8 +247,11 @@ pub fn status(answer: &[u8]) -> u32 {
     u32::from_be_bytes(answer[5..9].try_into().unwrap())
 }
 
-/// The entries of a NAME answer, each with its line and attributes, sorted.
-pub fn names(answer: &[u8]) -> Vec<(Vec<u8>, Vec<u8>, Vec<u8>)> {
+/// An entry of a NAME answer: name, line, and attributes.
+pub type Name = (Vec<u8>, Vec<u8>, Vec<u8>);
+
+/// The entries of a NAME answer, sorted.
+pub fn names(answer: &[u8]) -> Vec<Name> {
     assert_eq!(answer[0], 104, "{answer:?}");
     let mut reader = Reader::new(&answer[5..]);
     let mut names: Vec<_> = (0..reader.u32().unwrap())

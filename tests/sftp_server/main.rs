@@ -429,7 +429,7 @@ fn directories_are_listed_as_by_openssh() {
         listing
     });
     let [expected, actual] = listings;
-    let show = |listing: &Vec<Vec<(Vec<u8>, Vec<u8>, Vec<u8>)>>| {
+    let show = |listing: &[Vec<Name>]| {
         listing.iter().flatten().map(|(_, line, _)| line.escape_ascii().to_string()).collect::<Vec<_>>()
     };
     assert_eq!(show(&expected), show(&actual));

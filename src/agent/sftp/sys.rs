@@ -37,7 +37,8 @@ pub(super) struct LocalTime {
 /// Converts seconds since 1970 in the time zone of `TZ` or `/etc/localtime`; nothing where the year has no number.
 /// The C library knows the zone rules already, and a static musl binary finds them in any image.
 pub(super) fn local_time(seconds: i64) -> Option<LocalTime> {
-    let seconds = libc::time_t::try_from(seconds).ok()?;
+    #[allow(clippy::useless_conversion, reason = "the libc crate's time_t has 32 bits on some targets")]
+    let seconds = seconds.try_into().ok()?;
     let mut parts = std::mem::MaybeUninit::<libc::tm>::zeroed();
     // SAFETY: both pointers are to live values of the right types, and `localtime_r` keeps neither. It reads the
     // environment, which this process never changes. It has filled `parts` unless it returns null.
