@@ -1,8 +1,14 @@
 //! Who may in, and with what restrictions.
 
+mod key;
+mod password;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
+
+pub use key::{AuthorizedKey, KeyLineError};
+pub use password::{HashError, MakeError, PasswordHash};
 
 /// What an authenticated user is held to: OpenSSH's key options, by the names of sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,27 +49,6 @@ pub struct User {
     pub authorized_keys_files: Vec<PathBuf>,
 }
 
-/// A password's hash in crypt(5)'s form.
-#[derive(Clone, Debug)]
-pub struct PasswordHash(String);
-
-impl PasswordHash {
-    /// Hashes a password.
-    pub fn make(_password: &[u8]) -> Result<PasswordHash, std::io::Error> {
-        Ok(PasswordHash(String::new()))
-    }
-}
-
-impl std::fmt::Display for PasswordHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A line of an authorized keys file.
-#[derive(Clone, Debug)]
-pub struct AuthorizedKey;
-
 /// The users of the configuration file.
 pub struct Users(BTreeMap<String, User>);
 
@@ -75,11 +60,12 @@ impl Users {
 }
 
 impl Authenticator for Users {
-    fn password(&self, user: &str, _password: &[u8], _client: IpAddr) -> Option<Restrictions> {
-        self.0.get(user).map(|_| Restrictions::default())
+    fn password(&self, user: &str, password: &[u8], _client: IpAddr) -> Option<Restrictions> {
+        let hash = self.0.get(user)?.password.as_ref()?;
+        hash.verify(password).then(Restrictions::default)
     }
 
-    fn public_key(&self, _user: &str, _blob: &[u8], _client: IpAddr) -> Option<Restrictions> {
-        None
+    fn public_key(&self, user: &str, blob: &[u8], _client: IpAddr) -> Option<Restrictions> {
+        self.0.get(user)?.authorized_keys.iter().find_map(|key| key.matches(blob))
     }
 }

@@ -1,0 +1,220 @@
+//! Password hashes in crypt(5)'s forms.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+
+use argon2::password_hash::{self, phc};
+use argon2::{Argon2, Params, PasswordHasher, PasswordVerifier};
+use rustix::rand::{GetRandomFlags, getrandom};
+use sha_crypt::ShaCrypt;
+
+/// The most memory that an argon2id hash may ask for, in KiB.
+const ARGON2_MEMORY: u32 = 1024 * 1024;
+/// The most that an argon2id hash may ask for in memory times passes, in KiB: some seconds of work.
+const ARGON2_WORK: u64 = 4 * 1024 * 1024;
+/// The costs that a bcrypt hash may have: from bcrypt's lowest to some seconds of work. Each step doubles it.
+const BCRYPT_COST: RangeInclusive<u32> = 4..=16;
+/// The rounds that a sha-crypt hash may have: from crypt(5)'s fewest to some seconds of work.
+const SHA_CRYPT_ROUNDS: RangeInclusive<u32> = 1_000..=5_000_000;
+
+/// A password's hash in crypt(5)'s form: `$argon2id$`, bcrypt (`$2b$`, `$2a$`, `$2y$`) or sha-crypt (`$6$`, `$5$`).
+///
+/// How much work a check is has been bounded when it was parsed: a typo in a configuration cannot hang a login.
+#[derive(Clone)]
+pub struct PasswordHash {
+    text: String,
+    scheme: Scheme,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    /// With the memory that a check takes, in KiB.
+    Argon2id(u32),
+    Bcrypt,
+    ShaCrypt,
+}
+
+/// Why a text is no usable password hash. The text itself is in no message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashError {
+    /// It has none of the known forms.
+    Form,
+    /// It is argon2i or argon2d.
+    Argon2Variant(&'static str),
+    /// It begins in this form, but does not keep to it.
+    Malformed(&'static str),
+    /// It asks for more than a login may cost, or for less than its form allows.
+    Cost {
+        /// The parameter that does.
+        parameter: &'static str,
+        /// What it may be.
+        limits: String,
+    },
+}
+
+impl fmt::Display for HashError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HashError::Form => {
+                f.write_str("not a password hash of a known form ($argon2id$, $2b$, $2a$, $2y$, $6$, $5$)")?
+            }
+            HashError::Argon2Variant(variant) => {
+                write!(f, "{variant} is not for passwords; of argon2, use $argon2id$")?
+            }
+            HashError::Malformed(form) => write!(f, "not a whole {form} hash: part of it is missing or changed")?,
+            HashError::Cost { parameter, limits } => write!(f, "{parameter} of a password hash must be {limits}")?,
+        }
+        f.write_str("; make one with 'berth keygen -t password'")
+    }
+}
+
+impl std::error::Error for HashError {}
+
+impl PasswordHash {
+    /// Takes a hash as crypt(5) writes it.
+    pub fn parse(text: &str) -> Result<PasswordHash, HashError> {
+        let form = text.strip_prefix('$').and_then(|rest| rest.split_once('$')).map(|(form, _)| form);
+        let scheme = match form {
+            Some("argon2id") => argon2id(text)?,
+            Some("argon2i") => return Err(HashError::Argon2Variant("argon2i")),
+            Some("argon2d") => return Err(HashError::Argon2Variant("argon2d")),
+            Some("2a" | "2b" | "2y") => bcrypt_scheme(text)?,
+            Some("5") => sha_crypt_scheme(text, "$5$", 43)?,
+            Some("6") => sha_crypt_scheme(text, "$6$", 86)?,
+            _ => return Err(HashError::Form),
+        };
+        Ok(PasswordHash { text: text.to_owned(), scheme })
+    }
+
+    /// Hashes a password with argon2id, 19 MiB and two passes, and a new salt.
+    pub fn make(password: &[u8]) -> Result<PasswordHash, MakeError> {
+        let mut salt = [0; argon2::RECOMMENDED_SALT_LEN];
+        // Up to 256 bytes come whole, says getrandom(2).
+        getrandom(&mut salt, GetRandomFlags::empty()).map_err(|error| MakeError(error.to_string()))?;
+        let hash = Argon2::default().hash_password_with_salt(password, &salt);
+        let text = hash.map_err(|error| MakeError(error.to_string()))?.to_string();
+        Ok(PasswordHash { text, scheme: Scheme::Argon2id(Params::DEFAULT_M_COST) })
+    }
+
+    /// Whether this is the password's hash. The comparison takes the same time wherever they differ.
+    pub fn verify(&self, password: &[u8]) -> bool {
+        let verdict = match self.scheme {
+            Scheme::Argon2id(_) => Argon2::default().verify_password(password, self.text.as_str()),
+            Scheme::ShaCrypt => ShaCrypt::default().verify_password(password, self.text.as_str()),
+            Scheme::Bcrypt => return bcrypt::verify(password, &self.text).unwrap_or_default(),
+        };
+        match verdict {
+            Ok(()) => true,
+            Err(password_hash::Error::PasswordInvalid) => false,
+            Err(error) => {
+                log::error!("a password could not be checked: {error}");
+                false
+            }
+        }
+    }
+}
+
+/// The crypt(5) text.
+impl fmt::Display for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// Without the hash: a log is no place for it.
+impl fmt::Debug for PasswordHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PasswordHash({:?})", self.scheme)
+    }
+}
+
+/// Why a password could not be hashed.
+#[derive(Clone, Debug)]
+pub struct MakeError(String);
+
+impl fmt::Display for MakeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the password could not be hashed: {}", self.0)
+    }
+}
+
+impl std::error::Error for MakeError {}
+
+fn argon2id(text: &str) -> Result<Scheme, HashError> {
+    let malformed = HashError::Malformed("$argon2id$");
+    let hash = phc::PasswordHash::new(text).map_err(|_| malformed.clone())?;
+    let params = Params::try_from(&hash).map_err(|_| malformed.clone())?;
+    if hash.salt.is_none() || hash.hash.is_none() {
+        return Err(malformed);
+    }
+    let memory = params.m_cost();
+    if memory > ARGON2_MEMORY {
+        return Err(HashError::Cost { parameter: "memory (m=)", limits: format!("{ARGON2_MEMORY} KiB at most") });
+    }
+    if u64::from(memory) * u64::from(params.t_cost()) > ARGON2_WORK {
+        let limits = format!("{} at most with this memory", ARGON2_WORK / u64::from(memory));
+        return Err(HashError::Cost { parameter: "passes (t=)", limits });
+    }
+    Ok(Scheme::Argon2id(memory))
+}
+
+fn bcrypt_scheme(text: &str) -> Result<Scheme, HashError> {
+    let parts: bcrypt::HashParts = text.parse().map_err(|_| HashError::Malformed("bcrypt"))?;
+    within("cost", parts.get_cost(), &BCRYPT_COST)?;
+    Ok(Scheme::Bcrypt)
+}
+
+/// `$5$[rounds=N$]SALT$HASH`, and `$6$` likewise.
+fn sha_crypt_scheme(text: &str, form: &'static str, hash_length: usize) -> Result<Scheme, HashError> {
+    let fields: Vec<&str> = text[form.len()..].split('$').collect();
+    let (rounds, hash) = match fields[..] {
+        [_salt, hash] => (None, hash),
+        [parameter, _salt, hash] => (Some(parameter), hash),
+        _ => return Err(HashError::Malformed(form)),
+    };
+    if let Some(parameter) = rounds {
+        let rounds = parameter.strip_prefix("rounds=").ok_or(HashError::Malformed(form))?;
+        within("rounds", rounds.parse().map_err(|_| HashError::Malformed(form))?, &SHA_CRYPT_ROUNDS)?;
+    }
+    if hash.len() != hash_length || sha_crypt::PasswordHashRef::new(text).is_err() {
+        return Err(HashError::Malformed(form));
+    }
+    Ok(Scheme::ShaCrypt)
+}
+
+fn within(parameter: &'static str, value: u32, limits: &RangeInclusive<u32>) -> Result<(), HashError> {
+    if limits.contains(&value) {
+        return Ok(());
+    }
+    Err(HashError::Cost { parameter, limits: format!("from {} to {}", limits.start(), limits.end()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PasswordHash;
+
+    #[test]
+    fn known_hashes_verify_their_password_and_no_other() {
+        // Made with `openssl passwd` and crypt(3).
+        for text in [
+            "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1",
+            "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5",
+            "$6$rounds=1400$anotherlongsalts$5FGyu8c4BZDX4wJgs0Un26YOw2XibT5eTkHF1I1aP3QqStoJI9BHD2YPJYsAjEePVGUyBjdZxcNq\
+             MWlrrbIOC.",
+            "$5$rounds=10000$saltstringsaltst$3xv.VbSHBb41AL9AvLeujZkZRBAwqFMz2.opqey6IcA",
+            "$2a$05$abcdefghijklmnopqrstuu7nFISH/8YdwlXD3lw69A4iBUf6fvWAW",
+            "$2b$05$abcdefghijklmnopqrstuu7nFISH/8YdwlXD3lw69A4iBUf6fvWAW",
+            "$2y$05$abcdefghijklmnopqrstuu7nFISH/8YdwlXD3lw69A4iBUf6fvWAW",
+        ] {
+            let hash = PasswordHash::parse(text).unwrap();
+            assert!(hash.verify(b"Hello world!"), "{text}");
+            assert!(!hash.verify(b"Hello world"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_made_hash_is_parsed_and_verifies() {
+        let hash = PasswordHash::make(b"secret").unwrap();
+        assert!(PasswordHash::parse(&hash.to_string()).unwrap().verify(b"secret"));
+    }
+}
