@@ -12,4 +12,5 @@ pub mod config;
 pub mod connection;
 pub mod http;
 pub mod logger;
+mod pattern;
 pub mod ssh;
