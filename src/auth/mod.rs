@@ -1,14 +1,20 @@
 //! Who may in, and with what restrictions.
 
+mod clock;
+mod file;
 mod key;
+mod options;
 mod password;
+mod source;
+mod turn;
+mod users;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use key::{AuthorizedKey, KeyLineError};
 pub use password::{HashError, MakeError, PasswordHash};
+pub use users::Users;
 
 /// What an authenticated user is held to: OpenSSH's key options, by the names of sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +31,34 @@ pub struct Restrictions {
     pub no_x11_forwarding: bool,
     /// `environment=`: set in every session.
     pub environment: Vec<(String, String)>,
+    /// `permitopen=`: the only destinations that may be connected to, where there are any.
+    pub permit_open: Option<Vec<ForwardAddress>>,
+    /// `permitlisten=`: the only addresses that may be listened on, where there are any.
+    pub permit_listen: Option<Vec<ForwardAddress>>,
+}
+
+/// `HOST:PORT` of a forwarding, where `*` stands for any.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForwardAddress {
+    /// The host's name or address, as the client must give it; none stands for any.
+    pub host: Option<String>,
+    /// The port; none stands for any.
+    pub port: Option<u16>,
+}
+
+impl ForwardAddress {
+    /// Takes `HOST:PORT`; an address with colons must be in brackets.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = match text.strip_prefix('[') {
+            Some(rest) => rest.split_once("]:")?,
+            None => text.split_once(':')?,
+        };
+        let port = match port {
+            "*" => None,
+            number => Some(number.parse().ok().filter(|&port| port != 0)?),
+        };
+        Some(ForwardAddress { host: (host != "*").then(|| host.to_owned()), port })
+    }
 }
 
 /// Checks credentials. One per process, shared by all connections; calls may block (a webhook, a slow hash), so they
@@ -45,27 +79,6 @@ pub struct User {
     pub password: Option<PasswordHash>,
     /// `authorizedKeys`
     pub authorized_keys: Vec<AuthorizedKey>,
-    /// `authorizedKeysFile`: read at each login.
+    /// `authorizedKeysFile`: read at each login. In a path, `%u` stands for the user's name.
     pub authorized_keys_files: Vec<PathBuf>,
-}
-
-/// The users of the configuration file.
-pub struct Users(BTreeMap<String, User>);
-
-impl Users {
-    /// An authenticator for these users, by name.
-    pub fn new(users: BTreeMap<String, User>) -> Self {
-        Users(users)
-    }
-}
-
-impl Authenticator for Users {
-    fn password(&self, user: &str, password: &[u8], _client: IpAddr) -> Option<Restrictions> {
-        let hash = self.0.get(user)?.password.as_ref()?;
-        hash.verify(password).then(Restrictions::default)
-    }
-
-    fn public_key(&self, user: &str, blob: &[u8], _client: IpAddr) -> Option<Restrictions> {
-        self.0.get(user)?.authorized_keys.iter().find_map(|key| key.matches(blob))
-    }
 }

@@ -1,12 +1,18 @@
 //! Password hashes in crypt(5)'s forms.
 
 use std::fmt;
+use std::num::NonZero;
 use std::ops::RangeInclusive;
+use std::sync::LazyLock;
+use std::thread::available_parallelism;
+use std::time::Duration;
 
 use argon2::password_hash::{self, phc};
-use argon2::{Argon2, Params, PasswordHasher, PasswordVerifier};
+use argon2::{Argon2, MIN_SALT_LEN, Params, PasswordHasher, PasswordVerifier, Version};
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha_crypt::ShaCrypt;
+
+use super::turn::Turns;
 
 /// The most memory that an argon2id hash may ask for, in KiB.
 const ARGON2_MEMORY: u32 = 1024 * 1024;
@@ -16,6 +22,14 @@ const ARGON2_WORK: u64 = 4 * 1024 * 1024;
 const BCRYPT_COST: RangeInclusive<u32> = 4..=16;
 /// The rounds that a sha-crypt hash may have: from crypt(5)'s fewest to some seconds of work.
 const SHA_CRYPT_ROUNDS: RangeInclusive<u32> = 1_000..=5_000_000;
+
+/// The memory that all checks of the process may take together, in KiB. One that takes more runs alone.
+const MEMORY: u32 = 256 * 1024;
+/// How long a check may wait for its turn, before it fails.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Turns at checks: more of them at once than there are processors only cost memory.
+static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::new(available_parallelism().map_or(1, NonZero::get), MEMORY));
 
 /// A password's hash in crypt(5)'s form: `$argon2id$`, bcrypt (`$2b$`, `$2a$`, `$2y$`) or sha-crypt (`$6$`, `$5$`).
 ///
@@ -97,7 +111,15 @@ impl PasswordHash {
     }
 
     /// Whether this is the password's hash. The comparison takes the same time wherever they differ.
+    ///
+    /// Waits for its turn: of all checks in the process, no more run at once than there are processors, and than fit
+    /// into 256 MiB. One that has waited for 30 seconds fails.
     pub fn verify(&self, password: &[u8]) -> bool {
+        let memory = if let Scheme::Argon2id(memory) = self.scheme { memory } else { 0 };
+        let Some(_turn) = TURNS.take(memory, PATIENCE) else {
+            log::error!("too many passwords to check: one was not looked at");
+            return false;
+        };
         let verdict = match self.scheme {
             Scheme::Argon2id(_) => Argon2::default().verify_password(password, self.text.as_str()),
             Scheme::ShaCrypt => ShaCrypt::default().verify_password(password, self.text.as_str()),
@@ -144,7 +166,10 @@ fn argon2id(text: &str) -> Result<Scheme, HashError> {
     let malformed = HashError::Malformed("$argon2id$");
     let hash = phc::PasswordHash::new(text).map_err(|_| malformed.clone())?;
     let params = Params::try_from(&hash).map_err(|_| malformed.clone())?;
-    if hash.salt.is_none() || hash.hash.is_none() {
+    // A hash without a version is of the first one, for which the crate takes the last.
+    let is_known = hash.version.is_some_and(|version| Version::try_from(version).is_ok());
+    let has_salt = hash.salt.as_ref().is_some_and(|salt| salt.len() >= MIN_SALT_LEN);
+    if !is_known || !has_salt || hash.hash.is_none() {
         return Err(malformed);
     }
     let memory = params.m_cost();
@@ -191,30 +216,116 @@ fn within(parameter: &'static str, value: u32, limits: &RangeInclusive<u32>) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::PasswordHash;
+    use super::{HashError, PasswordHash};
+
+    /// Hashes of "Hello world!", made with argon2(1), htpasswd, mkpasswd, `openssl passwd` and crypt(3).
+    const KNOWN: [&str; 9] = [
+        "$argon2id$v=19$m=256,t=2,p=2$c2FsdHNhbHQxMjM0NTY3OA$BGIIzg9ZSppZlmh2aiypBl/oqq77apmYDEQRBOnptLA",
+        "$argon2id$v=19$m=64,t=1,p=1$c2FsdHNhbHQxMjM0NTY3OA$EiZ+s/7L54mb1kPagUCkZEHW9wBfUaqU",
+        "$2a$05$abcdefghijklmnopqrstuu7nFISH/8YdwlXD3lw69A4iBUf6fvWAW",
+        "$2b$05$1UN31jNnSg5QH3q5FywH2u7bYRelTDfBAR6ndcRFlbpesY/0bWdvy",
+        "$2y$05$UmrytptG.WhfKhTAgXLh6.N3/N.tns3Qo2e9fXxLYLjB5UUI.mPH.",
+        "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5",
+        "$5$rounds=10000$saltstringsaltst$3xv.VbSHBb41AL9AvLeujZkZRBAwqFMz2.opqey6IcA",
+        "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1",
+        "$6$rounds=2000$abcdefgh$OkbMuiwb5KZrA3oCRdym9UufhN/9vb3I6MuNmWZA6jNUxnCGiB.ifczzzj5QWvPo71hQtw/bygYIP3SiVB1XH1",
+    ];
+
+    fn error(text: &str) -> HashError {
+        PasswordHash::parse(text).expect_err(text)
+    }
 
     #[test]
     fn known_hashes_verify_their_password_and_no_other() {
-        // Made with `openssl passwd` and crypt(3).
-        for text in [
-            "$6$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjl/O817G3uBnIFNjnQJuesI68u4OTLiBFdcbYEdFCoEOfaS35inz1",
-            "$5$saltstring$5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5",
-            "$6$rounds=1400$anotherlongsalts$5FGyu8c4BZDX4wJgs0Un26YOw2XibT5eTkHF1I1aP3QqStoJI9BHD2YPJYsAjEePVGUyBjdZxcNq\
-             MWlrrbIOC.",
-            "$5$rounds=10000$saltstringsaltst$3xv.VbSHBb41AL9AvLeujZkZRBAwqFMz2.opqey6IcA",
-            "$2a$05$abcdefghijklmnopqrstuu7nFISH/8YdwlXD3lw69A4iBUf6fvWAW",
-            "$2b$05$abcdefghijklmnopqrstuu7nFISH/8YdwlXD3lw69A4iBUf6fvWAW",
-            "$2y$05$abcdefghijklmnopqrstuu7nFISH/8YdwlXD3lw69A4iBUf6fvWAW",
-        ] {
+        for text in KNOWN {
             let hash = PasswordHash::parse(text).unwrap();
             assert!(hash.verify(b"Hello world!"), "{text}");
-            assert!(!hash.verify(b"Hello world"), "{text}");
+            for wrong in [&b"Hello world"[..], b"hello world!", b"Hello world!!", b"", b"\xff"] {
+                assert!(!hash.verify(wrong), "{text} {wrong:?}");
+            }
         }
     }
 
     #[test]
     fn a_made_hash_is_parsed_and_verifies() {
         let hash = PasswordHash::make(b"secret").unwrap();
-        assert!(PasswordHash::parse(&hash.to_string()).unwrap().verify(b"secret"));
+        let parsed = PasswordHash::parse(&hash.to_string()).unwrap();
+        assert_eq!(parsed.scheme, hash.scheme);
+        assert!(parsed.verify(b"secret") && !parsed.verify(b"Secret"));
+        assert_ne!(PasswordHash::make(b"secret").unwrap().to_string(), hash.to_string());
+    }
+
+    #[test]
+    fn a_hash_of_another_form_is_an_error_that_names_the_way_out() {
+        for text in
+            ["", "secret", "$1$salt$pJRLJCy/s0g2pLkZpZLHE.", "$y$j9T$abc$def", "$2x$05$", "*", "!", "$6", "{SHA}x"]
+        {
+            assert_eq!(error(text), HashError::Form, "{text}");
+        }
+        let text = error("secret").to_string();
+        assert!(text.contains("$argon2id$") && text.contains("berth keygen -t password"), "{text}");
+        assert!(!text.contains("secret"));
+        let other = "v=19$m=256,t=2,p=2$c2FsdHNhbHQxMjM0NTY3OA$Hn1HRtWN2VEqMNRl+mW7S814REVeo3gevohg5x2OqI0";
+        for variant in ["argon2i", "argon2d"] {
+            assert_eq!(error(&format!("${variant}${other}")), HashError::Argon2Variant(variant));
+        }
+    }
+
+    #[test]
+    fn a_cut_or_changed_hash_is_malformed() {
+        for text in KNOWN {
+            // A shorter argon2 hash is a hash too, of that length.
+            let shortest = if text.contains("argon2") { text.rfind('$').unwrap() + 1 } else { text.len() - 1 };
+            for end in text[1..].find('$').unwrap() + 2..=shortest {
+                assert!(matches!(error(&text[..end]), HashError::Malformed(_)), "{}", &text[..end]);
+            }
+            for changed in [
+                format!("{text}$"),
+                format!("{text} "),
+                text.replacen("5", "\u{665}", 1) + "!",
+                text[..text.len() - 1].to_owned() + ":",
+            ] {
+                assert!(PasswordHash::parse(&changed).is_err(), "{changed}");
+            }
+        }
+        for text in [
+            // Without a version, with an unknown one, with too short a salt.
+            "$argon2id$m=64,t=1,p=1$c2FsdHNhbHQxMjM0NTY3OA$EiZ+s/7L54mb1kPagUCkZEHW9wBfUaqU",
+            "$argon2id$v=20$m=64,t=1,p=1$c2FsdHNhbHQxMjM0NTY3OA$EiZ+s/7L54mb1kPagUCkZEHW9wBfUaqU",
+            "$argon2id$v=19$m=64,t=1,p=1$c2FsdA$EiZ+s/7L54mb1kPagUCkZEHW9wBfUaqU",
+        ] {
+            assert!(matches!(error(text), HashError::Malformed(_)), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hash_that_asks_for_too_much_is_refused() {
+        let argon2 =
+            |cost: &str| format!("$argon2id$v=19${cost},p=1$c2FsdHNhbHQxMjM0NTY3OA$EiZ+s/7L54mb1kPagUCkZEHW9wBfUaqU");
+        let sha = |rounds: &str| KNOWN[8].replace("2000", rounds);
+        let bcrypt = |cost: &str| KNOWN[3].replace("$05$", cost);
+        for good in [argon2("m=1048576,t=4"), argon2("m=65536,t=3"), sha("1000"), sha("5000000"), bcrypt("$16$")] {
+            assert!(PasswordHash::parse(&good).is_ok(), "{good}");
+        }
+        for bad in [
+            argon2("m=1048577,t=1"),
+            argon2("m=1048576,t=5"),
+            argon2("m=4294967295,t=4294967295"),
+            argon2("m=8,t=4294967295"),
+            sha("999"),
+            sha("5000001"),
+            bcrypt("$17$"),
+            bcrypt("$03$"),
+            bcrypt("$31$"),
+        ] {
+            assert!(matches!(error(&bad), HashError::Cost { .. }), "{bad}: {}", error(&bad));
+        }
+        assert!(matches!(error(&sha("99999999999")), HashError::Malformed(_)));
+    }
+
+    #[test]
+    fn no_log_line_has_the_hash_in_it() {
+        let hash = PasswordHash::parse(KNOWN[7]).unwrap();
+        assert_eq!(format!("{hash:?}"), "PasswordHash(ShaCrypt)");
     }
 }

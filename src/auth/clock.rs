@@ -1,0 +1,79 @@
+//! The time of `expiry-time=`.
+#![allow(unsafe_code, reason = "neither std nor rustix knows time zones")]
+
+/// Takes `YYYYMMDD[HHMM[SS]]`, followed by `Z` or `UTC` for universal time, else in the server's time zone (`TZ` or
+/// `/etc/localtime`). Gives seconds since 1970.
+pub(super) fn parse(text: &str) -> Option<i64> {
+    let upper = text.to_ascii_uppercase();
+    let (digits, universal) = match upper.strip_suffix('Z').or_else(|| upper.strip_suffix("UTC")) {
+        Some(digits) => (digits, true),
+        None => (upper.as_str(), false),
+    };
+    if !matches!(digits.len(), 8 | 12 | 14) || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    // A field past the end is 0.
+    let field = |start: usize, end: usize| digits.get(start..end).unwrap_or("0").parse::<i32>().ok();
+    let (year, month, day) = (field(0, 4)?, field(4, 6)?, field(6, 8)?);
+    let (hour, minute, second) = (field(8, 10)?, field(10, 12)?, field(12, 14)?);
+    if !(1..=12).contains(&month) || !(1..=31).contains(&day) || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // SAFETY: all zeroes is a valid `tm`: numbers, and a null pointer for the zone's name.
+    let mut time: libc::tm = unsafe { std::mem::zeroed() };
+    (time.tm_year, time.tm_mon, time.tm_mday) = (year - 1900, month - 1, day);
+    (time.tm_hour, time.tm_min, time.tm_sec) = (hour, minute, second);
+    // Whether it is summer then is for the zone's rules to say.
+    time.tm_isdst = -1;
+    // SAFETY: both functions take a pointer to a live `tm`, which they may write to, and keep nothing of it. `mktime`
+    // reads the environment, which this process never changes.
+    let seconds = unsafe { if universal { libc::timegm(&mut time) } else { libc::mktime(&mut time) } };
+    #[allow(clippy::useless_conversion, reason = "the libc crate's time_t has 32 bits on some targets")]
+    // -1 stands for a time that cannot be told, or for the last second of 1969, which no key needs.
+    (seconds != -1).then(|| seconds.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    #[test]
+    fn universal_time_is_told_to_the_second() {
+        assert_eq!(parse("19700101Z"), Some(0));
+        assert_eq!(parse("20260228UTC"), Some(1_772_236_800));
+        assert_eq!(parse("202602281234z"), Some(1_772_282_040));
+        assert_eq!(parse("20260228123456Z"), Some(1_772_282_096));
+        assert_eq!(parse("20380119031408Z"), Some(1 << 31));
+    }
+
+    #[test]
+    fn local_time_is_within_a_day_of_universal_time() {
+        let (local, universal) = (parse("20260228").unwrap(), parse("20260228Z").unwrap());
+        assert!((local - universal).abs() <= 14 * 3600);
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        for text in [
+            "",
+            "Z",
+            "UTC",
+            "2026",
+            "2026022",
+            "202602281",
+            "2026022812345Z",
+            "2026-02-28",
+            "20261328",
+            "20260200",
+            "20260232",
+            "202602282400",
+            "202602281260",
+            "+2260228",
+            "20260228 Z",
+            "forever",
+            "２０２６0228",
+        ] {
+            assert_eq!(parse(text), None, "{text:?}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Files of authorized keys.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+use super::key::{AuthorizedKey, KeyLineError};
+
+/// The longest file that is read, in bytes.
+const LONGEST: u64 = 1024 * 1024;
+
+/// Write permission of the group and of others.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+
+/// Why a file is not read.
+#[derive(Debug)]
+enum FileError {
+    Io(io::Error),
+    /// The user's name cannot be part of a path.
+    Name,
+    NotAFile,
+    Writable(u32),
+    TooLong,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FileError::Io(error) => error.fmt(f),
+            FileError::Name => f.write_str("the user's name cannot stand for %u"),
+            FileError::NotAFile => f.write_str("not a regular file"),
+            FileError::Writable(mode) => write!(f, "mode {mode:04o} lets others write to it: chmod go-w"),
+            FileError::TooLong => write!(f, "longer than {LONGEST} bytes"),
+        }
+    }
+}
+
+/// Gives each key of a user's file to `check`, in order, until it gives something. What cannot be read is logged, and
+/// passed over.
+pub(super) fn find_map<T>(path: &Path, user: &str, check: impl FnMut(AuthorizedKey) -> Option<T>) -> Option<T> {
+    let result = expand(path, user).and_then(|path| Ok((read(&path)?, path)));
+    match result {
+        Ok((text, path)) => keys(&text, &path).find_map(check),
+        // Not every user needs one.
+        Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            log::warn!("authorized keys of {user:?}: {}: {error}", path.display());
+            None
+        }
+    }
+}
+
+/// Puts the user's name in place of `%u`.
+fn expand(path: &Path, user: &str) -> Result<PathBuf, FileError> {
+    let Some(text) = path.to_str().filter(|text| text.contains("%u")) else { return Ok(path.to_owned()) };
+    if user.is_empty() || user.starts_with('.') || user.contains(['/', '\0']) {
+        return Err(FileError::Name);
+    }
+    Ok(text.replace("%u", user).into())
+}
+
+/// Reads a file that nobody but its owner can write to, as sshd does with `StrictModes`.
+fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    // Not to wait for a pipe's other end.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(FileError::Io)?;
+    let metadata = file.metadata().map_err(FileError::Io)?;
+    if !metadata.is_file() {
+        return Err(FileError::NotAFile);
+    }
+    if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Err(FileError::Writable(metadata.mode() & 0o7777));
+    }
+    let mut text = Vec::new();
+    file.take(LONGEST + 1).read_to_end(&mut text).map_err(FileError::Io)?;
+    if text.len() as u64 > LONGEST {
+        return Err(FileError::TooLong);
+    }
+    Ok(text)
+}
+
+/// The keys of a file's lines. Like sshd, this passes over lines that it cannot use.
+fn keys<'a>(text: &'a [u8], path: &'a Path) -> impl Iterator<Item = AuthorizedKey> + 'a {
+    text.split(|&byte| byte == b'\n').enumerate().filter_map(|(index, line)| {
+        let line = line.trim_ascii();
+        if line.is_empty() || line.starts_with(b"#") {
+            return None;
+        }
+        match AuthorizedKey::parse(&String::from_utf8_lossy(line)) {
+            Ok(key) => return Some(key),
+            // The file may serve an sshd as well, which knows more types.
+            Err(error @ KeyLineError::Type(_)) => log::debug!("{}:{}: {error}", path.display(), index + 1),
+            Err(error) => log::warn!("{}:{}: {error}", path.display(), index + 1),
+        }
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::{Path, PathBuf};
+
+    use super::super::key::tests::{LINES, blob, line};
+    use super::{LONGEST, expand, find_map, read};
+
+    /// A directory with a file `alice` in it, both removed in the end.
+    struct Directory(PathBuf);
+
+    impl Directory {
+        fn new(test: &str, text: impl AsRef<[u8]>) -> Self {
+            let path = std::env::temp_dir().join(format!("berth-auth-file-{test}-{}", std::process::id()));
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("alice"), text).unwrap();
+            fs::set_permissions(path.join("alice"), Permissions::from_mode(0o644)).unwrap();
+            Directory(path)
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.0.join(name)
+        }
+
+        /// How many of the file's lines are keys.
+        fn count(&self, user: &str) -> usize {
+            let mut count = 0;
+            find_map(&self.path("%u"), user, |_| -> Option<()> {
+                count += 1;
+                None
+            });
+            count
+        }
+    }
+
+    impl Drop for Directory {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn the_usable_lines_of_the_users_file_are_read() {
+        let text = [b"# comment\r\n\r\n  \n\xff\xfe not UTF-8\nno-ptty ", LINES.as_bytes(), b"# no line end"].concat();
+        let directory = Directory::new("lines", text);
+        // The Ed25519 key has an unknown option, two others are of no use.
+        assert_eq!(directory.count("alice"), 4);
+        assert_eq!(directory.count("bob"), 0);
+        let directory = Directory::new("crlf", format!("{}\r\n", line()));
+        let found = find_map(&directory.path("%u"), "alice", |key| key.is(&blob(line())).then_some(()));
+        assert_eq!(found, Some(()));
+    }
+
+    #[test]
+    fn a_file_that_others_can_write_to_is_not_read() {
+        let directory = Directory::new("modes", line());
+        for (mode, count) in [(0o600, 1), (0o444, 1), (0o664, 0), (0o646, 0)] {
+            fs::set_permissions(directory.path("alice"), Permissions::from_mode(mode)).unwrap();
+            assert_eq!(directory.count("alice"), count, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_or_too_long_is_not_read() {
+        let directory = Directory::new("long", vec![b'\n'; LONGEST as usize]);
+        assert!(read(&directory.path("alice")).is_ok());
+        fs::write(directory.path("alice"), vec![b'\n'; LONGEST as usize + 1]).unwrap();
+        assert_eq!(read(&directory.path("alice")).unwrap_err().to_string(), "longer than 1048576 bytes");
+        assert_eq!(read(&directory.0).unwrap_err().to_string(), "not a regular file");
+        let pipe = directory.path("pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        assert_eq!(read(&pipe).unwrap_err().to_string(), "not a regular file");
+    }
+
+    #[test]
+    fn only_a_name_stands_for_the_users_name() {
+        assert_eq!(expand(Path::new("/keys/%u/%u.pub"), "al.ice").unwrap(), Path::new("/keys/al.ice/al.ice.pub"));
+        for user in ["", ".", "..", ".ssh", "a/b", "/", "a\0b"] {
+            assert!(expand(Path::new("/keys/%u"), user).is_err(), "{user:?}");
+            assert_eq!(expand(Path::new("/keys/all"), user).unwrap(), Path::new("/keys/all"));
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! The users of the configuration file.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::key::AuthorizedKey;
+use super::password::PasswordHash;
+use super::{Authenticator, Restrictions, User, file};
+
+/// Users by name.
+///
+/// How long a check takes must not tell whether a user exists. So in place of a user who does not exist, or has no
+/// password, another one of the configuration is checked, and the result dropped: the same one for the same name each
+/// time, and every one as likely as any other. Where hashes differ in kind or cost, names without a user are thus as
+/// slow as those of users are, in the same proportions. One stand-in for all, even the costliest, would mark everybody
+/// whose hash differs from it as existing.
+pub struct Users {
+    /// In the order of their names.
+    users: Vec<(String, User)>,
+    /// The places of those who have a password.
+    with_password: Vec<usize>,
+    /// Makes the choice of a stand-in one that only the server can foretell, and the same after a restart.
+    secret: u64,
+}
+
+impl Users {
+    /// An authenticator for these users, by name.
+    pub fn new(users: BTreeMap<String, User>) -> Self {
+        let users: Vec<(String, User)> = users.into_iter().collect();
+        let with_password = (0..users.len()).filter(|&index| users[index].1.password.is_some()).collect();
+        let mut hasher = DefaultHasher::new();
+        for (name, user) in &users {
+            name.hash(&mut hasher);
+            user.password.as_ref().map(ToString::to_string).hash(&mut hasher);
+        }
+        Users { users, with_password, secret: hasher.finish() }
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.users.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()
+    }
+
+    /// Chooses one of `count` for a name.
+    fn choose(&self, name: &str, count: usize) -> Option<usize> {
+        let mut hasher = DefaultHasher::new();
+        (self.secret, name).hash(&mut hasher);
+        // The remainder is below `count`, so it fits.
+        hasher.finish().checked_rem(count as u64).map(|index| index as usize)
+    }
+
+    /// The hash to check a password for this name against, and whether it is the user's own. None where nobody has a
+    /// password, and so nobody differs.
+    fn hash_for(&self, name: &str) -> Option<(&PasswordHash, bool)> {
+        let stand_in = self.with_password[self.choose(name, self.with_password.len())?];
+        let own = self.find(name).and_then(|index| self.users[index].1.password.as_ref());
+        Some((own.or(self.users[stand_in].1.password.as_ref())?, own.is_some()))
+    }
+
+    /// The user whose keys to look through for this name, and whether it is the user's own.
+    fn account_for(&self, name: &str) -> Option<(&(String, User), bool)> {
+        let stand_in = self.choose(name, self.users.len())?;
+        let own = self.find(name);
+        Some((&self.users[own.unwrap_or(stand_in)], own.is_some()))
+    }
+}
+
+impl Authenticator for Users {
+    fn password(&self, user: &str, password: &[u8], _client: IpAddr) -> Option<Restrictions> {
+        let (hash, is_own) = self.hash_for(user)?;
+        let is_right = hash.verify(password);
+        (is_right && is_own).then(Restrictions::default)
+    }
+
+    fn public_key(&self, user: &str, blob: &[u8], client: IpAddr) -> Option<Restrictions> {
+        let ((name, account), is_own) = self.account_for(user)?;
+        // No key is empty.
+        let blob = if is_own { blob } else { &[] };
+        let check = |key: &AuthorizedKey| {
+            if !key.is(blob) {
+                return None;
+            }
+            // After one that does not admit the user, another line may.
+            let admitted = key.admit(client, now());
+            admitted
+                .inspect_err(|reason| log::info!("a key of {name:?} from {client} is refused: {reason}"))
+                .ok()
+                .cloned()
+        };
+        let in_files =
+            || account.authorized_keys_files.iter().find_map(|path| file::find_map(path, name, |key| check(&key)));
+        account.authorized_keys.iter().find_map(check).or_else(in_files)
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use super::super::key::tests::{LINES, blob, line};
+    use super::{Authenticator, Restrictions, User, Users};
+    use crate::auth::{AuthorizedKey, PasswordHash};
+
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
+
+    /// Hashes of "alice's" and "bob's", as fast as they can be.
+    const HASHES: [&str; 2] = [
+        "$6$rounds=1000$salt$bTmRXcu34/9iKimD9HvB9OPg46uYFwYdsvzMMOzBgatSGMVbkHmIF6keJyNIHBoq9rotl5WLbSLaDDTscE2Ro.",
+        "$5$rounds=1000$salt$XP4Jhu0/soBtVfUI3PL03nxvgUAiH5axJpcM7vlpCLC",
+    ];
+
+    fn with_password(hash: &str) -> User {
+        User { password: Some(PasswordHash::parse(hash).unwrap()), ..User::default() }
+    }
+
+    fn with_keys(lines: &[&str]) -> User {
+        User {
+            authorized_keys: lines.iter().map(|line| AuthorizedKey::parse(line).unwrap()).collect(),
+            ..User::default()
+        }
+    }
+
+    fn users(users: impl IntoIterator<Item = (&'static str, User)>) -> Users {
+        Users::new(users.into_iter().map(|(name, user)| (name.to_owned(), user)).collect())
+    }
+
+    #[test]
+    fn only_the_users_own_password_is_right() {
+        let users =
+            users([("alice", with_password(HASHES[0])), ("bob", with_password(HASHES[1])), ("carol", User::default())]);
+        assert_eq!(users.password("alice", b"alice's", CLIENT), Some(Restrictions::default()));
+        assert!(users.password("bob", b"bob's", CLIENT).is_some());
+        for name in ["alice", "bob", "carol", "dave", ""] {
+            let rights: &[&[u8]] = match name {
+                "alice" => &[b"bob's", b"alice", b""],
+                "bob" => &[b"alice's", b""],
+                // Whoever stands in for them, their password is not these users' own.
+                _ => &[b"alice's", b"bob's", b""],
+            };
+            assert!(rights.iter().all(|password| users.password(name, password, CLIENT).is_none()), "{name}");
+        }
+    }
+
+    #[test]
+    fn in_place_of_a_missing_password_the_same_other_one_is_checked_each_time() {
+        let users =
+            users([("alice", with_password(HASHES[0])), ("bob", with_password(HASHES[1])), ("carol", User::default())]);
+        let text = |name: &str| users.hash_for(name).map(|(hash, is_own)| (hash.to_string(), is_own)).unwrap();
+        assert_eq!(text("bob"), (HASHES[1].to_owned(), true));
+        assert!(!text("carol").1);
+        let mut counts = [0; 2];
+        for number in 0..1000 {
+            let name = format!("nobody{number}");
+            let (hash, is_own) = text(&name);
+            assert!(!is_own && text(&name) == (hash.clone(), false));
+            counts[HASHES.iter().position(|known| *known == hash).unwrap()] += 1;
+        }
+        assert!(counts.iter().all(|&count| count > 400), "{counts:?}");
+    }
+
+    #[test]
+    fn where_nobody_has_a_password_no_password_is_right() {
+        for users in [users([]), users([("carol", User::default())])] {
+            assert!(users.hash_for("carol").is_none());
+            assert_eq!(users.password("carol", b"", CLIENT), None);
+            assert_eq!(users.public_key("dave", &blob(line()), CLIENT), None);
+        }
+    }
+
+    #[test]
+    fn only_the_users_own_keys_let_in() {
+        let lines: Vec<&str> = LINES.lines().collect();
+        let users = users([("alice", with_keys(&lines[..2])), ("bob", with_keys(&lines[2..3]))]);
+        assert!(users.public_key("alice", &blob(lines[1]), CLIENT).is_some());
+        assert!(users.public_key("bob", &blob(lines[2]), CLIENT).is_some());
+        assert_eq!(users.public_key("bob", &blob(lines[0]), CLIENT), None);
+        assert_eq!(users.public_key("alice", b"", CLIENT), None);
+        // Whoever stands in for an unknown user.
+        for number in 0..20 {
+            assert_eq!(users.public_key(&format!("nobody{number}"), &blob(lines[0]), CLIENT), None);
+        }
+    }
+
+    #[test]
+    fn the_first_line_of_a_key_that_admits_the_client_counts() {
+        let option = |options: &str| format!("{options} {}", line());
+        let lines = [
+            option(r#"from="10.0.0.0/8",command="from""#),
+            option(r#"expiry-time="20200101Z",command="expired""#),
+            option(r#"from="192.0.2.0/24",expiry-time="99990101Z",no-pty,command="third""#),
+            option(r#"command="fourth""#),
+        ];
+        let users = users([("alice", with_keys(&lines.each_ref().map(String::as_str)))]);
+        let command =
+            |client: &str| users.public_key("alice", &blob(line()), client.parse().unwrap()).unwrap().command.unwrap();
+        assert_eq!(command("10.1.2.3"), "from");
+        assert_eq!(command("192.0.2.1"), "third");
+        assert_eq!(command("2001:db8::1"), "fourth");
+    }
+
+    #[test]
+    fn files_are_read_at_each_login_after_the_inline_keys() {
+        let path = std::env::temp_dir().join(format!("berth-auth-users-{}", std::process::id()));
+        let file = path.join("alice");
+        std::fs::create_dir(&path).unwrap();
+        let missing = path.join("missing");
+        let user = User {
+            authorized_keys_files: vec![missing, path.join("%u")],
+            ..with_keys(&[&format!("command=\"inline\" {}", line())])
+        };
+        let users = users([("alice", user)]);
+        let other = LINES.lines().nth(1).unwrap();
+        let command = |line| users.public_key("alice", &blob(line), CLIENT).map(|restrictions| restrictions.command);
+        assert_eq!(command(other), None);
+        std::fs::write(&file, format!("no-pty {}\n{}\n", line(), other)).unwrap();
+        assert_eq!(command(other), Some(None));
+        assert_eq!(command(line()), Some(Some("inline".into())));
+        std::fs::write(&file, "").unwrap();
+        assert_eq!(command(other), None);
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}
