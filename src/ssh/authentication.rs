@@ -18,7 +18,10 @@ use crate::connection::wire::{Malformed, Reader, Write};
 const LONGEST: usize = 1024;
 
 /// The methods that may continue.
-const METHODS: &str = "publickey,password";
+const METHODS: &str = "publickey,password,keyboard-interactive";
+
+/// What keyboard-interactive asks for, as PAM's modules put it. The client puts the user and host before it.
+const PROMPT: &str = "Password: ";
 
 /// An authenticated user.
 pub struct Login {
@@ -73,14 +76,26 @@ pub struct Authentication {
     service_accepted: bool,
     failures: u32,
     requests: u32,
+    /// Whether an INFO_REQUEST is out, which an INFO_RESPONSE must follow (RFC 4256).
+    has_asked: bool,
     check: Option<Check>,
 }
 
 impl Authentication {
     /// `id` is the connection's, for the log.
     pub fn new(server: Arc<Server>, client: IpAddr, waker: Waker, id: String) -> Self {
-        let (user, check) = (None, None);
-        Authentication { server, client, waker, id, user, service_accepted: false, failures: 0, requests: 0, check }
+        Authentication {
+            server,
+            client,
+            waker,
+            id,
+            user: None,
+            service_accepted: false,
+            failures: 0,
+            requests: 0,
+            has_asked: false,
+            check: None,
+        }
     }
 
     /// Whether a worker is busy, so that no message may be given.
@@ -123,13 +138,16 @@ impl Authentication {
                 _ => Progress::Refuse(reason::SERVICE_NOT_AVAILABLE, "no such service".into()),
             },
             number::USERAUTH_REQUEST if self.service_accepted => self.request(session, body),
-            // libssh lets connection messages through only after success, and INFO_RESPONSE only after a request for it.
+            number::USERAUTH_INFO_RESPONSE if self.has_asked => self.response(session, body),
+            // libssh lets connection messages through only after success.
             _ => Progress::Refuse(reason::PROTOCOL_ERROR, "authenticate first".into()),
         }
     }
 
     fn request(&mut self, session: &mut Session, body: &[u8]) -> Progress {
         self.requests += 1;
+        // A new request ends an exchange that is under way, without an answer to it (RFC 4252 section 5.1).
+        self.has_asked = false;
         if self.requests == 1
             && let Some(text) = &self.server.settings.banner
         {
@@ -155,15 +173,12 @@ impl Authentication {
             None if request.user.len() <= LONGEST => self.user = Some(request.user.into()),
             _ => return Progress::Refuse(reason::PROTOCOL_ERROR, "change of user name not allowed".into()),
         }
-        let (server, user, client) = (Arc::clone(&self.server), request.user.to_owned(), self.client);
-        let (work, then): (Box<dyn FnOnce() -> Option<Restrictions> + Send>, _) = match &request.method {
+        match &request.method {
             // A first "none" asks for the list of methods, and counts as no failure.
-            Method::None => return self.fail(session, self.requests > 1),
-            Method::Unknown => return self.fail(session, true),
-            Method::Password(password) => {
-                let password = Password(password.to_vec());
-                (Box::new(move || server.authenticator.password(&user, &password.0, client)), Then::Success)
-            }
+            Method::None => self.fail(session, self.requests > 1),
+            Method::Unknown => self.fail(session, true),
+            Method::Password(password) => self.check_password(password),
+            Method::KeyboardInteractive => self.ask(session),
             Method::PublicKey { algorithm, blob, signature } => {
                 if !self.is_usable(algorithm, blob) {
                     return self.fail(session, true);
@@ -174,11 +189,51 @@ impl Authentication {
                     Some(_) => return self.fail(session, true),
                 };
                 let blob = blob.to_vec();
-                (Box::new(move || server.authenticator.public_key(&user, &blob, client)), then)
+                self.check(then, move |server, user, client| server.authenticator.public_key(user, &blob, client))
             }
-        };
-        self.check = Some(Check { verdict: Pending::start(self.waker.clone(), work), then });
+        }
+    }
+
+    /// Has a worker look at a credential.
+    fn check(
+        &mut self,
+        then: Then,
+        look: impl FnOnce(&Server, &str, IpAddr) -> Option<Restrictions> + Send + 'static,
+    ) -> Progress {
+        let (server, client, user) = (Arc::clone(&self.server), self.client, self.user.clone().unwrap_or_default());
+        let verdict = Pending::start(self.waker.clone(), move || look(&server, &user, client));
+        self.check = Some(Check { verdict, then });
         Progress::Continue
+    }
+
+    fn check_password(&mut self, password: &[u8]) -> Progress {
+        let password = Password(password.to_vec());
+        self.check(Then::Success, move |server, user, client| server.authenticator.password(user, &password.0, client))
+    }
+
+    /// Asks for a password (RFC 4256 section 3.2): of everybody, so that it does not tell who exists.
+    fn ask(&mut self, session: &mut Session) -> Progress {
+        let mut message = vec![number::USERAUTH_INFO_REQUEST];
+        // No name of the dialogue, no instruction, no language.
+        for _ in 0..3 {
+            message.put_string("");
+        }
+        message.put_u32(1);
+        message.put_string(PROMPT);
+        // Without echo.
+        message.put_boolean(false);
+        session.expect_information();
+        self.has_asked = true;
+        send(session, &message)
+    }
+
+    /// Takes the answer to what [`Self::ask`] asked for.
+    fn response(&mut self, session: &mut Session, body: &[u8]) -> Progress {
+        self.has_asked = false;
+        match decode_response(body) {
+            Ok(password) if password.len() <= LONGEST => self.check_password(password),
+            _ => self.fail(session, true),
+        }
     }
 
     /// Whether the algorithm is among those that berth verifies, and the key is one for it.
@@ -249,6 +304,7 @@ enum Method<'a> {
     None,
     Password(&'a [u8]),
     PublicKey { algorithm: &'a [u8], blob: &'a [u8], signature: Option<&'a [u8]> },
+    KeyboardInteractive,
     Unknown,
 }
 
@@ -271,16 +327,32 @@ impl<'a> Request<'a> {
                 r.end()?;
                 Method::PublicKey { algorithm, blob, signature }
             }
+            b"keyboard-interactive" => {
+                let (_language, _submethods) = (r.string()?, r.string()?);
+                r.end()?;
+                Method::KeyboardInteractive
+            }
             _ => Method::Unknown,
         };
         Ok(Request { user, service, method })
     }
 }
 
+/// Takes an SSH_MSG_USERAUTH_INFO_RESPONSE with one response, to the one prompt.
+fn decode_response(body: &[u8]) -> Result<&[u8], Malformed> {
+    let mut r = Reader::new(body);
+    if r.u32()? != 1 {
+        return Err(Malformed);
+    }
+    let response = r.string()?;
+    r.end()?;
+    Ok(response)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Method, Request};
-    use crate::connection::wire::Write;
+    use super::{Method, Request, decode_response};
+    use crate::connection::wire::{Malformed, Write};
 
     fn request(method: &str, rest: &[u8]) -> Vec<u8> {
         let mut body = Vec::new();
@@ -306,5 +378,28 @@ mod tests {
         for end in 0..whole.len() {
             assert!(Request::decode(&whole[..end]).is_err(), "cut at {end}");
         }
+    }
+    #[test]
+    fn one_response_is_taken_and_no_other_number() {
+        assert_eq!(decode_response(b"\0\0\0\x01\0\0\0\x03abc"), Ok(&b"abc"[..]));
+        for body in [
+            &b""[..],
+            b"\0\0\0\0",
+            b"\0\0\0\x01",
+            b"\0\0\0\x01\0\0\0\x03ab",
+            b"\0\0\0\x01\0\0\0\x03abcd",
+            b"\0\0\0\x02\0\0\0\x01a\0\0\0\x01b",
+            b"\xff\xff\xff\xff",
+        ] {
+            assert_eq!(decode_response(body), Err(Malformed), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_keyboard_interactive_request_has_a_language_and_submethods() {
+        let method = |rest| Request::decode(&request("keyboard-interactive", rest)).map(|_| ());
+        assert_eq!(method(b"\0\0\0\0\0\0\0\x03pam"), Ok(()));
+        assert_eq!(method(b"\0\0\0\0"), Err(Malformed));
+        assert_eq!(method(b"\0\0\0\0\0\0\0\0?"), Err(Malformed));
     }
 }
