@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use berth::auth::{PasswordHash, Users};
+use berth::auth::{LONGEST_PASSWORD, PasswordHash, Users};
 use berth::backend::docker::Docker;
 use berth::config::{self, Config};
 use berth::{agent, logger, ssh};
@@ -162,6 +162,9 @@ fn hash_password() -> Result<(), Failure> {
     let password = password.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(failed("no password on standard input"));
+    }
+    if password.len() > LONGEST_PASSWORD {
+        return Err(failed(format!("the password is longer than {LONGEST_PASSWORD} bytes")));
     }
     println!("{}", PasswordHash::make(password.as_bytes()).map_err(failed)?);
     Ok(())

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 pub use key::{AuthorizedKey, KeyLineError};
-pub use password::{HashError, MakeError, PasswordHash};
+pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use users::Users;
 
 /// What an authenticated user is held to: OpenSSH's key options, by the names of sshd(8), AUTHORIZED_KEYS FILE FORMAT.

@@ -14,6 +14,9 @@ use sha_crypt::ShaCrypt;
 
 use super::turn::Turns;
 
+/// The longest password, in bytes. A longer one is wrong without a look at it.
+pub const LONGEST_PASSWORD: usize = 1024;
+
 /// The most memory that an argon2id hash may ask for, in KiB.
 const ARGON2_MEMORY: u32 = 1024 * 1024;
 /// The most that an argon2id hash may ask for in memory times passes, in KiB: some seconds of work.

@@ -11,11 +11,11 @@ use libssh_server::{Session, number};
 use super::waker::Waker;
 use super::worker::Pending;
 use super::{Server, reason};
-use crate::auth::Restrictions;
+use crate::auth::{LONGEST_PASSWORD, Restrictions};
 use crate::connection::wire::{Malformed, Reader, Write};
 
-/// The longest user name and password, in bytes. Longer ones are wrong without a look at them.
-const LONGEST: usize = 1024;
+/// The longest user name, in bytes.
+const LONGEST_NAME: usize = 1024;
 
 /// The methods that may continue.
 const METHODS: &str = "publickey,password,keyboard-interactive";
@@ -170,7 +170,7 @@ impl Authentication {
         }
         match &self.user {
             Some(user) if user == request.user => (),
-            None if request.user.len() <= LONGEST => self.user = Some(request.user.into()),
+            None if request.user.len() <= LONGEST_NAME => self.user = Some(request.user.into()),
             _ => return Progress::Refuse(reason::PROTOCOL_ERROR, "change of user name not allowed".into()),
         }
         match &request.method {
@@ -231,7 +231,7 @@ impl Authentication {
     fn response(&mut self, session: &mut Session, body: &[u8]) -> Progress {
         self.has_asked = false;
         match decode_response(body) {
-            Ok(password) if password.len() <= LONGEST => self.check_password(password),
+            Ok(password) if password.len() <= LONGEST_PASSWORD => self.check_password(password),
             _ => self.fail(session, true),
         }
     }
@@ -318,7 +318,7 @@ impl<'a> Request<'a> {
                 let change = r.boolean()?;
                 let password = r.string()?;
                 // A change of password (RFC 4252 section 8) is asked for by servers alone, and berth never asks.
-                if change || password.len() > LONGEST { Method::Unknown } else { Method::Password(password) }
+                if change || password.len() > LONGEST_PASSWORD { Method::Unknown } else { Method::Password(password) }
             }
             b"publickey" => {
                 let signed = r.boolean()?;
