@@ -263,7 +263,8 @@ impl Authentication {
     fn fail(&mut self, session: &mut Session, counts: bool) -> Progress {
         self.failures += u32::from(counts);
         if counts {
-            log::info!("{}: failed attempt {} by {:?} from {}", self.id, self.failures, self.user, self.client);
+            let user = self.user.as_deref().unwrap_or_default();
+            log::info!("{}: failed attempt {} by {user:?} from {}", self.id, self.failures, self.client);
         }
         if self.failures >= self.server.settings.max_auth_tries {
             return Progress::Refuse(reason::PROTOCOL_ERROR, "Too many authentication failures".into());
