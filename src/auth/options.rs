@@ -4,6 +4,9 @@ use super::key::KeyLineError;
 use super::source::Sources;
 use super::{ForwardAddress, Restrictions, clock};
 
+/// The variables that a key may set, as many as OpenSSH takes: each is compared with those before it.
+const MOST_VARIABLES: usize = 1024;
+
 /// The options of a line of authorized keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Options {
@@ -69,6 +72,7 @@ impl Options {
                 }
                 None => Err("a time must be YYYYMMDD[HHMM[SS]][Z]"),
             },
+            "environment=" if restrictions.environment.len() >= MOST_VARIABLES => Err("too many variables"),
             "environment=" => match value.split_once('=') {
                 Some((variable, value)) if is_variable(variable) => {
                     // Of several for one variable, the first one holds.
@@ -189,6 +193,14 @@ mod tests {
         let restrictions = restrictions(text);
         assert_eq!(restrictions.command.unwrap(), r#"echo "a,b" \n\\ "#);
         assert_eq!(restrictions.environment, [("A".into(), "1=2".into()), ("B".into(), String::new())]);
+    }
+
+    #[test]
+    fn there_are_no_more_variables_than_opensshs() {
+        let variables =
+            |count: usize| (0..count).map(|number| format!("environment=\"V{number}=\",")).collect::<String>();
+        assert_eq!(restrictions(&variables(1024)).environment.len(), 1024);
+        assert_eq!(reason(&variables(1025)), "too many variables");
     }
 
     #[test]
