@@ -46,6 +46,7 @@ unsafe extern "C" {
     pub fn berth_session_pending(session: *mut RawSession) -> usize;
     pub fn berth_session_flush(session: *mut RawSession) -> c_int;
     pub fn berth_session_send(session: *mut RawSession, message: *const u8, length: u32) -> c_int;
+    pub fn berth_session_shrink(session: *mut RawSession);
     pub fn berth_session_authenticated(session: *mut RawSession) -> c_int;
     pub fn berth_session_expect_information(session: *mut RawSession);
     pub fn berth_session_exchanging(session: *mut RawSession) -> c_int;

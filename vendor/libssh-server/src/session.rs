@@ -173,6 +173,8 @@ impl Session {
         self.unread.truncate(self.filled);
         self.unread.shrink_to_fit();
         self.inbox.shrink_to_fit();
+        // SAFETY: the session is live.
+        unsafe { ffi::berth_session_shrink(self.raw.as_ptr()) }
     }
 
     /// Gives what was read to libssh, in steps.

@@ -11,6 +11,7 @@
 #include "config.h"
 
 #include "libssh/buffer.h"
+#include "libssh/bytearray.h"
 #include "libssh/callbacks.h"
 #include "libssh/crypto.h"
 #include "libssh/dh.h"
@@ -24,12 +25,16 @@
 #include "libssh/socket.h"
 #include "libssh/ssh2.h"
 #include "libssh/string.h"
+#include "libssh/wrapper.h"
 
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define FIRST_CONNECTION_MESSAGE 80
 #define LAST_CONNECTION_MESSAGE 100
+/* A packet's length and padding length, before its payload. */
+#define PACKET_HEADER 5
 
 typedef void (*berth_message_callback)(void *user, const uint8_t *message, size_t length);
 
@@ -42,6 +47,9 @@ struct berth_session {
     struct ssh_packet_callbacks_struct information;
     struct ssh_packet_callbacks_struct connection;
     ssh_packet_callback handlers[LAST_CONNECTION_MESSAGE - FIRST_CONNECTION_MESSAGE + 1];
+    /* Where a packet is put together, and how much fits; NULL while there was nothing to send. */
+    uint8_t *packet;
+    size_t capacity;
 };
 
 /* Every message that berth handles itself comes through here. The buffer stands behind the message number. */
@@ -83,6 +91,7 @@ void berth_session_free(struct berth_session *self)
         self->session->srv.rsa_key = NULL;
         ssh_free(self->session);
     }
+    free(self->packet);
     free(self);
 }
 
@@ -187,12 +196,103 @@ int berth_session_flush(struct berth_session *self)
     return state(self);
 }
 
+/* Every so many packets one goes libssh's own way, which looks whether it is time for new keys. Its limits are counted in
+ * 2^31 packets: a few more do not matter. */
+#define PACKETS_PER_LOOK 64
+
+/* The outgoing keys, where a message may be sealed here: not in a key exchange, and not when libssh has to look. */
+static struct ssh_crypto_struct *sealing_crypto(struct berth_session *self)
+{
+    struct ssh_crypto_struct *crypto = ssh_packet_get_current_crypto(self->session, SSH_DIRECTION_OUT);
+    if (crypto == NULL || self->session->dh_handshake_state != DH_STATE_FINISHED || crypto->do_compress_out ||
+        crypto->out_cipher->packets % PACKETS_PER_LOOK == 0) {
+        return NULL;
+    }
+    return crypto;
+}
+
+/* Encrypts `length` bytes of packet in place and puts the MAC behind them. RFC 4253 section 6, RFC 5647 section 7.3,
+ * and the PROTOCOL file of OpenSSH for encrypt-then-MAC and chacha20-poly1305. */
+static int encrypt_packet(ssh_session session, struct ssh_crypto_struct *crypto, uint8_t *packet, size_t length)
+{
+    struct ssh_cipher_struct *cipher = crypto->out_cipher;
+    uint8_t *mac = packet + length;
+    size_t mac_length = hmac_digest_len(crypto->out_hmac);
+    size_t clear = crypto->out_hmac_etm ? sizeof(uint32_t) : 0;
+    uint32_t sequence = htonl(session->send_seq);
+    HMACCTX hmac;
+    if (cipher->aead_encrypt != NULL) {
+        cipher->aead_encrypt(cipher, packet, packet, length, mac, session->send_seq);
+        return SSH_OK;
+    }
+    hmac = hmac_init(crypto->encryptMAC, mac_length, crypto->out_hmac);
+    if (hmac == NULL) {
+        return SSH_ERROR;
+    }
+    if (clear > 0) {
+        cipher->encrypt(cipher, packet + clear, packet + clear, length - clear);
+    }
+    /* The last call frees the context: each of them has to be made. */
+    int good = hmac_update(hmac, &sequence, sizeof sequence) == 1;
+    good &= hmac_update(hmac, packet, length) == 1;
+    good &= hmac_final(hmac, mac, &mac_length) == 1;
+    if (clear == 0) {
+        cipher->encrypt(cipher, packet, packet, length);
+    }
+    return good ? SSH_OK : SSH_ERROR;
+}
+
+/* As libssh's packet_send2(), but in one buffer that is kept: that one allocates, clears and copies each packet. */
+static int seal(struct berth_session *self, struct ssh_crypto_struct *crypto, const uint8_t *message, uint32_t length)
+{
+    ssh_session session = self->session;
+    struct ssh_cipher_struct *cipher = crypto->out_cipher;
+    size_t blocksize = cipher->blocksize;
+    /* What of the packet is not part of the encrypted blocks: its length, with encrypt-then-MAC and AEAD. */
+    size_t apart = crypto->out_hmac_etm ? sizeof(uint32_t) : cipher->lenfield_blocksize;
+    size_t padding = blocksize - (PACKET_HEADER + length - apart) % blocksize;
+    if (padding < 4) {
+        padding += blocksize;
+    }
+    size_t packet_length = PACKET_HEADER + length + padding;
+    size_t whole = packet_length + hmac_digest_len(crypto->out_hmac);
+    if (self->capacity < whole) {
+        uint8_t *packet = realloc(self->packet, whole);
+        if (packet == NULL) {
+            ssh_set_error_oom(session);
+            return SSH_ERROR;
+        }
+        self->packet = packet;
+        self->capacity = whole;
+    }
+    uint8_t *packet = self->packet;
+    PUSH_BE_U32(packet, 0, (uint32_t)(packet_length - sizeof(uint32_t)));
+    PUSH_BE_U8(packet, 4, (uint8_t)padding);
+    memcpy(packet + PACKET_HEADER, message, length);
+    if (!ssh_get_random(packet + PACKET_HEADER + length, (int)padding, 0) ||
+        encrypt_packet(session, crypto, packet, packet_length) != SSH_OK) {
+        ssh_set_error(session, SSH_FATAL, "a packet could not be encrypted");
+        return SSH_ERROR;
+    }
+    if (ssh_socket_write(session->socket, packet, (uint32_t)whole) == SSH_ERROR) {
+        return SSH_ERROR;
+    }
+    session->send_seq++;
+    cipher->packets++;
+    cipher->blocks += length / blocksize;
+    return SSH_OK;
+}
+
 /* Sends one message, its number first. Between a KEXINIT and NEWKEYS it is queued. */
 int berth_session_send(struct berth_session *self, const uint8_t *message, uint32_t length)
 {
-    /* Room for the packet's length and padding length, which libssh prepends: saves it moving the payload. */
-    static const uint8_t header[5];
+    static const uint8_t header[PACKET_HEADER];
     ssh_buffer buffer = self->session->out_buffer;
+    struct ssh_crypto_struct *crypto = sealing_crypto(self);
+    if (crypto != NULL) {
+        return seal(self, crypto, message, length);
+    }
+    /* Room for the header, which libssh prepends: saves it moving the payload. */
     if (ssh_buffer_add_data(buffer, header, sizeof header) != SSH_OK ||
         ssh_buffer_add_data(buffer, message, length) != SSH_OK ||
         ssh_buffer_pass_bytes(buffer, sizeof header) != sizeof header) {
@@ -200,6 +300,14 @@ int berth_session_send(struct berth_session *self, const uint8_t *message, uint3
         return SSH_ERROR;
     }
     return ssh_packet_send(self->session) == SSH_ERROR ? SSH_ERROR : SSH_OK;
+}
+
+/* Gives back the memory that only sending needs. */
+void berth_session_shrink(struct berth_session *self)
+{
+    free(self->packet);
+    self->packet = NULL;
+    self->capacity = 0;
 }
 
 /* Sends SSH_MSG_USERAUTH_SUCCESS; connection messages pass from here on. */
