@@ -33,6 +33,8 @@ enum Failure {
     Usage(String),
     /// What was asked for failed: exit status 1.
     Failed(String),
+    /// The configuration is wrong: exit status 1.
+    Config(Vec<config::Error>),
 }
 
 impl From<lexopt::Error> for Failure {
@@ -55,6 +57,13 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => {
             eprintln!("berth: {message}");
+            ExitCode::from(1)
+        }
+        Err(Failure::Config(errors)) => {
+            // Bare, as compilers print them: editors jump to such lines.
+            for error in errors {
+                eprintln!("{error}");
+            }
             ExitCode::from(1)
         }
         Err(Failure::Usage(message)) => {
@@ -100,10 +109,7 @@ fn with_config(mut parser: lexopt::Parser, command: fn(&Path) -> Result<(), Fail
 }
 
 fn load(path: &Path) -> Result<Config, Failure> {
-    config::load(path).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        Failure::Failed(lines.join("\nberth: "))
-    })
+    config::load(path).map_err(Failure::Config)
 }
 
 fn check(path: &Path) -> Result<(), Failure> {

@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::docker_api::{CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
+use super::kind::{Scalar, choice, duration, parsed, text};
+use super::reader::{Kind, Reader, Section};
+use super::yaml::{Node, Value as Typed};
+
 /// Settings of the Docker backend, resolved.
 #[derive(Clone, Debug)]
 pub struct Docker {
@@ -47,4 +52,118 @@ pub enum ImagePullPolicy {
     IfNotPresent,
     /// Never: a missing image is an error.
     Never,
+}
+
+impl Docker {
+    /// The defaults, with this daemon.
+    pub(super) fn new(host: &str) -> Self {
+        Docker {
+            host: host.to_owned(),
+            mode: ExecutionMode::default(),
+            image_pull_policy: ImagePullPolicy::default(),
+            container: Map::new(),
+            host_config: Map::new(),
+            networking_config: Map::new(),
+            platform: None,
+            container_start: Duration::from_secs(60),
+            container_stop: Duration::from_secs(60),
+            http: Duration::from_secs(15),
+        }
+    }
+}
+
+pub(super) fn section() -> Section<Docker> {
+    Section::new()
+        .key("connection", |docker: &mut Docker| docker, connection())
+        .key("execution", |docker| docker, execution())
+        .key("timeouts", |docker| docker, timeouts())
+}
+
+fn connection() -> Section<Docker> {
+    let host = text("a socket, such as unix:///var/run/docker.sock; TCP and TLS are not available yet", |host| {
+        host.strip_prefix("unix://").is_some_and(|path| path.starts_with('/') && !path.contains(char::is_control))
+    });
+    Section::new()
+        .key("host", |docker: &mut Docker| &mut docker.host, host)
+        .refused(&["cacert", "cert", "key"], "TLS is not available yet; use a unix socket and remove it")
+}
+
+fn execution() -> Section<Docker> {
+    const MODES: &[(&str, ExecutionMode)] = &[("connection", ExecutionMode::Connection)];
+    const POLICIES: &[(&str, ImagePullPolicy)] = &[
+        ("Always", ImagePullPolicy::Always),
+        ("IfNotPresent", ImagePullPolicy::IfNotPresent),
+        ("Never", ImagePullPolicy::Never),
+    ];
+    Section::new()
+        .key("mode", |docker: &mut Docker| &mut docker.mode, choice(MODES, &["session", "persistent"]))
+        .key("imagePullPolicy", |docker| &mut docker.image_pull_policy, choice(POLICIES, &[]))
+        .key("container", |docker| &mut docker.container, &CONFIG)
+        .key("host", |docker| &mut docker.host_config, &HOST_CONFIG)
+        .key("network", |docker| &mut docker.networking_config, &NETWORKING_CONFIG)
+        .key("platform", |docker| &mut docker.platform, Platform::kind())
+        .refused(&["agentPath"], "berth delivers its own agent; remove it")
+        .refused(&["disableAgent", "auth", "exposeAuthMetadataAsEnv"], "not available yet; remove it")
+        .refused(&["idleCommand"], "berth's agent keeps the container running; remove it")
+        .refused(&["shellCommand"], "the shell is the user's in the image, or else container.cmd; remove it")
+        .refused(&["subsystems"], "SFTP is built in; remove it")
+        .refused(&["containername"], "each connection has a container, which berth names; remove it")
+}
+
+fn timeouts() -> Section<Docker> {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let time = || duration(SHORTEST..=LONGEST);
+    Section::new()
+        .key("containerStart", |docker: &mut Docker| &mut docker.container_start, time())
+        .key("containerStop", |docker| &mut docker.container_stop, time())
+        .key("http", |docker| &mut docker.http, time())
+        .refused(&["commandStart", "signal", "window"], "the agent does this by itself, in no time; remove it")
+}
+
+/// `docker.execution.platform`: a text, or an object as in ContainerSSH.
+struct Platform {
+    text: Scalar<Option<String>>,
+    object: Section<Parts>,
+}
+
+/// The parts of a platform.
+#[derive(Default)]
+struct Parts {
+    os: String,
+    architecture: String,
+    variant: String,
+}
+
+impl Platform {
+    fn kind() -> Self {
+        let word = || text("a word in small letters", is_word);
+        let object = Section::new()
+            .key("os", |parts: &mut Parts| &mut parts.os, word())
+            .key("architecture", |parts| &mut parts.architecture, word())
+            .key("variant", |parts| &mut parts.variant, word());
+        Platform { text: parsed("a platform", parse_platform).optional(), object }
+    }
+}
+
+impl Kind<Option<String>> for Platform {
+    fn read(&self, node: &Node, target: &mut Option<String>, reader: &mut Reader<'_>) {
+        if !matches!(node.value, Typed::Map(_)) {
+            return self.text.read(node, target, reader);
+        }
+        let mut parts = Parts::default();
+        self.object.read(node, &mut parts, reader);
+        let parts = [parts.os, parts.architecture, parts.variant];
+        *target = Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"));
+    }
+}
+
+fn parse_platform(text: &str) -> Result<String, &'static str> {
+    let good = (1..=3).contains(&text.split('/').count()) && text.split('/').all(is_word);
+    if good { Ok(text.to_owned()) } else { Err("must be a platform such as linux/arm64 or linux/arm/v7") }
+}
+
+fn is_word(word: &str) -> bool {
+    !word.is_empty()
+        && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
 }

@@ -1,23 +1,145 @@
-//! stub
-use std::net::SocketAddr;
-use std::path::PathBuf;
+//! The `ssh` section.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-/// stub
+
+use super::kind::{address, any_number_of, duration, duration_or_off, integer, name, one_or_more, parsed, path, text};
+use super::reader::Section;
+
+/// Settings of the SSH side, resolved.
 #[derive(Clone, Debug)]
-#[allow(missing_docs)]
 pub struct Ssh {
+    /// `listen`: one address at least.
     pub listen: Vec<SocketAddr>,
+    /// `hostkeys`: files, of which one at least.
     pub host_keys: Vec<PathBuf>,
+    /// `serverVersion`: what stands behind `SSH-2.0-` in the identification (RFC 4253 section 4.2).
+    pub server_version: String,
+    /// `banner`: shown before authentication (RFC 4252 section 5.4).
     pub banner: Option<String>,
+    /// `ciphers`
     pub ciphers: Vec<String>,
+    /// `kex`
     pub kex: Vec<String>,
+    /// `macs`
     pub macs: Vec<String>,
+    /// `hostKeyAlgorithms`
     pub host_key_algorithms: Vec<String>,
+    /// `loginGraceTime`: how long a client may take to authenticate.
     pub login_grace_time: Duration,
+    /// `maxAuthTries`: attempts in one connection.
     pub max_auth_tries: u32,
+    /// `maxStartups`: connections that have not authenticated.
     pub max_startups: usize,
+    /// `maxConnections`: connections at once. 0 is no limit.
     pub max_connections: usize,
+    /// `acceptEnv`: patterns of variables that a client may set.
     pub accept_env: Vec<String>,
+    /// `clientAliveInterval`: the silence after which a client is asked for a sign of life. Zero is never.
     pub client_alive_interval: Duration,
+    /// `clientAliveCountMax`: how many such questions may stay without an answer.
     pub client_alive_count_max: u32,
+}
+
+// What libssh has, without SHA-1, CBC, DSA and 3DES. It is the client whose order decides (RFC 4253 section 7.1).
+
+const CIPHERS: &[&str] = &[
+    "chacha20-poly1305@openssh.com",
+    "aes256-gcm@openssh.com",
+    "aes128-gcm@openssh.com",
+    "aes256-ctr",
+    "aes192-ctr",
+    "aes128-ctr",
+];
+
+const KEX: &[&str] = &[
+    "curve25519-sha256",
+    "curve25519-sha256@libssh.org",
+    "ecdh-sha2-nistp256",
+    "ecdh-sha2-nistp384",
+    "ecdh-sha2-nistp521",
+    "diffie-hellman-group16-sha512",
+    "diffie-hellman-group18-sha512",
+    "diffie-hellman-group-exchange-sha256",
+];
+
+const MACS: &[&str] =
+    &["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512"];
+
+const HOST_KEY_ALGORITHMS: &[&str] = &[
+    "ssh-ed25519",
+    "ecdsa-sha2-nistp256",
+    "ecdsa-sha2-nistp384",
+    "ecdsa-sha2-nistp521",
+    "rsa-sha2-512",
+    "rsa-sha2-256",
+];
+
+/// The longest banner, in bytes.
+const LONGEST_BANNER: usize = 32 * 1024;
+
+/// The longest identification, in bytes without its line end.
+const LONGEST_IDENTIFICATION: usize = 253;
+
+impl Ssh {
+    /// The defaults, with the host key in `directory`.
+    pub(super) fn new(directory: &Path) -> Self {
+        let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        Ssh {
+            listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 2222))],
+            host_keys: vec![directory.join("ssh_host_ed25519_key")],
+            server_version: concat!("berth_", env!("CARGO_PKG_VERSION")).to_owned(),
+            banner: None,
+            ciphers: all(CIPHERS),
+            kex: all(KEX),
+            macs: all(MACS),
+            host_key_algorithms: all(HOST_KEY_ALGORITHMS),
+            login_grace_time: Duration::from_secs(120),
+            max_auth_tries: 6,
+            max_startups: 100,
+            max_connections: 0,
+            accept_env: all(&["LANG", "LC_*"]),
+            client_alive_interval: Duration::ZERO,
+            client_alive_count_max: 3,
+        }
+    }
+}
+
+pub(super) fn section() -> Section<Ssh> {
+    const SECOND: Duration = Duration::from_secs(1);
+    const HOUR: Duration = Duration::from_secs(3600);
+    let banner = text("a text of 32 kB at most", |text| text.len() <= LONGEST_BANNER);
+    let pattern = text("a variable's name, with * and ? for any characters", is_pattern);
+    Section::new()
+        .key("listen", |ssh: &mut Ssh| &mut ssh.listen, one_or_more(address()))
+        .key("hostkeys", |ssh| &mut ssh.host_keys, one_or_more(path()))
+        .key("serverVersion", |ssh| &mut ssh.server_version, parsed("a version", parse_version))
+        .key("banner", |ssh| &mut ssh.banner, banner.optional())
+        .key("ciphers", |ssh| &mut ssh.ciphers, one_or_more(name(CIPHERS)))
+        .key("kex", |ssh| &mut ssh.kex, one_or_more(name(KEX)))
+        .key("macs", |ssh| &mut ssh.macs, one_or_more(name(MACS)))
+        .key("hostKeyAlgorithms", |ssh| &mut ssh.host_key_algorithms, one_or_more(name(HOST_KEY_ALGORITHMS)))
+        .key("loginGraceTime", |ssh| &mut ssh.login_grace_time, duration(SECOND..=HOUR))
+        .key("maxAuthTries", |ssh| &mut ssh.max_auth_tries, integer(1..=100))
+        .key("maxStartups", |ssh| &mut ssh.max_startups, integer(1..=65_535))
+        .key("maxConnections", |ssh| &mut ssh.max_connections, integer(0..=1_000_000))
+        .key("acceptEnv", |ssh| &mut ssh.accept_env, any_number_of(pattern))
+        .key("clientAliveInterval", |ssh| &mut ssh.client_alive_interval, duration_or_off(SECOND..=24 * HOUR))
+        .key("clientAliveCountMax", |ssh| &mut ssh.client_alive_count_max, integer(1..=1000))
+}
+
+/// What stands behind "SSH-2.0-" in an identification: the software's name, and a comment perhaps.
+fn parse_version(text: &str) -> Result<String, &'static str> {
+    let good = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'-');
+    let version = text.strip_prefix("SSH-2.0-").filter(|_| text.len() <= LONGEST_IDENTIFICATION);
+    let (software, comment) = version.map_or(("", ""), |version| version.split_once(' ').unwrap_or((version, "")));
+    if good(software) && comment.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        return Ok(version.unwrap_or_default().to_owned());
+    }
+    Err("must be SSH-2.0- and a name without spaces and hyphens, in ASCII, such as SSH-2.0-berth")
+}
+
+fn is_pattern(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_*?".contains(&byte))
 }

@@ -94,7 +94,7 @@ pub fn serve(
         listeners.push(listener);
     }
     let algorithms = Algorithms::new(
-        concat!("berth_", env!("CARGO_PKG_VERSION")),
+        &settings.server_version,
         &settings.kex.join(","),
         &settings.host_key_algorithms.join(","),
         &settings.ciphers.join(","),

@@ -1,0 +1,477 @@
+//! What whole texts become, and what is said of them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use proptest::prelude::*;
+use serde_json::json;
+
+use super::*;
+
+const REFERENCE: &str = include_str!("../../config.yaml");
+
+fn place() -> Place {
+    Place {
+        file: "c.yaml".into(),
+        directory: "/etc/berth".into(),
+        host_name: "host".into(),
+        run_directory: "/run/berth".into(),
+        docker_host: "unix:///var/run/docker.sock".into(),
+    }
+}
+
+/// A configuration with an image and these lines.
+fn with(lines: &str) -> Result<Config, Vec<Error>> {
+    parse(&format!("docker: {{execution: {{container: {{image: a}}}}}}\n{lines}"), &place())
+}
+
+fn good(lines: &str) -> Config {
+    with(lines).unwrap_or_else(|errors| panic!("{lines}: {errors:?}"))
+}
+
+/// What is wrong, without the file's name.
+fn errors(lines: &str) -> Vec<String> {
+    let errors = with(lines).expect_err(lines);
+    errors.iter().map(|error| error.to_string().split_once(':').unwrap().1.to_owned()).collect()
+}
+
+fn error(lines: &str) -> String {
+    let errors = errors(lines);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    errors[0].clone()
+}
+
+/// The configuration of a container, made of flow mappings.
+fn docker(execution: &str) -> Result<Docker, Vec<Error>> {
+    let text = format!("docker: {{execution: {{container: {{image: a}}, {execution}}}}}");
+    parse(&text, &place()).map(|config| config.docker)
+}
+
+fn docker_error(execution: &str) -> String {
+    let errors = docker(execution).expect_err(execution);
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    format!("{}: {}", errors[0].key, errors[0].message)
+}
+
+/// The reference with its examples switched on: `#key: value` in place of what it stands for.
+fn reference_with_examples() -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for line in REFERENCE.lines() {
+        let bare = line.trim_start();
+        match bare.strip_prefix('#') {
+            Some(example)
+                if example.starts_with(|c: char| c.is_ascii_alphabetic()) || is_continued(&lines, example) =>
+            {
+                let indent = &line[..line.len() - bare.len()];
+                let key = format!("{indent}{}:", example.split(':').next().unwrap());
+                // The example stands below the default.
+                if let Some(default) = lines.iter().rposition(|line| line.starts_with(&key)) {
+                    lines.remove(default);
+                }
+                lines.push(format!("{indent}{example}"));
+            }
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    lines.join("\n").replace("$6$...", HASH)
+}
+
+/// Whether an example's line goes on from the one above.
+fn is_continued(lines: &[String], example: &str) -> bool {
+    let above = lines.last().map_or("", |line| line.trim());
+    example.starts_with("  ") && !above.is_empty() && !above.starts_with("# ")
+}
+
+/// Of the password "secret".
+const HASH: &str = "$6$saltsalt$TVLlQcbpFVof5W3Yz4DTP6gRstiN\
+    uHwwTt6GLc1E5n0U0aDehy0S5knV8wiOQSpT0Y77vwPZN.Pq.H91p5hVO1";
+
+#[test]
+fn the_reference_is_good_and_holds_the_defaults() {
+    let reference = parse(REFERENCE, &place()).unwrap();
+    let defaults = good("auth: {users: {alice: }}");
+    let normal = |mut config: Config| {
+        config.docker.container.clear();
+        format!("{config:#?}")
+    };
+    assert_eq!(normal(reference), normal(defaults));
+}
+
+#[test]
+fn the_reference_holds_every_key() {
+    let text = reference_with_examples();
+    parse(&text, &place()).unwrap_or_else(|errors| panic!("{errors:#?}\n{text}"));
+    let root = yaml::parse(&text).unwrap();
+    for key in keys() {
+        let path: Vec<&str> = key.split('.').map(|name| if name == "*" { "alice" } else { name }).collect();
+        let (_, parents) = path.split_last().unwrap();
+        assert_ne!(root.line_of(&path), root.line_of(parents), "{key} is not in the reference");
+    }
+}
+
+#[test]
+fn the_smallest_configuration_has_the_defaults_of_the_contract() {
+    let config = good("");
+    assert_eq!(config.ssh.listen, ["127.0.0.1:2222".parse().unwrap()]);
+    assert_eq!(config.ssh.host_keys, [Path::new("/etc/berth/ssh_host_ed25519_key")]);
+    assert_eq!(config.ssh.login_grace_time, Duration::from_secs(120));
+    assert_eq!((config.ssh.max_auth_tries, config.ssh.max_startups, config.ssh.max_connections), (6, 100, 0));
+    assert_eq!(config.instance, "host-127.0.0.1:2222");
+    assert_eq!(config.run_directory, Path::new("/run/berth/host-127.0.0.1:2222"));
+    assert_eq!(config.docker.container["Image"], "a");
+    assert!(config.users.is_empty());
+}
+
+#[test]
+fn an_image_is_needed() {
+    let text = |text: &str| parse(text, &place()).unwrap_err()[0].to_string();
+    let message = "docker.execution.container.image: missing; name the image that containers are made of";
+    assert_eq!(text(""), format!("c.yaml: {message}"));
+    assert_eq!(text("docker:\n  execution:\n    host: {}\n"), format!("c.yaml:2: {message}"));
+    assert!(text("docker: {execution: {container: {image: ''}}}").ends_with("must be the name of an image"));
+}
+
+#[test]
+fn every_error_is_told_at_once_in_the_order_of_lines() {
+    let text = "\
+ssh:
+  listn: :22
+  maxAuthTries: many
+docker:
+  execution:
+    host: {init: true}
+    container:
+      imag: a
+      env: [A=b, [c]]
+bakend: docker
+";
+    let errors = parse(text, &place()).unwrap_err();
+    let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        lines,
+        [
+            "c.yaml:2: ssh.listn: unknown key; did you mean listen?",
+            "c.yaml:3: ssh.maxAuthTries: must be a number from 1 to 100",
+            "c.yaml:6: docker.execution.host.init: the agent is the container's init; remove it",
+            "c.yaml:8: docker.execution.container.imag: unknown key; did you mean Image?",
+            "c.yaml:9: docker.execution.container.env[1]: must be a text, not a list",
+            "c.yaml:10: bakend: unknown key; did you mean backend?",
+        ]
+    );
+}
+
+#[test]
+fn a_syntax_error_has_a_column() {
+    let error = parse("ssh:\n  listen: [1, 2\nauth: {}\n", &place()).unwrap_err();
+    assert_eq!((error.len(), error[0].line, error[0].column), (1, Some(3), Some(5)));
+    assert!(error[0].to_string().starts_with("c.yaml:3:5: "), "{}", error[0]);
+}
+
+#[test]
+fn a_key_that_comes_twice_is_an_error() {
+    assert_eq!(error("ssh: {kex: curve25519-sha256}\nssh: {}\n"), "3: ssh: given twice; the first is in line 2");
+    let message = docker_error("host: {memory: 1, Memory: 2}");
+    assert_eq!(message, "docker.execution.host.Memory: given twice; the first is in line 1");
+    assert_eq!(docker("host: {sysctls: {a: 1, A: 2}}").unwrap().host_config["Sysctls"], json!({"a": "1", "A": "2"}));
+}
+
+#[test]
+fn a_key_without_a_value_has_its_default() {
+    assert_eq!(good("ssh:\nauth: {users: }\nlog: {level: ~}").ssh.max_auth_tries, 6);
+    assert_eq!(errors("ssh: []"), ["2: ssh: must be a mapping of keys to values, not a list"]);
+    assert!(parse("- a", &place()).is_err());
+}
+
+#[test]
+fn listening_addresses_are_as_in_go() {
+    let listen = |text: &str| {
+        let list = good(&format!("ssh: {{listen: {text}}}")).ssh.listen;
+        list.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(listen("0.0.0.0:22"), "0.0.0.0:22");
+    assert_eq!(listen("\"[::1]:22\""), "[::1]:22");
+    assert_eq!(listen(":2222"), "[::]:2222");
+    assert_eq!(listen("2222"), "[::]:2222");
+    assert_eq!(listen("[\"127.0.0.1:0\", \"[fe80::1]:22\"]"), "127.0.0.1:0 [fe80::1]:22");
+    for bad in ["127.0.0.1", "127.0.0.1:65536", "localhost:22", "::1:22", "''", ":", "-1"] {
+        let message = error(&format!("ssh: {{listen: \"{bad}\"}}"));
+        assert!(message.contains("must be an address and port"), "{bad}: {message}");
+    }
+    assert_eq!(error("ssh: {listen: []}"), "2: ssh.listen: must have one entry at least");
+    assert!(error("ssh:\n  listen:\n  - 1\n  - x").starts_with("5: ssh.listen[1]: "));
+}
+
+#[test]
+fn times_are_as_in_go_or_in_seconds() {
+    let time = |text: &str| good(&format!("ssh: {{loginGraceTime: {text}}}")).ssh.login_grace_time;
+    for (text, milliseconds) in
+        [("60s", 60_000), ("1m30s", 90_000), ("1.5m", 90_000), ("1500ms", 1500), ("90", 90_000), ("'90'", 90_000)]
+    {
+        assert_eq!(time(text), Duration::from_millis(milliseconds), "{text}");
+    }
+    for bad in ["0", "2h", "s", "1x", "1m-1s", "-1s", "1s ", "1..5s", ".s", "1e3s", "999999999999999999999h"] {
+        let message = errors(&format!("ssh: {{loginGraceTime: '{bad}'}}"));
+        let allowed = "2: ssh.loginGraceTime: must be a time from 1s to 1h, such as 90s or 1m30s";
+        assert_eq!(message, [allowed], "{bad}");
+    }
+    assert!(error("ssh: {loginGraceTime: 60000000000}").contains("needs a unit"));
+    assert_eq!(good("ssh: {clientAliveInterval: 0}").ssh.client_alive_interval, Duration::ZERO);
+    assert_eq!(good("ssh: {clientAliveInterval: 0s}").ssh.client_alive_interval, Duration::ZERO);
+    assert!(error("ssh: {clientAliveInterval: 1ms}").contains("must be 0 (off), or a time from 1s to 24h"));
+}
+
+#[test]
+fn numbers_have_a_range_and_no_quotes() {
+    assert_eq!(good("ssh: {maxStartups: 0x10}").ssh.max_startups, 16);
+    for bad in ["0", "65536", "1.0", "010", "0o9", "0x", "+-1", "-1", "99999999999999999999", "[1]", "true", "''"] {
+        let message = error(&format!("ssh: {{maxStartups: {bad}}}"));
+        assert!(message.starts_with("2: ssh.maxStartups: must be a number from 1 to 65535"), "{bad}: {message}");
+    }
+    assert!(error("ssh: {maxStartups: \"10\"}").ends_with(", without quotes"));
+}
+
+#[test]
+fn only_algorithms_on_offer_can_be_chosen() {
+    assert_eq!(good("ssh: {ciphers: [aes128-ctr, aes256-ctr]}").ssh.ciphers, ["aes128-ctr", "aes256-ctr"]);
+    let message = error("ssh: {macs: [hmac-sha2-256, hmac-sha1]}");
+    assert!(message.starts_with("2: ssh.macs[1]: not offered"), "{message}");
+    assert!(message.ends_with("hmac-sha2-256, hmac-sha2-512"), "{message}");
+    for (key, bad) in [("ciphers", "3des-cbc"), ("kex", "diffie-hellman-group1-sha1"), ("hostKeyAlgorithms", "ssh-dss")]
+    {
+        assert!(error(&format!("ssh: {{{key}: {bad}}}")).contains("not offered"));
+    }
+}
+
+#[test]
+fn an_identification_is_one() {
+    let version = |text: &str| with(&format!("ssh: {{serverVersion: \"{text}\"}}"));
+    assert_eq!(version("SSH-2.0-ContainerSSH").unwrap().ssh.server_version, "ContainerSSH");
+    assert_eq!(version("SSH-2.0-a_1 some comment").unwrap().ssh.server_version, "a_1 some comment");
+    let long = format!("SSH-2.0-{}", "x".repeat(250));
+    for bad in ["berth", "SSH-2.0-", "SSH-2.0-a-b", "SSH-1.99-a", "SSH-2.0- a", "SSH-2.0-a\\nb", "SSH-2.0-é", &long] {
+        assert!(version(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn users_have_names_hashes_keys_and_files() {
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJlcnRoIGlzIGFuIGV4YW1wbGUsIG5vdCBhIGtleSE= alice";
+    let lines = format!(
+        "auth:\n  users:\n    alice:\n      password: \"{HASH}\"\n      authorizedKeys: [\"{key}\"]\n      \
+         authorizedKeysFile: [keys, /abs]\n    bob: {{authorizedKeysFile: bob}}\n    1000: {{}}\n"
+    );
+    let users = good(&lines).users;
+    assert_eq!(users.keys().collect::<Vec<_>>(), ["1000", "alice", "bob"]);
+    let alice = &users["alice"];
+    assert!(alice.password.is_some());
+    assert_eq!(alice.authorized_keys.len(), 1);
+    assert_eq!(alice.authorized_keys_files, [Path::new("/etc/berth/keys"), Path::new("/abs")]);
+    assert_eq!(users["bob"].authorized_keys_files, [Path::new("/etc/berth/bob")]);
+    for bad in ["", "a\\nb", &"x".repeat(1025)] {
+        assert!(error(&format!("auth: {{users: {{\"{bad}\": {{}}}}}}")).contains("its name must be"), "{bad}");
+    }
+    assert!(error("auth: {users: {a: {password: plain}}}").starts_with("2: auth.users.a.password: "));
+    assert!(
+        error("auth: {users: {a.b: {authorizedKeys: [x]}}}").starts_with("2: auth.users.\"a.b\".authorizedKeys[0]: ")
+    );
+    assert!(error("auth: {webhook: {}}").contains("unknown key"));
+    assert!(error("auth: {url: http://localhost}").contains("not available yet"));
+}
+
+#[test]
+fn no_error_shows_a_secret() {
+    let secret = "c2VjcmV0IG9mIGFsaWNl";
+    for value in
+        [secret.to_owned(), format!("$6$rounds=1${secret}"), format!("ssh-rsa {secret}"), format!("[{secret}]")]
+    {
+        let keys = ["password", "authorizedKeys", "authorizedKeysFile", "pasword"];
+        for key in keys.iter().map(|key| format!("auth: {{users: {{a: {{{key}: {value}}}}}}}")) {
+            let Err(errors) = with(&key) else { continue };
+            assert!(!format!("{errors:?}").contains(secret), "{errors:?}");
+        }
+        for key in
+            ["ssh: {hostkeys", "ssh: {banner", "ssh: {kex", "ssh: {listen", "docker: {connection: {key", "log: {level"]
+        {
+            let Err(errors) = with(&format!("{key}: {value}{}", "}".repeat(key.matches('{').count()))) else {
+                continue;
+            };
+            assert!(!format!("{errors:?}").contains(secret), "{errors:?}");
+        }
+    }
+}
+
+#[test]
+fn keys_of_the_docker_api_are_taken_in_any_case_and_given_in_its_own() {
+    let docker = docker(
+        "host: {networkmode: bridge, nanocpus: 5, MOUNTS: [{type: bind, READONLY: true, bindoptions: {nonrecursive: \
+         false}}], portbindings: {80/tcp: [{hostip: 127.0.0.1, hostport: 8080}]}, dns: [1.1.1.1], blkiodevicereadiops: \
+         [{path: /d, rate: 1}]}, network: {endpointsconfig: {myNet: {ipamconfig: {ipv4address: 10.0.0.2}, \
+         driveropts: {X.y: 1}}}}",
+    )
+    .unwrap();
+    assert_eq!(
+        json!(docker.host_config),
+        json!({
+            "NetworkMode": "bridge",
+            "NanoCpus": 5,
+            "Mounts": [{"Type": "bind", "ReadOnly": true, "BindOptions": {"NonRecursive": false}}],
+            "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]},
+            "Dns": ["1.1.1.1"],
+            "BlkioDeviceReadIOps": [{"Path": "/d", "Rate": 1}],
+        })
+    );
+    assert_eq!(
+        json!(docker.networking_config),
+        json!({"EndpointsConfig": {"myNet": {"IPAMConfig": {"IPv4Address": "10.0.0.2"}, "DriverOpts": {"X.y": "1"}}}})
+    );
+}
+
+#[test]
+fn values_of_the_docker_api_have_its_types() {
+    let container = |keys: &str| {
+        let text = format!("docker: {{execution: {{container: {{image: a, {keys}}}}}}}");
+        parse(&text, &place()).map(|config| json!(config.docker.container))
+    };
+    let good = container(
+        "user: 1000, labels: {a: true, b: 1.10}, cmd: [sleep, 10], entrypoint: /bin/sh, tty: false, stopTimeout: 3, \
+         exposedPorts: {80/tcp: {}, 90/tcp: }, volumes: {/v: {}}, env: [A=b], healthcheck: {test: [NONE], interval: 30s, \
+         timeout: 5000000000, startPeriod: 1m30s}, hostname: ",
+    );
+    assert_eq!(
+        good.unwrap(),
+        json!({
+            "Image": "a", "User": "1000", "Labels": {"a": "true", "b": "1.10"}, "Cmd": ["sleep", "10"],
+            "Entrypoint": "/bin/sh", "Tty": false, "StopTimeout": 3,
+            "ExposedPorts": {"80/tcp": {}, "90/tcp": {}}, "Volumes": {"/v": {}}, "Env": ["A=b"],
+            "Healthcheck": {
+                "Test": ["NONE"], "Interval": 30_000_000_000i64, "Timeout": 5_000_000_000i64,
+                "StartPeriod": 90_000_000_000i64,
+            },
+        })
+    );
+    for (keys, message) in [
+        ("tty: 1", "Tty: must be true or false, without quotes"),
+        ("tty: 'true'", "Tty: must be true or false, without quotes"),
+        ("tty: yes", "Tty: must be true or false, without quotes"),
+        ("env: A=b", "Env: must be a list"),
+        ("env: {A: b}", "Env: must be a list, not a mapping"),
+        ("labels: [a]", "Labels: must be a mapping, not a list"),
+        ("labels: {a: }", "Labels.a: must be a text, not nothing"),
+        ("user: [a]", "User: must be a text, not a list"),
+        ("stopTimeout: 010", "StopTimeout: must be a number, without quotes and leading zeros"),
+        ("volumes: {/v: x}", "Volumes./v: must be an empty mapping, {}"),
+        (
+            "healthcheck: {interval: soon}",
+            "interval: must be a number of nanoseconds, or a time with a unit, such as 30s",
+        ),
+        ("healthcheck: {intervall: 1s}", "intervall: unknown key; did you mean Interval?"),
+    ] {
+        let errors = container(keys).expect_err(keys);
+        let found = format!("{}: {}", errors[0].key, errors[0].message);
+        assert!(errors.len() == 1 && found.to_lowercase().ends_with(&message.to_lowercase()), "{keys}: {errors:?}");
+    }
+}
+
+#[test]
+fn sizes_may_have_a_unit() {
+    let memory =
+        |text: &str| docker(&format!("host: {{memory: {text}}}")).map(|docker| docker.host_config["Memory"].clone());
+    for (text, bytes) in
+        [("5", 5_i64), ("64k", 65_536), ("512m", 536_870_912), ("2G", 2_147_483_648), ("1kb", 1024), ("-1", -1i64)]
+    {
+        assert_eq!(memory(text).unwrap(), json!(bytes), "{text}");
+    }
+    for bad in ["much", "1x", "1.5g", "m", "9999999999g", "[1]"] {
+        assert!(memory(bad).is_err(), "{bad}");
+    }
+}
+
+#[test]
+fn what_cannot_be_is_refused_by_name_with_the_reason() {
+    for (execution, message) in [
+        ("agentPath: /x", "docker.execution.agentPath: berth delivers its own agent; remove it"),
+        ("mode: session", "docker.execution.mode: session is not available yet; use connection"),
+        ("mode: konnection", "docker.execution.mode: must be connection; did you mean connection?"),
+        (
+            "imagePullPolicy: always",
+            "docker.execution.imagePullPolicy: must be Always, IfNotPresent or Never; did you mean Always?",
+        ),
+        (
+            "host: {resources: {memory: 1}}",
+            "docker.execution.host.resources: the API has no such object: its keys stand in host itself",
+        ),
+        ("platform: [linux]", "docker.execution.platform: must be a platform, not a list"),
+        ("platform: Linux/x", "docker.execution.platform: must be a platform such as linux/arm64 or linux/arm/v7"),
+        (
+            "host: {restartPolicy: {name: always}}",
+            "docker.execution.host.restartPolicy.name: a container ends with its connection and is not started again; remove it",
+        ),
+    ] {
+        assert_eq!(docker_error(execution), message);
+    }
+    assert!(docker("host: {init: false, restartPolicy: {name: 'no'}}").is_ok());
+    assert_eq!(error("backend: kubernetes"), "2: backend: kubernetes is not available yet; use docker");
+    assert_eq!(error("log: {format: ljson}"), "2: log.format: ljson is not available yet; use text");
+    assert_eq!(error("security: {}"), "2: security: not available yet; remove it");
+}
+
+#[test]
+fn a_platform_is_a_text_or_its_parts() {
+    let platform = |text: &str| docker(&format!("platform: {text}")).unwrap().platform;
+    assert_eq!(platform("linux/arm64"), Some("linux/arm64".into()));
+    assert_eq!(platform("{architecture: arm, os: linux, variant: v7}"), Some("linux/arm/v7".into()));
+    assert_eq!(platform("~"), None);
+}
+
+#[test]
+fn levels_have_the_names_of_syslog() {
+    let level = |text: &str| good(&format!("log: {{level: {text}}}")).log.level;
+    assert_eq!((level("debug"), level("notice")), (log::LevelFilter::Debug, log::LevelFilter::Info));
+    assert_eq!((level("warning"), level("crit")), (log::LevelFilter::Warn, log::LevelFilter::Error));
+    assert!(
+        error("log: {level: warn}").contains("did you mean warning?")
+            || error("log: {level: warn}").contains("must be")
+    );
+}
+
+#[test]
+fn the_run_directory_is_short_enough_for_sockets() {
+    let directory = |lines: &str| good(lines).run_directory.display().to_string();
+    assert_eq!(directory("instance: a\nrunDirectory: run"), "/etc/berth/run/a");
+    let (one, other) = (directory("instance: a/b"), directory("instance: a.b"));
+    assert_ne!(one, other);
+    assert!(one.starts_with("/run/berth/ab-"), "{one}");
+    let long = directory(&format!("instance: {}", "x".repeat(128)));
+    assert_eq!(long.len(), "/run/berth/".len() + 32);
+    assert!(directory("instance: ..").starts_with("/run/berth/-"));
+    let message = error(&format!("instance: a\nrunDirectory: /{}", "x".repeat(70)));
+    assert!(message.starts_with("3: runDirectory: too long"), "{message}");
+    assert!(error("instance: a b").contains("must be a name"));
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,200}") {
+        let _ = parse(&text, &place());
+    }
+
+    #[test]
+    fn no_yaml_panics(text in "([-?:,{}&*!|>'\"%@` \n\t#a~0]|\\[|\\]|- |: |ssh|listen){0,60}") {
+        let _ = parse(&text, &place());
+    }
+
+    #[test]
+    fn no_value_panics(key in 0..keys().len(), value in "[\\PC]{0,40}") {
+        let path = keys()[key].replace('*', "alice");
+        let depth = path.matches('.').count();
+        let text = format!("{{{}: {}{}", path.replace('.', ": {"), json!(value), "}".repeat(depth + 1));
+        let _ = parse(&text, &place());
+    }
+
+    #[test]
+    fn what_go_writes_as_a_time_is_read(milliseconds in 0u64..1_000_000_000) {
+        let (minutes, rest) = (milliseconds / 60_000, milliseconds % 60_000);
+        let text = format!("{minutes}m{}.{:03}s", rest / 1000, rest % 1000);
+        prop_assert_eq!(kind::parse_duration(&text), Some(Duration::from_millis(milliseconds)));
+    }
+}
