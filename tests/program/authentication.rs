@@ -1,0 +1,254 @@
+//! Who gets in, and what becomes of those who do not.
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::common::{Berth, Client, DEADLINE, PASSWORD, eventually, key, offer_keys, string};
+
+/// A server that lets alice in with this line of authorized keys alone.
+fn with_key_line(line: &str) -> Berth {
+    Berth::with(|config| config["auth"]["users"] = json!({"alice": {"authorizedKeys": [line]}}))
+}
+
+/// A server that lets alice in with the usual key, held to these options.
+fn with_key_options(options: &str) -> Berth {
+    with_key_line(&format!("{options} {}", key("ed25519").public))
+}
+
+#[test]
+fn the_right_password_lets_in_and_no_other() {
+    let berth = Berth::start();
+    berth.openssh_with_password("ssh", PASSWORD, 1).args(["-T", "berth", "echo in"]).run().succeeds().prints("in\n");
+    for wrong in ["wrong", "correct horsf", "correct hors", "correct horse ", &"long".repeat(10_000)] {
+        let ran = berth.openssh_with_password("ssh", wrong, 1).args(["-T", "berth", "echo in"]).run();
+        ran.exits(255).prints("").says("Permission denied");
+    }
+}
+
+#[test]
+fn password_hashes_of_every_kind_are_understood() {
+    let made = Client::new(env!("CARGO_BIN_EXE_berth")).args(["keygen", "-t", "password"]).input(PASSWORD).run();
+    let made = made.succeeds().text().trim().to_owned();
+    assert!(made.starts_with("$argon2id$"), "{made}");
+    let berth = Berth::with(|config| {
+        let bcrypt = "$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e";
+        config["auth"]["users"] = json!({"argon2id": {"password": made}, "bcrypt": {"password": bcrypt}});
+    });
+    for user in ["argon2id", "bcrypt"] {
+        let ssh = || berth.openssh_with_password("ssh", PASSWORD, 1).args(["-T", "-l", user, "berth", "echo in"]);
+        ssh().run().succeeds().prints("in\n");
+        berth.openssh_with_password("ssh", "wrong", 1).args(["-T", "-l", user, "berth", "echo in"]).run().prints("");
+    }
+}
+
+#[test]
+fn unknown_users_are_refused_like_known_ones() {
+    let berth = Berth::start();
+    let refused = |user: &str| {
+        let password = berth.openssh_with_password("ssh", "wrong", 1).args(["-T", "-l", user, "berth", "true"]).run();
+        let key = berth.openssh_with_key("ssh", "ed25519-stranger").args(["-l", user, "berth", "true"]).run();
+        (password.stderr.replace(user, "?"), key.exits(255).stderr.replace(user, "?"))
+    };
+    let known = refused("alice");
+    assert!(known.1.contains("Permission denied (publickey,password)"), "{known:?}");
+    assert_eq!(refused("nobody-of-that-name"), known);
+}
+
+#[test]
+fn without_a_password_none_lets_in() {
+    let berth = with_key_line(&key("ed25519").public);
+    for password in ["", "x", "*", "!"] {
+        let ran = berth.openssh_with_password("ssh", password, 1).args(["-T", "berth", "echo in"]).run();
+        ran.exits(255).prints("");
+    }
+}
+
+#[test]
+fn keys_of_every_type_let_in() {
+    let names = ["ed25519", "rsa", "ecdsa", "ecdsa-384", "ecdsa-521"];
+    let lines: Vec<_> = names.iter().map(|name| key(name).public).collect();
+    let berth = Berth::with(|config| config["auth"]["users"]["alice"]["authorizedKeys"] = lines.into());
+    for name in names {
+        berth.openssh_with_key("ssh", name).args(["-T", "berth", "echo in"]).run().succeeds().prints("in\n");
+    }
+}
+
+#[test]
+fn a_strangers_key_does_not_let_in() {
+    let berth = Berth::start();
+    for name in ["ed25519-stranger", "rsa"] {
+        berth
+            .openssh_with_key("ssh", name)
+            .args(["-T", "berth", "echo in"])
+            .run()
+            .exits(255)
+            .says("Permission denied (publickey,password)");
+    }
+}
+
+#[test]
+fn signatures_with_sha_1_are_refused() {
+    let berth = with_key_line(&key("rsa").public);
+    let ssh = |algorithm: &str| {
+        let option = format!("PubkeyAcceptedAlgorithms={algorithm}");
+        berth.openssh_with_key("ssh", "rsa").args(["-T", "-o", &option])
+    };
+    ssh("ssh-rsa").args(["berth", "echo in"]).run().exits(255).prints("");
+    ssh("rsa-sha2-256").args(["berth", "echo in"]).run().succeeds().prints("in\n");
+}
+
+#[test]
+fn keys_that_are_none_are_refused_and_the_next_method_follows() {
+    let berth = Berth::start();
+    let socket = berth.path("agent");
+    let known = [&string(b"ssh-ed25519")[..], &string(&[7; 32])].concat();
+    let keys = [
+        [string(b"ssh-dss"), string(&[1; 129]), string(&[1; 21]), string(&[1; 128]), string(&[1; 128])].concat(),
+        [string(b"sk-ssh-ed25519@openssh.com"), string(&[1; 32]), string(b"ssh:")].concat(),
+        [string(b"no-such-type@example.com"), vec![255; 300]].concat(),
+        // Cut off in the middle, and with too much.
+        known[..known.len() - 5].to_vec(),
+    ];
+    offer_keys(&socket, &keys);
+    let plink = berth.putty("plink").env("SSH_AUTH_SOCK", &socket).args(["-v", "-agent", "127.0.0.1", "echo in"]);
+    let ran = plink.run().succeeds().prints("in\n");
+    assert_eq!(ran.stderr.matches("Server refused our key").count(), keys.len(), "{ran:?}");
+}
+
+#[test]
+fn openssh_goes_on_after_hardware_and_dsa_keys() {
+    let berth = Berth::start();
+    let socket = berth.path("agent");
+    let dsa = [string(b"ssh-dss"), string(&[1; 129]), string(&[1; 21]), string(&[1; 128]), string(&[1; 128])].concat();
+    let hardware = [string(b"sk-ssh-ed25519@openssh.com"), string(&[1; 32]), string(b"ssh:")].concat();
+    offer_keys(&socket, &[dsa, hardware]);
+    let accepted = "PubkeyAcceptedAlgorithms=+ssh-dss,sk-ssh-ed25519@openssh.com";
+    let ssh = berth.ssh(["-v", "-T", "-o", "IdentitiesOnly=no", "-o", accepted, "berth", "echo in"]);
+    ssh.env("SSH_AUTH_SOCK", &socket).run().succeeds().prints("in\n").says("Offering public key: crafted");
+}
+
+#[test]
+fn methods_that_berth_has_not_are_refused_at_once() {
+    let berth = Berth::start();
+    for method in ["keyboard-interactive", "hostbased", "gssapi-with-mic", "none"] {
+        let option = format!("PreferredAuthentications={method}");
+        let ssh = berth.ssh(["-T", "-o", &option, "-o", "BatchMode=no", "berth", "echo in"]);
+        ssh.run().exits(255).says("Permission denied (publickey,password)");
+    }
+}
+
+#[test]
+fn a_client_has_a_few_attempts() {
+    let berth = Berth::with(|config| config["ssh"]["maxAuthTries"] = 3.into());
+    let ran = berth.openssh_with_password("ssh", "wrong", 9).args(["-T", "berth", "echo in"]).run();
+    let ran = ran.exits(255).says("Too many authentication failures");
+    assert_eq!(ran.stderr.matches("Permission denied, please try again").count(), 2, "{ran:?}");
+}
+
+#[test]
+fn a_client_has_some_time() {
+    let berth = Berth::with(|config| config["ssh"]["loginGraceTime"] = "2s".into());
+    let began = Instant::now();
+    // One that says nothing at all, and one that sits before the prompt.
+    let mut silent = TcpStream::connect(("127.0.0.1", berth.port)).unwrap();
+    silent.set_read_timeout(Some(DEADLINE)).unwrap();
+    let ssh = berth.openssh_with_password("ssh", "", 1).args(["berth"]);
+    fs::write(berth.path("askpass"), "#!/bin/sh\nexec sleep 30\n").unwrap();
+    let slow = ssh.spawn();
+    silent.read_to_end(&mut Vec::new()).unwrap();
+    assert!(began.elapsed() >= Duration::from_secs(2), "after {:?}", began.elapsed());
+    assert!(began.elapsed() < Duration::from_secs(10), "after {:?}", began.elapsed());
+    berth.log().line("timeout before authentication");
+    drop(slow);
+    // Whoever is in has all the time in the world.
+    berth.exec("sleep 3; echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn there_is_room_for_so_many_who_have_not_authenticated() {
+    let berth = Berth::with(|config| config["ssh"]["maxStartups"] = 3.into());
+    let mut waiting: Vec<_> = (0..3)
+        .map(|_| {
+            let mut client = TcpStream::connect(("127.0.0.1", berth.port)).unwrap();
+            client.read_exact(&mut [0; 8]).unwrap();
+            client
+        })
+        .collect();
+    berth.exec("echo in").run().exits(255).prints("");
+    berth.log().line("ssh.maxStartups");
+    waiting.pop();
+    eventually("room", DEADLINE, || berth.exec("true").run().code == Some(0));
+    // Those who are in take no room.
+    let master = berth.master();
+    master.exec("true").run().succeeds();
+    berth.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn a_keys_command_runs_in_place_of_the_clients() {
+    let berth = with_key_options(r#"command="echo forced; echo $SSH_ORIGINAL_COMMAND""#);
+    berth.exec("echo mine").run().succeeds().prints("forced\necho mine\n");
+    berth.ssh(["-T", "berth"]).run().succeeds().prints("forced\n\n");
+    berth.ssh(["-s", "berth", "sftp"]).run().succeeds().prints("forced\nsftp\n");
+}
+
+#[test]
+fn a_key_may_be_for_sftp_alone() {
+    let berth = with_key_options(r#"restrict,command="internal-sftp""#);
+    fs::write(berth.path("batch"), "pwd\n").unwrap();
+    let sftp = berth.openssh("sftp").arg("-b").arg(berth.path("batch")).arg("berth").run();
+    assert!(sftp.text().contains("Remote working directory: /root"), "{sftp:?}");
+    // The answer to a command is SFTP all the same: nothing comes before the client has begun.
+    berth.exec("echo in").run().prints("");
+}
+
+#[test]
+fn a_key_may_be_for_some_addresses() {
+    for (from, lets_in) in [
+        ("127.0.0.1", true),
+        ("10.0.0.0/8,127.0.0.0/8", true),
+        ("192.0.2.1", false),
+        ("*,!127.0.0.1", false),
+        ("::1", false),
+    ] {
+        let berth = with_key_options(&format!("from=\"{from}\""));
+        let ran = berth.exec("echo in").run();
+        assert_eq!(ran.text() == "in\n", lets_in, "{from}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_key_may_be_refused_a_terminal() {
+    for option in ["no-pty", "restrict"] {
+        let berth = with_key_options(option);
+        let ran = berth.ssh(["-tt", "berth", "tty"]).run();
+        assert_eq!(ran.text(), "not a tty\n", "{option}: {ran:?}");
+        ran.says("PTY allocation request failed");
+    }
+    let berth = with_key_options("restrict,pty");
+    berth.ssh(["-tt", "berth", "tty"]).run().succeeds().prints("/dev/pts/0\r\n");
+}
+
+#[test]
+fn a_key_may_expire() {
+    let berth = with_key_options(r#"expiry-time="20200101""#);
+    berth.exec("echo in").run().exits(255).says("Permission denied");
+    let berth = with_key_options(r#"expiry-time="20990101Z""#);
+    berth.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn a_file_of_keys_is_read_at_each_login() {
+    let berth = Berth::with(|config| {
+        config["auth"]["users"] = json!({"alice": {"authorizedKeysFile": "keys"}});
+    });
+    berth.exec("echo in").run().exits(255).says("Permission denied");
+    fs::write(berth.path("keys"), format!("# Alice's\nnonsense\n{}\n", key("ed25519").public)).unwrap();
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    fs::remove_file(berth.path("keys")).unwrap();
+    berth.exec("echo in").run().exits(255).says("Permission denied");
+}

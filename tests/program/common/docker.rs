@@ -1,0 +1,22 @@
+//! The Docker daemon, as its own client sees it.
+
+use super::client::Client;
+
+/// Runs `docker` with these arguments, which must succeed, and gives what it printed.
+#[track_caller]
+pub fn docker(arguments: &[&str]) -> String {
+    Client::new("docker").args(arguments).run().succeeds().text().trim().to_owned()
+}
+
+/// The ids of an instance's containers, running or not.
+#[track_caller]
+pub fn containers(instance: &str) -> Vec<String> {
+    let filter = format!("label=berth.instance={instance}");
+    docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]).lines().map(str::to_owned).collect()
+}
+
+/// Removes an instance's containers, as far as that goes.
+pub fn remove_containers(instance: &str) {
+    let script = r#"docker ps --all --quiet --filter "label=berth.instance=$0" | xargs -r docker rm --force --volumes"#;
+    Client::new("sh").args(["-c", script, instance]).run();
+}

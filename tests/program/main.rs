@@ -1,0 +1,10 @@
+//! The whole program: `berth serve` as it was built, a Docker daemon, and the clients that people use.
+//!
+//! Every test has a server and containers of its own. `scripts/setup build docker test` installs what they need, and
+//! `scripts/guest test` makes the images.
+
+mod authentication;
+mod common;
+mod sessions;
+mod terminals;
+mod transport;

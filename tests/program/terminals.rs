@@ -1,0 +1,97 @@
+//! Sessions with a terminal, and a person before it.
+
+use crate::common::{Berth, Terminal};
+
+/// A shell on a terminal, at its first prompt.
+fn shell(berth: &Berth, modes: &str) -> Terminal {
+    let mut terminal = Terminal::open(&berth.ssh(["berth"]), 24, 80, modes);
+    terminal.shows("# ");
+    terminal
+}
+
+#[test]
+fn a_person_gets_a_prompt_and_leaves_with_the_shells_status() {
+    let berth = Berth::start();
+    let mut terminal = shell(&berth, "");
+    terminal.type_in("echo $TERM $0 $(tty)\n");
+    terminal.shows("xterm -sh /dev/pts/");
+    terminal.type_in("exit 4\n");
+    terminal.wait().exits(4);
+}
+
+#[test]
+fn the_end_of_file_key_ends_the_shell() {
+    let berth = Berth::start();
+    let mut terminal = shell(&berth, "");
+    terminal.type_in("\x04");
+    terminal.wait().exits(0);
+}
+
+#[test]
+fn the_window_has_the_clients_size_and_follows_it() {
+    let berth = Berth::start();
+    let command = "trap 'stty size; exit' WINCH; stty size; echo ready; while :; do sleep 0.1; done";
+    let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", command]), 24, 80, "");
+    terminal.shows("24 80\r\nready");
+    terminal.resize(43, 132);
+    terminal.shows("43 132");
+    terminal.wait().exits(0);
+}
+
+#[test]
+fn the_interrupt_key_stops_the_command_and_not_the_shell() {
+    let berth = Berth::start();
+    let mut terminal = shell(&berth, "");
+    terminal.type_in("echo ready; sleep 1000\n");
+    terminal.shows("\nready");
+    terminal.type_in("\x03");
+    terminal.shows("# ");
+    terminal.type_in("echo status $?\n");
+    terminal.shows("status 130");
+    terminal.type_in("exit\n");
+    terminal.wait();
+}
+
+#[test]
+fn the_terminals_modes_are_the_clients() {
+    let berth = Berth::start();
+    let mut terminal = shell(&berth, "intr ^X -ixon iutf8 -onlcr");
+    terminal.type_in("stty -a; echo end; cat\n");
+    terminal.shows("intr = ^X;");
+    terminal.shows("-ixon");
+    terminal.shows(" iutf8");
+    terminal.shows("-onlcr");
+    terminal.shows("\nend");
+    // The client's own terminal is raw meanwhile: it is the guest's that knows the key.
+    terminal.type_in("\x18");
+    terminal.shows("# ");
+    terminal.type_in("exit\n");
+    terminal.wait();
+}
+
+#[test]
+fn a_command_may_have_a_terminal_of_its_own() {
+    let berth = Berth::start();
+    let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", "stty size; exit 6"]), 10, 20, "");
+    terminal.shows("10 20");
+    terminal.wait().exits(6);
+}
+
+#[test]
+fn without_a_terminal_there_is_none() {
+    let berth = Berth::start();
+    berth.exec("tty").run().exits(1).prints("not a tty\n");
+    berth.ssh(["-tt", "berth", "tty"]).run().succeeds().prints("/dev/pts/0\r\n");
+}
+
+#[test]
+fn a_terminal_that_goes_away_hangs_up_the_shell() {
+    let berth = Berth::start();
+    let master = berth.master();
+    let running = master.client("ssh").args(["-tt", "berth", "trap 'touch /tmp/hung-up; exit' HUP; echo ready; cat"]);
+    let running = running.spawn();
+    running.stdout.line("ready");
+    drop(running);
+    let seen = "until [ -e /tmp/hung-up ]; do sleep 0.1; done";
+    master.exec(seen).run().succeeds();
+}

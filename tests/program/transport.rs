@@ -1,0 +1,241 @@
+//! SSH's transport: addresses, algorithms, key re-exchange, and clients that are none.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::common::{Berth, Client, DEADLINE, eventually};
+
+/// Connects, and has read the server's identification.
+fn connect(berth: &Berth) -> (TcpStream, String) {
+    let socket = TcpStream::connect(("127.0.0.1", berth.port)).unwrap();
+    socket.set_read_timeout(Some(DEADLINE)).unwrap();
+    let mut identification = String::new();
+    // One byte at a time, so that what follows is left in the socket.
+    BufReader::with_capacity(1, &socket).read_line(&mut identification).unwrap();
+    (socket, identification)
+}
+
+/// The lists in the server's SSH_MSG_KEXINIT, RFC 4253 section 7.1.
+fn offer(berth: &Berth) -> Vec<Vec<String>> {
+    let (mut socket, _) = connect(berth);
+    socket.write_all(b"SSH-2.0-test\r\n").unwrap();
+    let mut head = [0; 5];
+    socket.read_exact(&mut head).unwrap();
+    let length = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;
+    let mut packet = vec![0; length - 1];
+    socket.read_exact(&mut packet).unwrap();
+    assert_eq!(packet[0], 20);
+    let mut rest = &packet[17..];
+    (0..10)
+        .map(|_| {
+            let (length, after) = rest.split_first_chunk().unwrap();
+            let (list, after) = after.split_at(u32::from_be_bytes(*length) as usize);
+            rest = after;
+            String::from_utf8_lossy(list).split(',').map(str::to_owned).collect()
+        })
+        .collect()
+}
+
+/// So many bytes without a pattern.
+fn noise(count: usize) -> Vec<u8> {
+    let mut noise = vec![0; count];
+    fs::File::open("/dev/urandom").unwrap().read_exact(&mut noise).unwrap();
+    noise
+}
+
+#[test]
+fn the_server_identifies_itself() {
+    let berth = Berth::start();
+    assert_eq!(connect(&berth).1, format!("SSH-2.0-berth_{}\r\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn nothing_weak_is_offered() {
+    let berth = Berth::start();
+    let offer = offer(&berth);
+    for name in offer.iter().flatten() {
+        for weak in ["sha1", "cbc", "3des", "arcfour", "md5", "dss", "umac-64", "group14", "none,"] {
+            assert!(!name.contains(weak), "{name}");
+        }
+    }
+    assert!(!offer[1].contains(&"ssh-rsa".to_owned()), "{:?}", offer[1]);
+    assert!(offer[0].contains(&"kex-strict-s-v00@openssh.com".to_owned()), "{:?}", offer[0]);
+}
+
+#[test]
+fn a_client_with_only_weak_algorithms_is_told() {
+    let berth = Berth::start();
+    for (option, words) in [
+        ("KexAlgorithms=diffie-hellman-group14-sha1", "no matching key exchange method found"),
+        ("Ciphers=aes128-cbc", "no matching cipher found"),
+        ("HostKeyAlgorithms=ssh-rsa", "no matching host key type found"),
+    ] {
+        berth.ssh(["-o", option, "berth", "echo in"]).run().exits(255).says(words);
+    }
+    // An authenticated cipher has no use for a MAC.
+    let options = ["-o", "Ciphers=aes128-ctr", "-o", "MACs=hmac-sha1"];
+    berth.ssh(options).args(["berth", "echo in"]).run().exits(255).says("no matching MAC found");
+}
+
+#[test]
+fn every_key_exchange_that_is_offered_works() {
+    let berth = Berth::start();
+    let known = Client::new("ssh").args(["-Q", "kex"]).run().succeeds().text();
+    let mut tried = 0;
+    for kex in offer(&berth)[0].iter().filter(|kex| known.lines().any(|line| line == *kex)) {
+        let ssh = berth.openssh_without_key("ssh").args(["-v", "-o", &format!("KexAlgorithms={kex}"), "berth"]);
+        ssh.run().exits(255).says(&format!("kex: algorithm: {kex}")).says("Permission denied");
+        tried += 1;
+    }
+    assert!(tried >= 5, "only {tried}");
+}
+
+#[test]
+fn every_kind_of_host_key_works() {
+    let berth = Berth::with(|config| config["ssh"]["hostkeys"] = ["host_key", "host_ecdsa", "host_rsa"].into());
+    let keys = ["host_key", "host_ecdsa", "host_rsa"].map(|name| {
+        assert_eq!(fs::metadata(berth.path(name)).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::read_to_string(berth.path(&format!("{name}.pub"))).unwrap()
+    });
+    fs::write(berth.path("known_hosts"), keys.map(|key| format!("* {key}")).concat()).unwrap();
+    for algorithm in ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-256", "rsa-sha2-512"] {
+        let option = format!("HostKeyAlgorithms={algorithm}");
+        let ssh = berth.openssh_without_key("ssh").args(["-v", "-o", &option, "berth"]);
+        ssh.run().exits(255).says(&format!("kex: host key algorithm: {algorithm}")).says("Permission denied");
+    }
+}
+
+#[test]
+fn the_host_key_is_made_once() {
+    let mut berth = Berth::start();
+    let before = fs::read_to_string(berth.path("host_key")).unwrap();
+    berth.end(Signal::TERM).succeeds();
+    berth.restart();
+    assert_eq!(fs::read_to_string(berth.path("host_key")).unwrap(), before);
+    berth.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn every_cipher_and_mac_carries_data() {
+    let berth = Berth::start();
+    let offer = offer(&berth);
+    let data = noise(1 << 20);
+    let ciphers = offer[2].iter().map(|cipher| (cipher.as_str(), "hmac-sha2-256"));
+    let macs = offer[4].iter().map(|mac| ("aes128-ctr", mac.as_str()));
+    for (cipher, mac) in ciphers.chain(macs) {
+        let options = [format!("Ciphers={cipher}"), format!("MACs={mac}")];
+        let ran = berth.ssh(["-T", "-o", &options[0], "-o", &options[1], "berth", "cat"]).input(data.clone()).run();
+        assert!(ran.code == Some(0) && ran.stdout == data, "{cipher}, {mac}: {} bytes came back", ran.stdout.len());
+    }
+}
+
+#[test]
+fn key_exchange_is_strict() {
+    let berth = Berth::start();
+    berth.ssh(["-vvv", "-T", "berth", "true"]).run().succeeds().says("will use strict KEX ordering");
+}
+
+#[test]
+fn keys_are_exchanged_again_and_again_under_load() {
+    let berth = Berth::start();
+    let data = noise(24 << 20);
+    for cipher in ["chacha20-poly1305@openssh.com", "aes128-gcm@openssh.com", "aes128-ctr"] {
+        let option = format!("Ciphers={cipher}");
+        let ssh = berth.ssh(["-vv", "-T", "-o", "RekeyLimit=1M", "-o", &option, "berth", "cat"]);
+        let ran = ssh.input(data.clone()).run();
+        assert!(ran.code == Some(0) && ran.stdout == data, "{cipher}: {} bytes came back", ran.stdout.len());
+        let exchanges = ran.stderr.matches("SSH2_MSG_NEWKEYS received").count();
+        assert!(exchanges > 24, "{cipher}: {exchanges} exchanges");
+    }
+}
+
+#[test]
+fn keys_are_exchanged_again_in_quiet_sessions_too() {
+    let berth = Berth::start();
+    let command = "for n in 1 2 3 4; do echo $n; sleep 1; done";
+    let ran = berth.ssh(["-vv", "-T", "-o", "RekeyLimit=1M 1s", "berth", command]).run().succeeds();
+    assert!(ran.stderr.matches("SSH2_MSG_NEWKEYS received").count() >= 3, "{ran:?}");
+    ran.prints("1\n2\n3\n4\n");
+}
+
+#[test]
+fn data_may_be_compressed() {
+    let berth = Berth::start();
+    // The first half compresses well.
+    let data = [vec![b'x'; 8 << 20], noise(8 << 20)].concat();
+    let ssh = berth.ssh(["-v", "-C", "-T", "-o", "RekeyLimit=1M", "berth", "cat"]);
+    let ran = ssh.input(data.clone()).run().says("zlib@openssh.com");
+    assert!(ran.code == Some(0) && ran.stdout == data, "{} bytes came back", ran.stdout.len());
+}
+
+#[test]
+fn several_addresses_are_listened_on() {
+    let berth = Berth::with(|config| config["ssh"]["listen"] = ["127.0.0.1:0", "[::1]:0", "127.0.0.2:0"].into());
+    for (address, brackets) in [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("127.0.0.2", "127.0.0.2")] {
+        let line = berth.log().line(&format!("listening on {brackets}:"));
+        let (host, port) = (format!("HostName={address}"), line.rsplit(':').next().unwrap().to_owned());
+        let ran = berth.ssh(["-T", "-o", &host, "-p", &port, "berth", "echo ${SSH_CONNECTION#* * }"]).run();
+        ran.succeeds().prints(&format!("{address} {port}\n"));
+    }
+}
+
+#[test]
+fn the_banner_is_shown_before_the_login() {
+    let berth = Berth::with(|config| config["ssh"]["banner"] = "No trespassing.\nReally.\n".into());
+    berth.exec("true").run().succeeds().says("No trespassing.\nReally.\n");
+}
+
+#[test]
+fn what_is_no_ssh_client_is_sent_away() {
+    let berth = Berth::start();
+    let mut long_packet = b"SSH-2.0-test\r\n".to_vec();
+    long_packet.extend([255, 255, 255, 255]);
+    long_packet.extend(vec![0; 100_000]);
+    let mut wrong_packet = b"SSH-2.0-test\r\n".to_vec();
+    // A message that is not for now: SSH_MSG_CHANNEL_OPEN.
+    wrong_packet.extend([0, 0, 0, 12, 10, 90, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    for words in [
+        &b"GET / HTTP/1.1\r\nHost: berth\r\n\r\n"[..],
+        b"SSH-1.5-ancient\r\n",
+        b"\r\n\r\n\r\n",
+        &[0; 100_000],
+        &vec![b'a'; 1_000_000],
+        &long_packet,
+        &wrong_packet,
+    ] {
+        let (mut socket, _) = connect(&berth);
+        // It may be sent away before it has said all of it.
+        let _ = socket.write_all(words);
+        let _ = socket.read_to_end(&mut Vec::new());
+    }
+    // These just leave, at any point.
+    for words in [&b""[..], b"SSH-2.0", b"SSH-2.0-test\r\n", &[b"SSH-2.0-test\r\n\0\0".as_slice()].concat()] {
+        connect(&berth).0.write_all(words).unwrap();
+    }
+    eventually("the end of all connections", DEADLINE, || {
+        let log = berth.log().text();
+        log.matches(" connected\n").count() == 11 && log.matches(": done\n").count() == 11
+    });
+    berth.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn a_client_that_no_longer_answers_is_left() {
+    let berth = Berth::with(|config| {
+        config["ssh"]["clientAliveInterval"] = "1s".into();
+        config["ssh"]["clientAliveCountMax"] = 2.into();
+    });
+    let running = berth.exec("echo in; sleep 100").spawn();
+    running.stdout.line("in");
+    // One that answers stays.
+    berth.exec("sleep 5").run().succeeds();
+    berth.has_containers(1, DEADLINE);
+    running.signal(Signal::STOP);
+    berth.log().line("client not responding");
+    berth.has_containers(0, Duration::from_secs(5));
+}
