@@ -1,7 +1,7 @@
 //! `config.yaml`: types, defaults, validation.
 //!
-//! Reading has two stages. [`yaml`] turns the text into a tree of nodes as typed, each with its line. The sections'
-//! tables then read the tree over the defaults ([`reader`]), and collect all that is wrong.
+//! Reading has two stages. `yaml` turns the text into a tree of nodes as typed, each with its line. The sections'
+//! tables then read the tree over the defaults (`reader`), and collect all that is wrong.
 
 mod auth;
 mod docker;

@@ -1,7 +1,7 @@
 //! A minimal blocking HTTP/1.1 client.
 //!
-//! Framing ([`parse`]) takes bytes and gives events, and owns no socket; [`transport`] moves bytes, and knows no HTTP;
-//! [`client`] joins the two. There are no redirects, cookies, proxies or compression: the daemons and API servers that
+//! Framing (`parse`) takes bytes and gives events, and owns no socket; `transport` moves bytes, and knows no HTTP;
+//! `client` joins the two. There are no redirects, cookies, proxies or compression: the daemons and API servers that
 //! berth talks to use none. Every wait has a [`Deadline`], and an error names the [`Phase`] that it ended.
 
 mod client;

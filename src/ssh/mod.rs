@@ -1,8 +1,8 @@
 //! The SSH server: listener, connection threads, authentication, and the bridge to the agent.
 //!
-//! One thread owns one connection ([`connection`]): its libssh session, its poll loop, and everything that belongs to
-//! it. What blocks for long (a password's hash, the making of a container) runs in a [`worker`] that wakes the loop
-//! when it is done. Connections share nothing but the read-only [`Server`].
+//! One thread owns one connection (`connection`): its libssh session, its poll loop, and everything that belongs to
+//! it. What blocks for long (a password's hash, the making of a container) runs in a `worker` that wakes the loop
+//! when it is done. Connections share nothing but the read-only `Server`.
 
 mod authentication;
 mod bridge;

@@ -203,11 +203,6 @@ impl Berth {
         eventually(&format!("{count} containers"), within, || self.containers().len() == count);
     }
 
-    /// The server's process id.
-    pub fn id(&self) -> u32 {
-        self.process.id()
-    }
-
     /// Ends the server by a signal.
     #[track_caller]
     pub fn end(&mut self, signal: Signal) -> Ran {

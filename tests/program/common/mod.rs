@@ -8,10 +8,9 @@ mod process;
 mod ssh_agent;
 mod terminal;
 
-pub use berth::{Berth, Directory, Master, PASSWORD, unique};
-pub use client::{Client, Ran, Running};
-pub use docker::{containers, docker};
-pub use key::{Key, key};
-pub use process::{DEADLINE, Transcript, eventually};
+pub use berth::{Berth, PASSWORD};
+pub use client::Client;
+pub use key::key;
+pub use process::{DEADLINE, eventually};
 pub use ssh_agent::{offer_keys, string};
 pub use terminal::Terminal;
