@@ -255,7 +255,7 @@ fn an_identification_is_one() {
 
 #[test]
 fn users_have_names_hashes_keys_and_files() {
-    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGJlcnRoIGlzIGFuIGV4YW1wbGUsIG5vdCBhIGtleSE= alice";
+    let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIFoqUkd9mc55KqwDORXdRJaOtKLCcE7z0E6IakEdb4Z4 alice";
     let lines = format!(
         "auth:\n  users:\n    alice:\n      password: \"{HASH}\"\n      authorizedKeys: [\"{key}\"]\n      \
          authorizedKeysFile: [keys, /abs]\n    bob: {{authorizedKeysFile: bob}}\n    1000: {{}}\n"
