@@ -110,7 +110,7 @@ pub(super) fn choice<T: Clone + 'static>(
             if let Some(name) = not_yet.iter().find(|name| **name == text) {
                 return Some(format!("{name} is not available yet; use {message}"));
             }
-            let name = similar(text, names.iter().copied())?;
+            let name = similar(text, names.iter().copied()).filter(|_| names.len() > 1)?;
             Some(format!("must be {message}; did you mean {name}?"))
         })
     };

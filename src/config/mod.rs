@@ -1,7 +1,7 @@
 //! `config.yaml`: types, defaults, validation.
 //!
-//! Reading has two stages. `yaml` turns the text into a tree of nodes as typed, each with its line. The sections'
-//! tables then read the tree over the defaults (`reader`), and collect all that is wrong.
+//! Reading has two stages. `yaml` turns the text into a tree of nodes as typed, each with its line. The sections' tables
+//! then read the tree over the defaults, by the means of `reader`, and collect all that is wrong.
 
 mod auth;
 mod docker;
@@ -25,7 +25,7 @@ pub use ssh::Ssh;
 
 use crate::auth::User;
 use kind::{choice, parsed, path};
-use reader::{Finding, Kind, Reader, Section};
+use reader::{Kind, Reader, Section};
 use yaml::{Node, Value};
 
 /// The largest configuration file, in bytes.
@@ -57,22 +57,21 @@ pub struct Log {
 
 /// Reads a configuration file; gives all that is wrong in it.
 pub fn load(path: &Path) -> Result<Config, Vec<Error>> {
-    let failed =
-        |message: String| vec![Error { file: path.to_owned(), line: None, column: None, key: String::new(), message }];
+    let failed = |line, message| vec![Error { file: path.to_owned(), line, column: None, key: String::new(), message }];
     let mut bytes = Vec::new();
     let read = |bytes: &mut Vec<u8>| -> io::Result<Place> {
         File::open(path)?.take(LARGEST + 1).read_to_end(bytes)?;
         Place::of(path)
     };
-    let place = read(&mut bytes).map_err(|error| failed(error.to_string()))?;
+    let place = read(&mut bytes).map_err(|error| failed(None, error.to_string()))?;
     if bytes.len() as u64 > LARGEST {
-        return Err(failed(format!("larger than a configuration may be: {LARGEST} bytes")));
+        return Err(failed(None, format!("too large: a configuration has {LARGEST} bytes at most")));
     }
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(text, &place),
         Err(error) => {
-            let lines = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
-            Err(failed(format!("line {} is not UTF-8", lines + 1)))
+            let line_ends = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count();
+            Err(failed(Some(line_ends + 1), "not UTF-8".to_owned()))
         }
     }
 }
@@ -94,11 +93,8 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
     if root.value != Value::Null {
         section().read(&root, &mut config, &mut reader);
     }
-    let findings = match reader.findings() {
-        // Only settings that are right by themselves are worth a look at what they make together.
-        findings if findings.is_empty() => resolve(&root, &mut config, place),
-        findings => findings,
-    };
+    resolve(&root, &mut config, place, &mut reader);
+    let findings = reader.findings();
     if findings.is_empty() {
         return Ok(config);
     }
@@ -141,30 +137,25 @@ const LEVELS: &[(&str, log::LevelFilter)] = &[
     ("warning", log::LevelFilter::Warn),
     ("error", log::LevelFilter::Error),
     ("crit", log::LevelFilter::Error),
+    ("critical", log::LevelFilter::Error),
     ("alert", log::LevelFilter::Error),
     ("emerg", log::LevelFilter::Error),
 ];
 
 /// Fills in what depends on several settings, and checks it.
-fn resolve(root: &Node, config: &mut Config, place: &Place) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut wrong = |path: &[&str], message: String| {
-        findings.push(Finding { line: root.line_of(path), path: path.join("."), message });
-    };
+fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<'_>) {
     if config.instance.is_empty() {
         config.instance = place.instance(&config.ssh.listen);
     }
-    if !config.docker.container.contains_key("Image") {
-        wrong(
-            &["docker", "execution", "container", "image"],
-            "missing; name the image that containers are made of".into(),
-        );
+    // Where something is wrong with the image's surroundings, it may be there under another name.
+    if !config.docker.container.contains_key("Image") && !reader.is_wrong_in("docker") {
+        let path = ["docker", "execution", "container", "image"];
+        reader.wrong_at(root, &path, "missing; name the image that containers are made of");
     }
     match place::run_directory(&config.run_directory, &config.instance) {
         Ok(directory) => config.run_directory = directory,
-        Err(message) => wrong(&["runDirectory"], message),
+        Err(message) => reader.wrong_at(root, &["runDirectory"], message),
     }
-    findings
 }
 
 #[cfg(test)]

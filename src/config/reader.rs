@@ -34,6 +34,8 @@ pub(super) struct Reader<'a> {
     pub directory: &'a Path,
     path: String,
     findings: Vec<Finding>,
+    /// How many findings were not kept.
+    more: usize,
 }
 
 /// Something wrong.
@@ -45,21 +47,39 @@ pub(super) struct Finding {
 
 impl<'a> Reader<'a> {
     pub fn new(directory: &'a Path) -> Self {
-        Reader { directory, path: String::new(), findings: Vec::new() }
+        Reader { directory, path: String::new(), findings: Vec::new(), more: 0 }
     }
 
     /// All that was wrong, in the order of lines.
     pub fn findings(mut self) -> Vec<Finding> {
         self.findings.sort_by_key(|finding| finding.line.unwrap_or(usize::MAX));
+        if self.more > 0 {
+            let message = format!("{} more errors", self.more);
+            self.findings.push(Finding { line: None, path: String::new(), message });
+        }
         self.findings
     }
 
     /// Reports that the current node is wrong.
     pub fn wrong(&mut self, line: impl Into<Option<usize>>, message: impl Into<String>) {
-        if self.findings.len() < MOST_ERRORS {
-            let (line, path, message) = (line.into(), self.path.clone(), message.into());
-            self.findings.push(Finding { line, path, message });
+        if self.findings.len() == MOST_ERRORS {
+            self.more += 1;
+            return;
         }
+        let (line, path, message) = (line.into(), self.path.clone(), message.into());
+        self.findings.push(Finding { line, path, message });
+    }
+
+    /// Reports that what is, or should be, at this path is wrong. For use when all nodes are read.
+    pub fn wrong_at(&mut self, root: &Node, path: &[&str], message: impl Into<String>) {
+        self.path = path.join(".");
+        self.wrong(root.line_of(path), message);
+        self.path.clear();
+    }
+
+    /// Whether something was wrong in this section of the root.
+    pub fn is_wrong_in(&self, section: &str) -> bool {
+        self.findings.iter().any(|finding| finding.path.split('.').next() == Some(section))
     }
 
     /// Goes into a key for as long as `read` takes.
@@ -110,8 +130,10 @@ impl<'a> Reader<'a> {
 
     /// Reports the key `key` as unknown; `known` are those that could stand in its place.
     pub fn unknown<'n>(&mut self, key: &Key, known: impl Iterator<Item = &'n str>) {
-        let message = match similar(&key.text, known) {
-            Some(name) => format!("unknown key; did you mean {name}?"),
+        // Those that are not kept need no search.
+        let meant = if self.findings.len() < MOST_ERRORS { similar(&key.text, known) } else { None };
+        let message = match meant {
+            Some(name) => format!("unknown key; did you mean {}?", written_like(name, &key.text)),
             None => "unknown key".to_owned(),
         };
         self.within(&key.text, |reader| reader.wrong(key.line, message));
@@ -124,6 +146,15 @@ fn shown(key: &str) -> String {
     let ordinary = |c: char| c.is_ascii_alphanumeric() || "_-/@".contains(c);
     let dots = if short.len() < key.len() { "..." } else { "" };
     if !short.is_empty() && short.chars().all(ordinary) { format!("{short}{dots}") } else { format!("{short:?}{dots}") }
+}
+
+/// A name as someone writes it who writes `key`: the API's names are taken in any case, and `Image` is rarely written so.
+fn written_like(name: &str, key: &str) -> String {
+    let word = name.starts_with(|c: char| c.is_ascii_uppercase()) && name[1..].starts_with(char::is_lowercase);
+    if word && key.starts_with(char::is_lowercase) {
+        return name[..1].to_lowercase() + &name[1..];
+    }
+    name.to_owned()
 }
 
 /// The name that `word` was probably meant to be.
