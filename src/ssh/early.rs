@@ -31,6 +31,8 @@ struct Channel {
     own: Option<u32>,
     /// Lines that wait to be shown.
     lines: Vec<String>,
+    /// Whether the client has asked for a terminal, as far as that has been seen.
+    terminal: bool,
     state: State,
 }
 
@@ -78,6 +80,7 @@ impl Early {
             maximum_packet: open.maximum_packet,
             own: None,
             lines: Vec::new(),
+            terminal: false,
             state: State::Waiting,
         });
         Ok(())
@@ -158,9 +161,8 @@ impl Early {
     pub fn show(&mut self, session: &mut Session, queue: &Queue) -> Result<(), Error> {
         for channel in self.channels.iter_mut().filter(|channel| !channel.lines.is_empty()) {
             let Some(asked) = channel.own.and_then(|own| Asked::find(queue, own)) else { continue };
-            for line in std::mem::take(&mut channel.lines) {
-                channel.write(session, &line, asked.terminal)?;
-            }
+            channel.terminal |= asked.terminal;
+            channel.write_lines(session)?;
         }
         Ok(())
     }
@@ -176,6 +178,7 @@ impl Early {
             (State::Handed(agent), _) => return Ok(Verdict::Forward(*agent)),
             (State::Failed, Some(&number::CHANNEL_REQUEST)) => {
                 let Ok(request) = ChannelRequest::decode(&message[1..]) else { return Ok(Verdict::Unknown) };
+                channel.terminal |= request.name == b"pty-req";
                 if request.want_reply {
                     session.send(&message::bare(number::CHANNEL_SUCCESS, channel.client))?;
                 }
@@ -207,20 +210,22 @@ impl Channel {
         Ok(())
     }
 
-    /// Writes a line to the channel's stderr, as far as the client's window goes.
-    fn write(&mut self, session: &mut Session, line: &str, terminal: bool) -> Result<(), Error> {
-        let text = format!("berth: {line}{}", if terminal { "\r\n" } else { "\n" });
-        let length = text.len().min(self.window as usize).min(self.maximum_packet as usize);
-        self.window -= length as u32;
-        if length > 0 { session.send(&message::stderr(self.client, &text.as_bytes()[..length])) } else { Ok(()) }
+    /// Writes the lines to the channel's stderr, as far as the client's window goes.
+    fn write_lines(&mut self, session: &mut Session) -> Result<(), Error> {
+        for line in std::mem::take(&mut self.lines) {
+            let text = format!("berth: {line}{}", if self.terminal { "\r\n" } else { "\n" });
+            let length = text.len().min(self.window as usize).min(self.maximum_packet as usize);
+            self.window -= length as u32;
+            if length > 0 {
+                session.send(&message::stderr(self.client, &text.as_bytes()[..length]))?;
+            }
+        }
+        Ok(())
     }
 
     /// Ends a session that got no container.
     fn end(&mut self, session: &mut Session) -> Result<(), Error> {
-        // `show` knows better whether there is a terminal, and has come first.
-        for line in std::mem::take(&mut self.lines) {
-            self.write(session, &line, false)?;
-        }
+        self.write_lines(session)?;
         session.send(&message::exit_status(self.client, STATUS))?;
         session.send(&message::bare(number::CHANNEL_EOF, self.client))?;
         session.send(&message::bare(number::CHANNEL_CLOSE, self.client))?;
