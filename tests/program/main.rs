@@ -5,6 +5,8 @@
 
 mod authentication;
 mod common;
+mod containers;
+mod images;
 mod sessions;
 mod terminals;
 mod transport;

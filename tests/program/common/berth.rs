@@ -49,6 +49,11 @@ pub fn unique() -> String {
     format!("berth-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// The directory of the server that will have this configuration.
+pub fn directory_of(config: &Value) -> PathBuf {
+    std::env::temp_dir().join(config["instance"].as_str().unwrap())
+}
+
 /// `berth serve` on a port of its own, with its own instance name and directory. In the end it is sent SIGTERM, and must
 /// have left nothing.
 pub struct Berth {
@@ -201,6 +206,21 @@ impl Berth {
     #[track_caller]
     pub fn has_containers(&self, count: usize, within: Duration) {
         eventually(&format!("{count} containers"), within, || self.containers().len() == count);
+    }
+
+    /// Waits until so many of the connections that have come are left.
+    #[track_caller]
+    pub fn has_connections(&self, count: usize) {
+        eventually(&format!("{count} connections"), DEADLINE, || {
+            let log = self.log().text();
+            let come = log.lines().filter(|line| line.ends_with(" connected") && !line.contains("agent")).count();
+            come - log.lines().filter(|line| line.ends_with(": done")).count() == count
+        });
+    }
+
+    /// The server's process id.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Ends the server by a signal.

@@ -111,8 +111,17 @@ pub struct Running {
 }
 
 impl Running {
+    /// Writes to the program.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().expect("stdin is piped").write_all(bytes).unwrap();
+    }
+
     pub fn signal(&self, signal: Signal) {
         let _ = kill_process(pid(&self.child), signal);
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn has_ended(&mut self) -> bool {

@@ -5,12 +5,15 @@ mod client;
 mod docker;
 mod key;
 mod process;
+mod registry;
 mod ssh_agent;
 mod terminal;
 
-pub use berth::{Berth, PASSWORD};
-pub use client::Client;
+pub use berth::{Berth, PASSWORD, directory_of};
+pub use client::{Client, Running};
+pub use docker::docker;
 pub use key::key;
 pub use process::{DEADLINE, eventually};
+pub use registry::Registry;
 pub use ssh_agent::{offer_keys, string};
 pub use terminal::Terminal;

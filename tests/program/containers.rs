@@ -1,0 +1,240 @@
+//! The life of containers, and that none is left whatever happens.
+
+use std::fs;
+use std::process::Stdio;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::common::{Berth, Client, DEADLINE, Running, docker, eventually};
+
+/// What is promised of a container whose client is gone.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Held alone by the test that keeps the daemon busy, and by those together that promise [`SOON`].
+static LOAD: RwLock<()> = RwLock::new(());
+
+fn without_load() -> RwLockReadGuard<'static, ()> {
+    LOAD.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A session that runs until its input ends.
+fn session(berth: &Berth) -> Running {
+    let session = berth.exec("echo in; cat").stdin(Stdio::piped()).within(Duration::from_secs(180)).spawn();
+    session.stdout.line("in");
+    session
+}
+
+#[test]
+fn every_connection_has_a_container_of_its_own_until_it_ends() {
+    let _quiet = without_load();
+    let berth = Berth::start();
+    let sessions = [session(&berth), session(&berth)];
+    assert_eq!(berth.containers().len(), 2);
+    let name = |berth: &Berth| berth.exec("hostname").run().succeeds().text();
+    assert_ne!(name(&berth), name(&berth));
+    for session in sessions {
+        session.wait().succeeds();
+    }
+    berth.has_containers(0, SOON);
+}
+
+#[test]
+fn a_connection_without_a_session_has_no_container() {
+    let berth = Berth::start();
+    let _master = berth.master();
+    berth.log().line("logged in");
+    assert_eq!(berth.containers().len(), 0);
+}
+
+#[test]
+fn containers_are_labelled_with_instance_connection_user_and_client() {
+    let berth = Berth::start();
+    let session = session(&berth);
+    let format = r#"{{range $k, $v := .Config.Labels}}{{$k}}={{$v}} {{end}}"#;
+    let labels = docker(&["inspect", "--format", format, &berth.containers()[0]]);
+    assert!(labels.contains(&format!("berth.instance={} ", berth.instance)), "{labels}");
+    assert!(labels.contains("berth.user=alice"), "{labels}");
+    assert!(labels.contains("berth.client=127.0.0.1:"), "{labels}");
+    let line = berth.log().line("logged in");
+    let connection = line.split_whitespace().nth(2).unwrap().trim_end_matches(':');
+    assert!(labels.contains(&format!("berth.connection={connection} ")), "{labels}");
+    session.wait().succeeds();
+}
+
+#[test]
+fn the_containers_settings_are_dockers_own() {
+    let berth = Berth::with(|config| {
+        let execution = &mut config["docker"]["execution"];
+        execution["container"]["hostname"] = "guest".into();
+        execution["host"]["tmpfs"] = serde_json::json!({"/scratch": "size=1m"});
+        execution["host"]["pidsLimit"] = 100.into();
+    });
+    berth.exec("hostname; stat -f -c %b /scratch").run().succeeds().prints("guest\n256\n");
+}
+
+#[test]
+fn fifty_connections_are_served_at_once() {
+    let _alone = LOAD.write().unwrap_or_else(PoisonError::into_inner);
+    let berth = Berth::start();
+    let start = || berth.exec("echo in; cat").stdin(Stdio::piped()).within(Duration::from_secs(180)).spawn();
+    let sessions: Vec<_> = (0..50).map(|_| start()).collect();
+    for session in &sessions {
+        session.stdout.line("in");
+    }
+    assert_eq!(berth.containers().len(), 50);
+    for (number, mut session) in sessions.into_iter().enumerate() {
+        session.write(format!("{number}\n").as_bytes());
+        session.wait().succeeds().prints(&format!("in\n{number}\n"));
+    }
+}
+
+#[test]
+fn a_killed_client_leaves_no_container() {
+    let _quiet = without_load();
+    let berth = Berth::start();
+    let session = session(&berth);
+    assert_eq!(berth.containers().len(), 1);
+    session.signal(Signal::KILL);
+    berth.has_containers(0, SOON);
+}
+
+#[test]
+fn a_client_killed_while_its_container_starts_leaves_none() {
+    let _quiet = without_load();
+    let berth = Berth::start();
+    let starting = berth.exec("true").spawn();
+    berth.log().line("logged in");
+    eventually("a container", DEADLINE, || !berth.containers().is_empty());
+    starting.signal(Signal::KILL);
+    berth.log().line(": done");
+    berth.has_containers(0, SOON);
+}
+
+#[test]
+fn a_running_command_does_not_outlive_its_client() {
+    let _quiet = without_load();
+    let berth = Berth::start();
+    let command = "trap '' HUP TERM PIPE; echo in; sleep 1000; sleep 1000";
+    let session = berth.exec(command).spawn();
+    session.stdout.line("in");
+    session.signal(Signal::TERM);
+    berth.has_containers(0, SOON);
+}
+
+#[test]
+fn a_container_that_is_killed_ends_its_connection() {
+    let berth = Berth::start();
+    let session = session(&berth);
+    docker(&["kill", &berth.containers()[0]]);
+    session.wait().exits(255).says("the container has ended");
+}
+
+#[test]
+fn a_container_that_is_stopped_ends_its_sessions_by_a_signal() {
+    let berth = Berth::start();
+    let session = session(&berth);
+    docker(&["stop", &berth.containers()[0]]);
+    session.wait().exits(255);
+}
+
+#[test]
+fn sigterm_ends_the_connections_and_removes_their_containers() {
+    let mut berth = Berth::start();
+    let sessions = [session(&berth), session(&berth)];
+    berth.end(Signal::TERM).succeeds();
+    assert_eq!(berth.containers().len(), 0);
+    for session in sessions {
+        session.wait().exits(255).says("the server is shutting down");
+    }
+}
+
+#[test]
+fn sigint_ends_it_too_while_a_container_starts() {
+    let mut berth = Berth::start();
+    let starting = berth.exec("sleep 100").spawn();
+    berth.log().line("logged in");
+    berth.end(Signal::INT).succeeds();
+    assert_eq!(berth.containers().len(), 0);
+    starting.wait().exits(255);
+}
+
+#[test]
+fn a_killed_server_leaves_no_running_container() {
+    let _quiet = without_load();
+    let mut berth = Berth::start();
+    let session = session(&berth);
+    berth.end(Signal::KILL);
+    berth.has_containers(0, SOON);
+    session.wait().exits(255);
+}
+
+#[test]
+fn the_next_start_removes_what_a_killed_server_left() {
+    let mut berth = Berth::start();
+    let other = format!("{}-other", berth.instance);
+    berth.end(Signal::KILL);
+    // What a server leaves that is killed between two calls: created and not started, or running without an agent.
+    let create = |verb: &str, instance: &str| {
+        let label = format!("berth.instance={instance}");
+        let labels = ["--label", &label, "--label", "berth.connection=0123456789abcdef0123456789abcdef"];
+        docker(&[&[verb][..], &labels, &["--network", "none", "berth-test/busybox", "sleep", "1000"]].concat())
+    };
+    create("create", &berth.instance);
+    let label = format!("berth.instance={}", berth.instance);
+    docker(&["run", "--detach", "--label", &label, "--network", "none", "berth-test/busybox", "sleep", "1000"]);
+    let strangers = create("create", &other);
+    assert_eq!(berth.containers().len(), 2);
+    berth.restart();
+    berth.has_containers(0, DEADLINE);
+    // Another instance's container is none of its business.
+    docker(&["rm", &strangers]);
+    berth.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn nothing_accumulates_in_the_server() {
+    let berth = Berth::start();
+    let process = format!("/proc/{}", berth.id());
+    let count = |of: &str| fs::read_dir(format!("{process}/{of}")).unwrap().count();
+    berth.exec("true").run().succeeds();
+    berth.has_connections(0);
+    let before = (count("fd"), count("task"));
+    for _ in 0..5 {
+        berth.exec("true").run().succeeds();
+        berth.openssh_without_key("ssh").args(["berth", "true"]).run().exits(255);
+        session(&berth).signal(Signal::KILL);
+    }
+    berth.has_connections(0);
+    eventually("as many descriptors and threads as before", DEADLINE, || (count("fd"), count("task")) == before);
+    let run = berth.path("run");
+    let left = Client::new("find").arg(&run).args(["-mindepth", "2"]).run().succeeds().text();
+    assert_eq!(left, "");
+}
+
+#[test]
+fn any_user_who_may_open_the_docker_socket_may_serve() {
+    let _quiet = without_load();
+    let berth = Berth::by(
+        |directory| {
+            let binary = directory.join("berth");
+            fs::copy(env!("CARGO_BIN_EXE_berth"), &binary).unwrap();
+            let serve = [binary.as_os_str(), "serve".as_ref(), "--config".as_ref()];
+            if !rustix::process::getuid().is_root() {
+                return Client::new("env").args(serve).arg(directory.join("config.yaml"));
+            }
+            let group = Client::new("stat").args(["-c", "%g", "/var/run/docker.sock"]).run().succeeds().text();
+            Client::new("chown").args(["-R", "61234:61234"]).arg(directory).run().succeeds();
+            let user = ["--reuid", "61234", "--regid", "61234", "--groups", group.trim(), "--no-new-privs"];
+            Client::new("setpriv").args(user).args(serve).arg(directory.join("config.yaml"))
+        },
+        |_| (),
+    );
+    let status = fs::read_to_string(format!("/proc/{}/status", berth.id())).unwrap();
+    assert!(!status.contains("Uid:\t0\t"), "{status}");
+    berth.exec("id -un; cat").input("hello\n").run().succeeds().prints("root\nhello\n");
+    let session = session(&berth);
+    session.signal(Signal::KILL);
+    berth.has_containers(0, SOON);
+}
