@@ -12,7 +12,7 @@ use super::authentication::{Authentication, Login, Progress};
 use super::bridge::{Bridge, End, LIMIT};
 use super::listener::Startup;
 use super::waker::Waker;
-use super::{Server, reason};
+use super::{Server, reason, stack};
 use crate::connection::frame::Queue;
 use crate::connection::message::GlobalRequest;
 
@@ -205,6 +205,7 @@ impl Thread<'_> {
             if let Phase::Bridge(bridge) = &mut self.phase {
                 bridge.shrink();
             }
+            stack::trim();
         } else if !ready.client.is_empty() || !ready.agent.is_empty() {
             self.idle = false;
         }

@@ -11,6 +11,7 @@ mod early;
 mod hostkey;
 mod listener;
 mod policy;
+mod stack;
 mod waker;
 mod worker;
 

@@ -28,6 +28,7 @@
 #include "libssh/wrapper.h"
 
 #include <arpa/inet.h>
+#include <openssl/crypto.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -302,12 +303,31 @@ int berth_session_send(struct berth_session *self, const uint8_t *message, uint3
     return ssh_packet_send(self->session) == SSH_ERROR ? SSH_ERROR : SSH_OK;
 }
 
-/* Gives back the memory that only sending needs. */
+/* A new buffer in place of one whose content nobody needs: they keep the largest size that they ever had. */
+static void renew(ssh_buffer *buffer)
+{
+    ssh_buffer fresh = ssh_buffer_new();
+    if (fresh != NULL) {
+        ssh_buffer_free(*buffer);
+        *buffer = fresh;
+    }
+}
+
+/* Gives back what is not needed by a session on which nothing moves. To be called by the thread that uses it. */
 void berth_session_shrink(struct berth_session *self)
 {
     free(self->packet);
     self->packet = NULL;
     self->capacity = 0;
+    if (ssh_buffer_get_len(self->session->out_buffer) == 0) {
+        renew(&self->session->out_buffer);
+    }
+    /* Between two packets it still holds the last one, which was dealt with. */
+    if (self->session->packet_state == PACKET_STATE_INIT) {
+        renew(&self->session->in_buffer);
+    }
+    /* The thread's random generators and error queue. They are made anew when there is something to encrypt. */
+    OPENSSL_thread_stop();
 }
 
 /* Sends SSH_MSG_USERAUTH_SUCCESS; connection messages pass from here on. */
