@@ -14,3 +14,4 @@ pub mod http;
 pub mod logger;
 mod pattern;
 pub mod ssh;
+mod turn;

@@ -6,7 +6,6 @@ mod key;
 mod options;
 mod password;
 mod source;
-mod turn;
 mod users;
 
 use std::net::IpAddr;

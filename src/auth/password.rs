@@ -12,7 +12,7 @@ use argon2::{Argon2, MIN_SALT_LEN, Params, PasswordHasher, PasswordVerifier, Ver
 use rustix::rand::{GetRandomFlags, getrandom};
 use sha_crypt::ShaCrypt;
 
-use super::turn::Turns;
+use crate::turn::Turns;
 
 /// The longest password, in bytes. A longer one is wrong without a look at it.
 pub const LONGEST_PASSWORD: usize = 1024;

@@ -36,11 +36,11 @@ pub trait Waiter {
 
 /// A running container and the stream of its agent.
 pub struct Container {
+    /// Removes the container when it is dropped, which takes a round trip to the daemon. Before the stream is: an agent
+    /// ends its container with its stream, and this may have to wait for its turn.
+    pub lease: Box<dyn Send>,
     /// The agent's stream, connected. No byte has been read from it.
     pub stream: Box<dyn Stream>,
-    /// Removes the container when it is dropped. It is `Send`: dropping takes a round trip to the daemon, so the
-    /// connection's thread leaves it to another one where a user would wait.
-    pub lease: Box<dyn Send>,
 }
 
 /// Docker, and later Kubernetes.

@@ -30,6 +30,7 @@ use crate::backend::{self, Backend, Container, Request, Waiter};
 use crate::config;
 use crate::config::ImagePullPolicy;
 use crate::http::Deadline;
+use crate::turn::Turns;
 use agent::Agent;
 use api::{Api, encode};
 use socket::Socket;
@@ -41,6 +42,9 @@ const EXIT_INTERVAL: Duration = Duration::from_millis(100);
 /// How often a removal is tried, and how long is waited after the first failure; each further wait is twice as long.
 const REMOVE_ATTEMPTS: u32 = 5;
 const REMOVE_INTERVAL: Duration = Duration::from_millis(500);
+/// How many containers are removed at once. Where a class of a hundred goes home together, a daemon does it no faster
+/// all at once, and Docker 20.10 can block its own network code for ever over it.
+const REMOVALS: usize = 4;
 
 /// A Docker daemon as a [`Backend`].
 #[derive(Debug)]
@@ -57,6 +61,7 @@ pub struct Docker {
 struct Shared {
     api: Api,
     stop: Duration,
+    removals: Turns,
     /// The connections that have a lease: not to be reaped.
     live: Mutex<HashSet<String>>,
 }
@@ -81,7 +86,12 @@ impl Docker {
         let run_directory = std::path::absolute(&run_directory)
             .map_err(|source| Error::Socket { path: run_directory.clone(), source })?;
         let api = Api::new(&settings.host, settings.http)?;
-        let shared = Arc::new(Shared { api, stop: settings.container_stop, live: Mutex::default() });
+        let shared = Arc::new(Shared {
+            api,
+            stop: settings.container_stop,
+            removals: Turns::new(REMOVALS, 0),
+            live: Mutex::default(),
+        });
         Ok(Docker { settings, instance, run_directory, agent: Agent::new(agent), shared })
     }
 
@@ -282,6 +292,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let container = self.container();
         let mut wait = REMOVE_INTERVAL;
+        // A daemon that hangs must not keep the others: then it is tried all the same.
+        let _turn = self.created.then(|| self.shared.removals.take(0, self.shared.stop));
         for attempt in 1..=self.attempts {
             match if self.created { self.shared.remove(&container) } else { Ok(()) } {
                 Ok(()) => break,

@@ -15,8 +15,9 @@ pub fn containers(instance: &str) -> Vec<String> {
     docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]).lines().map(str::to_owned).collect()
 }
 
-/// Removes an instance's containers, as far as that goes.
+/// Removes an instance's containers, as far as that goes: for a test that has failed, so it must not fail by itself.
 pub fn remove_containers(instance: &str) {
-    let script = r#"docker ps --all --quiet --filter "label=berth.instance=$0" | xargs -r docker rm --force --volumes"#;
+    let script = r#"timeout 20 docker ps --all --quiet --filter "label=berth.instance=$0" |
+        xargs -r timeout 20 docker rm --force --volumes"#;
     Client::new("sh").args(["-c", script, instance]).run();
 }

@@ -1,11 +1,12 @@
-//! Takes turns at work that is heavy in processor time and memory.
+//! Takes turns at work of which too much at once would hurt.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Lets in as much work at once as there are processors and memory for, first come, first served.
-pub(super) struct Turns {
+/// Lets in as much work at once as there are places and memory for, first come, first served.
+#[derive(Debug)]
+pub(crate) struct Turns {
     /// How many may be in.
     places: usize,
     /// How much memory they may take together, in KiB. Who takes more is let in alone.
@@ -14,7 +15,7 @@ pub(super) struct Turns {
     changed: Condvar,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     /// The tickets of those who wait, the oldest first.
     queue: VecDeque<u64>,
@@ -25,18 +26,18 @@ struct State {
 }
 
 /// A place inside, until it is dropped.
-pub(super) struct Turn<'a> {
+pub(crate) struct Turn<'a> {
     turns: &'a Turns,
     memory: u32,
 }
 
 impl Turns {
-    pub(super) fn new(places: usize, memory: u32) -> Self {
+    pub(crate) fn new(places: usize, memory: u32) -> Self {
         Turns { places, memory, state: Mutex::default(), changed: Condvar::new() }
     }
 
     /// Waits for a turn at work that takes `memory` KiB; gives up after `patience`.
-    pub(super) fn take(&self, memory: u32, patience: Duration) -> Option<Turn<'_>> {
+    pub(crate) fn take(&self, memory: u32, patience: Duration) -> Option<Turn<'_>> {
         let mut state = self.lock();
         let ticket = state.next_ticket;
         state.next_ticket += 1;
