@@ -1,0 +1,7 @@
+//! `berth agent` as an ordinary process of this machine, with the test as the server and the client in one.
+
+mod harness;
+mod sessions;
+mod stream;
+mod terminals;
+mod windows;
