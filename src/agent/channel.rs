@@ -1,31 +1,30 @@
 //! One channel: windows, buffers, EOF and CLOSE.
 //!
-//! Bytes run two ways, and only one of them is buffered here:
+//! Behind it is a program, or a socket whose peer is one. Bytes run two ways, and only one of them is buffered here:
 //!
 //! - **Input**, from the client to the program. The window promised room for it, so what the program does not take at
 //!   once waits in `pending`, never more than [`WINDOW`]. As the program takes it, the client gets the window back.
-//! - **Output**, from the program to the client. It stays in the pipe until the client's window and the stream to the
-//!   server have room, and is then read straight into the stream's frames. So a stalled client stalls the program, as
-//!   a stopped terminal would, and costs nothing.
+//! - **Output**, from the program to the client. It stays in the pipe or socket until the client's window and the
+//!   stream to the server have room, and is then read straight into the stream's frames. So a stalled client stalls
+//!   the program, as a stopped terminal would, and costs nothing.
 //!
 //! Each way ends by itself (RFC 4254 section 5.3): EOF says that one side sends no more, CLOSE that it is done with
 //! the channel; both must have sent CLOSE before the number is free. [`Channel::settle`] is the only function that
 //! sends either.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use rustix::event::PollFlags;
 use rustix::io::Errno;
+use rustix::net::Shutdown;
 use rustix::process::{Pid, Signal, WaitStatus};
 
 use super::buffer::Buffer;
 use super::error::Error;
 use super::outbound::Outbound;
-use super::process::{Container, Ends};
-use super::session::{Answer, Session, State, exit_message};
-use crate::connection::message::{
-    ChannelRequest, MAXIMUM_PACKET, WINDOW, bare, exit_status, number, open_confirmation, window_adjust,
-};
+use super::session::{Answer, Session, State, Surroundings, exit_message};
+use crate::connection::message::{ChannelRequest, MAXIMUM_PACKET, WINDOW, bare, exit_status, number, window_adjust};
 use crate::connection::wire::Malformed;
 
 /// How many messages one descriptor may add before the next gets its turn.
@@ -45,11 +44,35 @@ pub enum Role {
     Error,
 }
 
-/// What stands behind a channel: one per channel type.
+/// What stands behind a channel.
 #[derive(Debug)]
 pub enum Kind {
-    /// A program.
+    /// A program: the channel type `session`.
     Session(Session),
+    /// A connected socket: all other types.
+    Socket,
+}
+
+/// The client's side of a channel, as its open or its confirmation tells.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer {
+    /// Its number for the channel.
+    pub number: u32,
+    /// How much it will take, in bytes.
+    pub window: u32,
+    /// How much it takes in one message, in bytes.
+    pub maximum_packet: u32,
+}
+
+/// The descriptors behind a channel, all non-blocking. A socket or a terminal is both input and output.
+#[derive(Debug)]
+pub struct Ends {
+    /// To the program's standard input.
+    pub input: Rc<OwnedFd>,
+    /// From its standard output.
+    pub output: Rc<OwnedFd>,
+    /// From its standard error, where that is separate.
+    pub error: Option<Rc<OwnedFd>>,
 }
 
 /// A channel that is open.
@@ -60,7 +83,7 @@ pub struct Channel {
     peer: u32,
 
     /// Where input goes. Before a program starts and after input ended there is nothing.
-    writer: Option<OwnedFd>,
+    writer: Option<Rc<OwnedFd>>,
     /// Input that the program has not taken. Invariant: `pending + consumed + receive_window == WINDOW` once started.
     pending: Buffer,
     /// How much the client may still send, in bytes.
@@ -86,33 +109,43 @@ pub struct Channel {
 
 #[derive(Debug)]
 struct Reader {
-    fd: OwnedFd,
+    fd: Rc<OwnedFd>,
     /// The other end hung up while the window was shut: polling would say so for ever. Reset when the window opens.
     waits_for_window: bool,
 }
 
 impl Reader {
-    fn new(fd: OwnedFd) -> Self {
+    fn new(fd: Rc<OwnedFd>) -> Self {
         Reader { fd, waits_for_window: false }
     }
 }
 
 impl Channel {
-    /// Opens a channel and confirms it. The window is 0 until a program starts, as with `sshd`: what nobody reads
-    /// needs no room.
-    pub fn open(kind: Kind, own: u32, peer: u32, send_window: u32, send_maximum: u32, out: &mut Outbound) -> Self {
-        out.send(&open_confirmation(peer, own, 0));
+    /// A session without a program. Its window is 0 until one starts, as with `sshd`: what nobody reads needs no room.
+    pub fn session(peer: Peer) -> Self {
+        Self::new(Kind::Session(Session::default()), peer)
+    }
+
+    /// A channel for `socket`, which is connected and non-blocking. Its window is [`WINDOW`].
+    pub fn socket(socket: OwnedFd, peer: Peer) -> Self {
+        let socket = Rc::new(socket);
+        let mut channel = Self::new(Kind::Socket, peer);
+        channel.attach(Ends { input: Rc::clone(&socket), output: socket, error: None });
+        channel
+    }
+
+    fn new(kind: Kind, peer: Peer) -> Self {
         Channel {
             kind,
-            peer,
+            peer: peer.number,
             writer: None,
             pending: Buffer::default(),
             receive_window: 0,
             consumed: 0,
             output: None,
             error: None,
-            send_window,
-            send_maximum,
+            send_window: peer.window,
+            send_maximum: peer.maximum_packet,
             started: false,
             eof_sent: false,
             eof_received: false,
@@ -121,42 +154,47 @@ impl Channel {
         }
     }
 
+    fn attach(&mut self, ends: Ends) {
+        self.writer = Some(ends.input);
+        self.output = Some(Reader::new(ends.output));
+        self.error = ends.error.map(Reader::new);
+        self.started = true;
+        self.receive_window = WINDOW;
+    }
+
+    /// How much the client may send now, in bytes.
+    pub fn receive_window(&self) -> u32 {
+        self.receive_window
+    }
+
     /// CHANNEL_REQUEST. After CLOSE there are no replies.
     pub fn request(
         &mut self,
         request: &ChannelRequest,
-        container: &Container,
+        surroundings: &mut Surroundings,
         out: &mut Outbound,
     ) -> Result<(), Malformed> {
-        let Kind::Session(session) = &mut self.kind;
-        let answer = match request.name {
+        let answer = match (request.name, &mut self.kind) {
             // The client takes no more standard output, so the program shall know: SIGPIPE.
-            b"eow@openssh.com" => {
+            (b"eow@openssh.com", _) => {
                 self.output = None;
                 Answer::Success
             }
-            _ => session.request(request, container)?,
+            (_, Kind::Session(session)) => session.request(request, surroundings)?,
+            (_, Kind::Socket) => Answer::Failure,
         };
         if request.want_reply && !self.close_sent {
             let success = !matches!(answer, Answer::Failure);
             out.send(&bare(if success { number::CHANNEL_SUCCESS } else { number::CHANNEL_FAILURE }, self.peer));
         }
         if let Answer::Started(ends, status) = answer {
-            self.start(ends, out);
+            self.attach(ends);
+            out.send(&window_adjust(self.peer, WINDOW));
             if let Some(status) = status {
                 out.send(&exit_status(self.peer, status));
             }
         }
         Ok(())
-    }
-
-    fn start(&mut self, ends: Ends, out: &mut Outbound) {
-        self.writer = Some(ends.input);
-        self.output = Some(Reader::new(ends.output));
-        self.error = ends.error.map(Reader::new);
-        self.started = true;
-        self.receive_window = WINDOW;
-        out.send(&window_adjust(self.peer, WINDOW));
     }
 
     /// CHANNEL_DATA: input for the program.
@@ -208,15 +246,24 @@ impl Channel {
         taken
     }
 
-    /// The program takes no more input: what waits is dropped, and the client told with OpenSSH's end-of-write.
+    /// The program takes no more input: what waits is dropped, and the client told with OpenSSH's end-of-write, which
+    /// only sessions know.
     fn end_input(&mut self, out: &mut Outbound) {
-        self.writer = None;
+        self.close_writer();
         self.consumed += self.pending.len() as u32;
         self.pending = Buffer::default();
-        if !self.eof_received && !self.close_received && !self.close_sent {
+        if matches!(self.kind, Kind::Session(_)) && !self.eof_received && !self.close_received && !self.close_sent {
             let eow =
                 ChannelRequest { recipient: self.peer, name: b"eow@openssh.com", want_reply: false, specific: b"" };
             out.send(&eow.encode());
+        }
+    }
+
+    /// Lets go of where input goes. A socket is open for output still, so its half is closed by name.
+    fn close_writer(&mut self) {
+        if let (Some(writer), Kind::Socket) = (self.writer.take(), &self.kind) {
+            // It fails where the other end has gone altogether.
+            let _ = rustix::net::shutdown(writer, Shutdown::Write);
         }
     }
 
@@ -283,10 +330,18 @@ impl Channel {
     /// keeps it open, but the session is over all the same: what the terminal holds now is the last of it, and an empty
     /// one is at its end. (With pipes `sshd` waits for whoever holds them, and so do we.)
     pub fn drain(&mut self, out: &mut Outbound) {
-        let Kind::Session(session) = &self.kind;
-        if session.has_terminal() && *session.state() == State::Ended {
+        if self.is_ended_terminal() {
             self.ready(Role::Output, out);
         }
+    }
+
+    fn has_terminal(&self) -> bool {
+        matches!(&self.kind, Kind::Session(session) if session.has_terminal())
+    }
+
+    /// Whether this is a terminal whose program has ended.
+    fn is_ended_terminal(&self) -> bool {
+        matches!(&self.kind, Kind::Session(session) if session.has_terminal() && *session.state() == State::Ended)
     }
 
     /// How much the client takes in one message now.
@@ -296,8 +351,7 @@ impl Channel {
 
     /// Moves output on while there is any and room for it. Returns the reader unless it is at its end.
     fn read(&mut self, mut reader: Reader, stderr: bool, out: &mut Outbound) -> Option<Reader> {
-        let Kind::Session(session) = &self.kind;
-        let terminal = session.has_terminal();
+        let terminal = self.has_terminal();
         let limit = if terminal { TERMINAL_READ } else { usize::MAX };
         for _ in 0..READS {
             if !out.takes_data() {
@@ -319,10 +373,10 @@ impl Channel {
                         break;
                     }
                 }
-                Err(Errno::AGAIN) if terminal && *session.state() == State::Ended => return None,
+                Err(Errno::AGAIN) if self.is_ended_terminal() => return None,
                 Err(Errno::AGAIN) => break,
                 Err(Errno::INTR) => {}
-                // EIO is how a terminal ends.
+                // EIO is how a terminal ends, ECONNRESET how a socket may.
                 Err(_) => return None,
             }
         }
@@ -332,8 +386,10 @@ impl Channel {
     /// Takes note that `pid` was reaped. If it was this channel's, the client learns at once how it ended; output that
     /// is still in a pipe follows.
     pub fn reaped(&mut self, pid: Pid, status: WaitStatus, out: &mut Outbound) -> bool {
-        let Kind::Session(session) = &mut self.kind;
-        let ours = session.reaped(pid);
+        let ours = match &mut self.kind {
+            Kind::Session(session) => session.reaped(pid),
+            Kind::Socket => false,
+        };
         if ours && !self.close_sent {
             out.send(&exit_message(self.peer, status));
         }
@@ -342,37 +398,37 @@ impl Channel {
 
     /// Sends `signal` to the program.
     pub fn kill(&self, signal: Signal) {
-        let Kind::Session(session) = &self.kind;
-        session.kill(signal);
+        if let Kind::Session(session) = &self.kind {
+            session.kill(signal);
+        }
     }
 
     /// Decides what ends, after anything happened: the only place where EOF and CLOSE are sent. Returns whether the
     /// channel is done with, so that its number is free.
     pub fn settle(&mut self, out: &mut Outbound) -> bool {
-        let Kind::Session(session) = &mut self.kind;
-        let terminal = session.has_terminal();
+        let terminal = self.has_terminal();
 
         // The client sends no more, and the program has taken all: it reads end of file. A terminal has no half close:
         // its program goes on until it is told otherwise (the user's Ctrl-D is a byte).
         if (self.eof_received || self.close_received) && self.pending.is_empty() {
-            self.writer = None;
+            self.close_writer();
         }
 
         // The client left: nobody takes output any more. A program that goes on writing gets SIGPIPE, one on a
-        // terminal SIGHUP, as soon as we hold no descriptor of it. Neither is killed, as under sshd.
+        // terminal SIGHUP, as soon as we hold no descriptor of it. Neither is killed, as under sshd. What the client
+        // sent before it left still goes to a pipe or a socket.
         if self.close_received {
             self.output = None;
             self.error = None;
-            session.release_terminal();
             if terminal {
                 self.writer = None;
                 self.pending = Buffer::default();
+                self.release_terminal();
             }
         }
 
         // The program ended: nobody reads input any more.
-        let ended = *session.state() == State::Ended;
-        let larval = *session.state() == State::Larval;
+        let ended = matches!(&self.kind, Kind::Session(session) if *session.state() == State::Ended);
         if ended && self.writer.is_some() {
             self.end_input(out);
         }
@@ -386,24 +442,35 @@ impl Channel {
         }
 
         // The session is over, so a background job that still holds the terminal loses it.
-        let Kind::Session(session) = &mut self.kind;
         if ended && output_ended {
-            session.release_terminal();
+            self.release_terminal();
         }
 
-        // CLOSE is the last word, so everything else must have been said: all output, and how the program ended. A
-        // program that closed its output and lives on holds the channel open, as does a background job that keeps the
-        // pipes of a program that ended. A client that closes before there was a program waits for nothing.
-        let over = if larval { self.close_received } else { ended && output_ended };
+        // CLOSE is the last word, so everything else must have been said.
+        let over = match &self.kind {
+            // A client that closes before there was a program waits for nothing.
+            Kind::Session(session) if *session.state() == State::Larval => self.close_received,
+            // All output, and how the program ended. A program that closed its output and lives on holds the channel
+            // open, as does a background job that keeps the pipes of a program that ended.
+            Kind::Session(_) => ended && output_ended,
+            // Both halves are closed. While either is open, the other end may still have something to say or to hear.
+            Kind::Socket => output_ended && self.writer.is_none(),
+        };
         if over && !self.close_sent {
             out.send(&bare(number::CHANNEL_CLOSE, self.peer));
             self.close_sent = true;
         }
         self.close_sent && self.close_received
     }
+
+    fn release_terminal(&mut self) {
+        if let Kind::Session(session) = &mut self.kind {
+            session.release_terminal();
+        }
+    }
 }
 
-/// Whether no writer is left at a pipe's other end.
+/// Whether no writer is left at a pipe's or socket's other end.
 fn is_hung_up(fd: &OwnedFd) -> bool {
     let mut fds = [rustix::event::PollFd::new(fd, PollFlags::empty())];
     rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).is_ok()

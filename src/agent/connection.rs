@@ -1,27 +1,42 @@
 //! The connection layer: takes messages apart, and hands them to the channels.
 //!
-//! Nothing here knows of the socket: messages come in one by one, replies queue in [`Outbound`].
+//! Nothing here knows of the stream to the server: messages come in one by one, replies queue in [`Outbound`].
 
-use std::ffi::OsString;
-use std::os::fd::BorrowedFd;
+use std::ffi::{OsStr, OsString};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::process::{Pid, Signal, WaitStatus};
 
-use super::channel::{Channel, Kind, Role};
+use super::channel::{Channel, Peer, Role};
 use super::error::{Error, in_message};
+use super::forward::{Connecting, Listeners, Resolver, Step, connect_unix};
 use super::outbound::Outbound;
 use super::process::Container;
-use super::session::Session;
+use super::session::Surroundings;
+use crate::connection::forward::{HostPort, Listening};
 use crate::connection::frame::{HELLO, VERSION};
-use crate::connection::message::{ChannelRequest, GlobalRequest, Open, OpenFailure, number, open_failure};
+use crate::connection::message::{
+    ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, OpenFailure, WINDOW, number, open_confirmation, open_failure,
+};
 use crate::connection::wire::{Malformed, Reader, Write};
 
 /// What this agent can do, for its hello: channel types and subsystems.
-const CAPABILITIES: &str = "session,sftp";
+const CAPABILITIES: &str = "session,sftp,direct-tcpip,direct-streamlocal@openssh.com,tcpip-forward,\
+    streamlocal-forward@openssh.com,auth-agent-req@openssh.com,x11-req";
 
 /// More channels than this are not open at once.
-const CHANNELS: usize = 1024;
+pub const CHANNELS: usize = 1024;
+
+/// The last of them are the client's: connections that we accept cannot keep it from opening a session.
+const RESERVED: usize = 64;
+
+/// How long a connection may take to be made, the name's lookup included: about as long as the kernel tries.
+const CONNECT: Duration = Duration::from_secs(130);
 
 /// The agent's end of an SSH connection.
 #[derive(Debug)]
@@ -32,21 +47,56 @@ pub struct Connection {
     /// Whether sessions are refused: the client said that it opens no more, or the container is being stopped.
     no_more_sessions: bool,
     /// By our number. Numbers are used again.
-    channels: Vec<Option<Channel>>,
+    channels: Vec<Slot>,
+    listeners: Listeners,
+    resolver: Resolver,
     /// What goes to the server.
     pub out: Outbound,
 }
 
+/// What a channel number stands for.
+#[derive(Debug)]
+enum Slot {
+    Free,
+    /// The client wants a connection, whose name is being looked up; until when.
+    Resolving(Peer, u64, Instant),
+    /// It is being made; until when.
+    Connecting(Peer, Connecting, Instant),
+    /// We have opened a channel for this connection, and the client has not answered.
+    Opening(OwnedFd),
+    Open(Box<Channel>),
+}
+
+/// What has descriptors that the loop polls.
+#[derive(Clone, Copy, Debug)]
+pub enum Source {
+    /// An open channel.
+    Channel(u32, Role),
+    /// A channel whose connection is being made.
+    Connecting(u32),
+    /// A listening socket.
+    Listener(u64),
+    /// Lookups of names.
+    Resolver,
+}
+
 impl Connection {
     /// A connection that begins with our hello. `command` is the image's.
-    pub fn new(command: Vec<OsString>) -> Self {
+    pub fn new(command: Vec<OsString>) -> Result<Self, Error> {
         let mut out = Outbound::default();
         let mut specific = Vec::new();
         specific.put_u32(VERSION);
         specific.put_string(CAPABILITIES);
         out.send(&GlobalRequest { name: HELLO, want_reply: false, specific: &specific }.encode());
-        let container = Container { command, ..Container::default() };
-        Connection { container, greeted: false, no_more_sessions: false, channels: Vec::new(), out }
+        Ok(Connection {
+            container: Container { command, ..Container::default() },
+            greeted: false,
+            no_more_sessions: false,
+            channels: Vec::new(),
+            listeners: Listeners::default(),
+            resolver: Resolver::new().map_err(|errno| Error::System("eventfd", errno.into()))?,
+            out,
+        })
     }
 
     /// Serves one message. An error ends the stream.
@@ -57,15 +107,29 @@ impl Connection {
             return self.hello(number, body);
         }
         match number {
-            number::GLOBAL_REQUEST => self.global_request(GlobalRequest::decode(body).map_err(malformed)?),
+            number::GLOBAL_REQUEST => {
+                GlobalRequest::decode(body).and_then(|request| self.global_request(&request)).map_err(malformed)?;
+            }
             // Replies to what we never ask.
             number::REQUEST_SUCCESS | number::REQUEST_FAILURE => {}
             number::CHANNEL_SUCCESS | number::CHANNEL_FAILURE => {}
-            number::CHANNEL_OPEN => self.open(Open::decode(body).map_err(malformed)?),
+            number::CHANNEL_OPEN => Open::decode(body).and_then(|open| self.open(&open)).map_err(malformed)?,
+            number::CHANNEL_OPEN_CONFIRMATION | number::CHANNEL_OPEN_FAILURE => {
+                let mut fields = Reader::new(body);
+                let (recipient, sender) = (fields.u32().map_err(&malformed)?, fields.u32().map_err(&malformed)?);
+                let peer = if number == number::CHANNEL_OPEN_CONFIRMATION {
+                    let (window, maximum_packet) =
+                        (fields.u32().map_err(&malformed)?, fields.u32().map_err(malformed)?);
+                    Some(Peer { number: sender, window, maximum_packet })
+                } else {
+                    None
+                };
+                self.answered(recipient, peer)?;
+            }
             number::CHANNEL_REQUEST => {
                 let request = ChannelRequest::decode(body).map_err(&malformed)?;
-                let (channel, container, out) = self.channel(request.recipient)?;
-                channel.request(&request, container, out).map_err(&malformed)?;
+                let (channel, mut surroundings, out) = self.channel(request.recipient)?;
+                channel.request(&request, &mut surroundings, out).map_err(&malformed)?;
                 self.settle(request.recipient);
             }
             _ => {
@@ -123,83 +187,233 @@ impl Connection {
                 return Err(Error::Malformed(number));
             }
         }
+        self.listeners.listening = Listening::decode(&mut fields).map_err(&malformed)?;
         fields.end().map_err(malformed)?;
         self.greeted = true;
         Ok(())
     }
 
-    fn global_request(&mut self, request: GlobalRequest) {
+    fn global_request(&mut self, request: &GlobalRequest) -> Result<(), Malformed> {
         let success = match request.name {
             b"no-more-sessions@openssh.com" => {
                 self.no_more_sessions = true;
-                true
+                Some(Vec::new())
             }
-            // keepalive@openssh.com among them: any reply will do for that.
-            _ => false,
+            // keepalive@openssh.com is none of theirs either, and fails: any reply will do for that.
+            _ => self.listeners.request(request)?,
         };
         if request.want_reply {
-            self.out.send(&[if success { number::REQUEST_SUCCESS } else { number::REQUEST_FAILURE }]);
+            let mut reply = vec![if success.is_some() { number::REQUEST_SUCCESS } else { number::REQUEST_FAILURE }];
+            reply.extend(success.unwrap_or_default());
+            self.out.send(&reply);
         }
+        Ok(())
     }
 
-    fn open(&mut self, open: Open) {
-        let kind = match open.channel_type {
+    fn open(&mut self, open: &Open) -> Result<(), Malformed> {
+        let peer = Peer { number: open.sender, window: open.window, maximum_packet: open.maximum_packet };
+        let mut fields = Reader::new(open.specific);
+        let Some(number) = self.free_number(CHANNELS) else {
+            self.refuse(peer, OpenFailure::ResourceShortage, "too many channels are open");
+            return Ok(());
+        };
+        match open.channel_type {
             b"session" if self.no_more_sessions => {
-                Err((OpenFailure::AdministrativelyProhibited, "no more sessions are allowed"))
+                self.refuse(peer, OpenFailure::AdministrativelyProhibited, "no more sessions are allowed");
             }
-            b"session" => Ok(Kind::Session(Session::default())),
-            _ => Err((OpenFailure::UnknownChannelType, "unknown channel type")),
-        };
-        let free = self.channels.iter().position(Option::is_none).unwrap_or(self.channels.len());
-        let kind = match kind {
-            Ok(_) if free >= CHANNELS => Err((OpenFailure::ResourceShortage, "too many channels are open")),
-            other => other,
-        };
-        match kind {
-            Ok(kind) => {
-                let own = free as u32;
-                let channel = Channel::open(kind, own, open.sender, open.window, open.maximum_packet, &mut self.out);
-                if free == self.channels.len() {
-                    self.channels.push(Some(channel));
-                } else {
-                    self.channels[free] = Some(channel);
+            b"session" => self.confirm(number, peer, Channel::session(peer)),
+            b"direct-tcpip" => {
+                let target = HostPort::decode(&mut fields)?;
+                let _originator = HostPort::decode(&mut fields)?;
+                self.connect(number, peer, target);
+            }
+            b"direct-streamlocal@openssh.com" => {
+                let path = fields.string()?;
+                match connect_unix(Path::new(OsStr::from_bytes(path))) {
+                    Ok(socket) => self.confirm(number, peer, Channel::socket(socket, peer)),
+                    Err(reason) => self.refuse(peer, OpenFailure::ConnectFailed, &reason),
                 }
             }
-            Err((reason, description)) => self.out.send(&open_failure(open.sender, reason, description)),
+            _ => self.refuse(peer, OpenFailure::UnknownChannelType, "unknown channel type"),
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, number: u32, peer: Peer, target: HostPort) {
+        let (Ok(name), Ok(port)) = (str::from_utf8(target.host), u16::try_from(target.port)) else {
+            return self.refuse(peer, OpenFailure::ConnectFailed, "no such host and port");
+        };
+        let deadline = Instant::now() + CONNECT;
+        if let Ok(address) = name.parse::<IpAddr>() {
+            self.advance(number, peer, deadline, Connecting::start(vec![SocketAddr::new(address, port)]));
+        } else {
+            let lookup = self.resolver.lookup(name.to_owned(), port);
+            self.put(number, Slot::Resolving(peer, lookup, deadline));
         }
     }
 
-    fn channel(&mut self, number: u32) -> Result<(&mut Channel, &Container, &mut Outbound), Error> {
-        let channel = self.channels.get_mut(number as usize).and_then(Option::as_mut);
-        let channel = channel.ok_or(Error::Protocol("a message for a channel that is not open"))?;
-        Ok((channel, &self.container, &mut self.out))
+    /// Takes a connection on that is being made.
+    fn advance(&mut self, number: u32, peer: Peer, deadline: Instant, step: Step) {
+        self.put(number, Slot::Free);
+        match step {
+            Step::Connected(socket) => self.confirm(number, peer, Channel::socket(socket, peer)),
+            Step::Pending(connecting) => self.put(number, Slot::Connecting(peer, connecting, deadline)),
+            Step::Failed(reason) => self.refuse(peer, OpenFailure::ConnectFailed, &reason),
+        }
+    }
+
+    fn confirm(&mut self, number: u32, peer: Peer, channel: Channel) {
+        self.out.send(&open_confirmation(peer.number, number, channel.receive_window()));
+        self.put(number, Slot::Open(Box::new(channel)));
+    }
+
+    fn refuse(&mut self, peer: Peer, reason: OpenFailure, description: &str) {
+        self.out.send(&open_failure(peer.number, reason, description));
+    }
+
+    /// Opens a channel for a connection that waits at a listening socket.
+    fn accept(&mut self, listener: u64) {
+        let Some(number) = self.free_number(CHANNELS - RESERVED) else { return };
+        let Some(accepted) = self.listeners.accept(listener) else { return };
+        let open = Open {
+            channel_type: accepted.channel_type,
+            sender: number,
+            window: WINDOW,
+            maximum_packet: MAXIMUM_PACKET,
+            specific: &accepted.specific,
+        };
+        self.out.send(&open.encode());
+        self.put(number, Slot::Opening(accepted.socket));
+    }
+
+    /// The client has answered our open: with its side of the channel, unless it refuses. Then the connection is
+    /// closed.
+    fn answered(&mut self, number: u32, peer: Option<Peer>) -> Result<(), Error> {
+        let slot = self.channels.get_mut(number as usize).filter(|slot| matches!(slot, Slot::Opening(_)));
+        let slot = slot.ok_or(Error::Protocol("an answer to an open that was none"))?;
+        if let (Slot::Opening(socket), Some(peer)) = (std::mem::replace(slot, Slot::Free), peer) {
+            *slot = Slot::Open(Box::new(Channel::socket(socket, peer)));
+        }
+        Ok(())
+    }
+
+    /// A channel number below `limit`, if one is free.
+    fn free_number(&self, limit: usize) -> Option<u32> {
+        let free = self.channels.iter().position(|slot| matches!(slot, Slot::Free)).unwrap_or(self.channels.len());
+        (free < limit).then_some(free as u32)
+    }
+
+    /// Sets what a free number, or one in use, stands for.
+    fn put(&mut self, number: u32, slot: Slot) {
+        match self.channels.get_mut(number as usize) {
+            Some(old) => *old = slot,
+            None => self.channels.push(slot),
+        }
+    }
+
+    fn channel(&mut self, number: u32) -> Result<(&mut Channel, Surroundings<'_>, &mut Outbound), Error> {
+        let Some(Slot::Open(channel)) = self.channels.get_mut(number as usize) else {
+            return Err(Error::Protocol("a message for a channel that is not open"));
+        };
+        let surroundings = Surroundings { container: &self.container, listeners: &mut self.listeners, channel: number };
+        Ok((channel, surroundings, &mut self.out))
     }
 
     fn settle(&mut self, number: u32) {
-        if let Some(slot) = self.channels.get_mut(number as usize)
-            && slot.as_mut().is_some_and(|channel| channel.settle(&mut self.out))
+        if let Ok((channel, surroundings, out)) = self.channel(number)
+            && channel.settle(out)
         {
-            *slot = None;
+            surroundings.listeners.close_session(number);
+            self.put(number, Slot::Free);
         }
     }
 
     /// The descriptors that the loop has to poll: whose, which, for what.
-    pub fn interests(&self) -> impl Iterator<Item = (u32, Role, BorrowedFd<'_>, PollFlags)> {
+    pub fn interests(&self) -> impl Iterator<Item = (Source, BorrowedFd<'_>, PollFlags)> {
         let takes_data = self.out.takes_data();
-        self.open_channels().flat_map(move |(number, channel)| {
-            channel.interests(takes_data).map(move |(role, fd, flags)| (number, role, fd, flags))
-        })
+        let channels = (0..).zip(&self.channels).flat_map(move |(number, slot)| {
+            let (channel, connecting) = match slot {
+                Slot::Open(channel) => (Some(channel), None),
+                Slot::Connecting(_, connecting, _) => (None, Some(connecting)),
+                Slot::Free | Slot::Resolving(..) | Slot::Opening(_) => (None, None),
+            };
+            let channel = channel.into_iter().flat_map(move |channel| channel.interests(takes_data));
+            let channel = channel.map(move |(role, fd, flags)| (Source::Channel(number, role), fd, flags));
+            let connecting =
+                connecting.map(|connecting| (Source::Connecting(number), connecting.socket.as_fd(), PollFlags::OUT));
+            channel.chain(connecting)
+        });
+        let accepts = takes_data && self.free_number(CHANNELS - RESERVED).is_some();
+        let listeners = self.listeners.interests().filter(move |_| accepts);
+        let listeners = listeners.map(|(number, fd)| (Source::Listener(number), fd, PollFlags::IN));
+        let resolver = (Source::Resolver, self.resolver.interest(), PollFlags::IN);
+        channels.chain(listeners).chain([resolver])
     }
 
     fn open_channels(&self) -> impl Iterator<Item = (u32, &Channel)> {
-        (0..).zip(&self.channels).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+        (0..).zip(&self.channels).filter_map(|(number, slot)| match slot {
+            Slot::Open(channel) => Some((number, channel.as_ref())),
+            _ => None,
+        })
     }
 
     /// Serves one of [`interests`](Connection::interests) that is ready.
-    pub fn ready(&mut self, number: u32, role: Role) {
-        if let Ok((channel, _, out)) = self.channel(number) {
-            channel.ready(role, out);
-            self.settle(number);
+    pub fn ready(&mut self, source: Source) {
+        match source {
+            Source::Channel(number, role) => {
+                if let Ok((channel, _, out)) = self.channel(number) {
+                    channel.ready(role, out);
+                    self.settle(number);
+                }
+            }
+            Source::Connecting(number) => {
+                let Some(slot @ Slot::Connecting(..)) = self.channels.get_mut(number as usize) else { return };
+                if let Slot::Connecting(peer, connecting, deadline) = std::mem::replace(slot, Slot::Free) {
+                    self.advance(number, peer, deadline, connecting.ready());
+                }
+            }
+            Source::Listener(number) => self.accept(number),
+            Source::Resolver => {
+                for (lookup, outcome) in self.resolver.outcomes() {
+                    // One that took too long nobody waits for.
+                    let found = (0..).zip(&self.channels).find_map(|(number, slot)| match slot {
+                        Slot::Resolving(peer, waiting, deadline) if *waiting == lookup => {
+                            Some((number, *peer, *deadline))
+                        }
+                        _ => None,
+                    });
+                    let step = outcome.map_or_else(|reason| Step::Failed(reason.into()), Connecting::start);
+                    if let Some((number, peer, deadline)) = found {
+                        self.advance(number, peer, deadline, step);
+                    }
+                }
+            }
+        }
+    }
+
+    /// When to call [`expire`](Connection::expire).
+    pub fn deadline(&self) -> Option<Instant> {
+        let connections = self.channels.iter().filter_map(|slot| match slot {
+            Slot::Resolving(_, _, deadline) | Slot::Connecting(_, _, deadline) => Some(*deadline),
+            Slot::Free | Slot::Opening(_) | Slot::Open(_) => None,
+        });
+        connections.chain(self.listeners.deadline()).min()
+    }
+
+    /// Gives connections up that have taken too long, and goes on after a rest.
+    pub fn expire(&mut self, now: Instant) {
+        self.listeners.wake(now);
+        for number in 0..self.channels.len() as u32 {
+            let peer = match &self.channels[number as usize] {
+                Slot::Resolving(peer, lookup, deadline) if *deadline <= now => {
+                    self.resolver.forget(*lookup);
+                    *peer
+                }
+                Slot::Connecting(peer, _, deadline) if *deadline <= now => *peer,
+                _ => continue,
+            };
+            self.put(number, Slot::Free);
+            self.refuse(peer, OpenFailure::ConnectFailed, "Connection timed out");
         }
     }
 
@@ -231,161 +445,14 @@ impl Connection {
         self.open_channels().for_each(|(_, channel)| channel.kill(signal));
     }
 
-    /// Opens no more sessions.
-    pub fn refuse_sessions(&mut self) {
+    /// Opens no more sessions, and accepts no more connections.
+    pub fn stop(&mut self) {
         self.no_more_sessions = true;
+        self.listeners.close_all();
     }
 
     /// Whether no channel is open.
     pub fn is_idle(&self) -> bool {
-        self.channels.iter().all(Option::is_none)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Connection;
-    use crate::connection::frame::{HELLO, VERSION};
-    use crate::connection::message::{ChannelRequest, GlobalRequest, Open, bare, number};
-    use crate::connection::wire::Write;
-
-    fn hello(version: u32, environment: &[(&str, &str)]) -> Vec<u8> {
-        let mut specific = Vec::new();
-        specific.put_u32(version);
-        specific.put_u32(environment.len() as u32);
-        for (name, value) in environment {
-            specific.put_string(name);
-            specific.put_string(value);
-        }
-        GlobalRequest { name: HELLO, want_reply: false, specific: &specific }.encode()
-    }
-
-    /// A connection after both hellos.
-    fn greeted() -> Connection {
-        let mut connection = Connection::new(Vec::new());
-        connection.message(&hello(VERSION, &[("A", "1")])).unwrap();
-        connection.out.take_messages();
-        connection
-    }
-
-    fn open(channel_type: &[u8]) -> Vec<u8> {
-        Open { channel_type, sender: 9, window: 1000, maximum_packet: 100, specific: b"" }.encode()
-    }
-
-    /// The numbers of the messages that `message` is answered with.
-    fn answers(connection: &mut Connection, message: &[u8]) -> Vec<u8> {
-        connection.message(message).unwrap();
-        connection.out.take_messages().iter().map(|message| message[0]).collect()
-    }
-
-    #[test]
-    fn another_version_or_a_first_message_that_is_no_hello_ends_the_stream() {
-        let error = |message: &[u8]| Connection::new(Vec::new()).message(message).unwrap_err().to_string();
-        assert!(error(&hello(2, &[])).contains("version 2"));
-        assert!(error(&open(b"session")).contains("hello@berth"));
-        assert!(error(&hello(VERSION, &[("A=B", "")])).contains("malformed"));
-        assert!(error(b"").contains("malformed"));
-    }
-
-    #[test]
-    fn unknown_channel_types_and_too_many_channels_are_refused() {
-        let mut connection = greeted();
-        assert_eq!(answers(&mut connection, &open(b"x11")), [number::CHANNEL_OPEN_FAILURE]);
-        for _ in 0..super::CHANNELS {
-            assert_eq!(answers(&mut connection, &open(b"session")), [number::CHANNEL_OPEN_CONFIRMATION]);
-        }
-        assert_eq!(answers(&mut connection, &open(b"session")), [number::CHANNEL_OPEN_FAILURE]);
-        assert_eq!(answers(&mut connection, &bare(number::CHANNEL_CLOSE, 77)), [number::CHANNEL_CLOSE]);
-        connection.message(&open(b"session")).unwrap();
-        let confirmation = &connection.out.take_messages()[0];
-        assert_eq!(confirmation[1..9], [0, 0, 0, 9, 0, 0, 0, 77]);
-    }
-
-    #[test]
-    fn no_session_opens_after_no_more_sessions() {
-        let mut connection = greeted();
-        let request = |name| GlobalRequest { name, want_reply: true, specific: b"" }.encode();
-        assert_eq!(answers(&mut connection, &request(b"keepalive@openssh.com")), [number::REQUEST_FAILURE]);
-        assert_eq!(answers(&mut connection, &request(b"no-more-sessions@openssh.com")), [number::REQUEST_SUCCESS]);
-        assert_eq!(answers(&mut connection, &open(b"session")), [number::CHANNEL_OPEN_FAILURE]);
-    }
-
-    #[test]
-    fn data_without_a_window_and_messages_for_no_channel_end_the_stream() {
-        let data = |bytes: &[u8]| {
-            let mut message = bare(number::CHANNEL_DATA, 0);
-            message.put_string(bytes);
-            message
-        };
-        let mut connection = greeted();
-        assert!(connection.message(&data(b"x")).is_err());
-        connection.message(&open(b"session")).unwrap();
-        assert!(connection.message(&data(b"")).is_ok());
-        assert!(connection.message(&data(b"x")).is_err());
-    }
-
-    /// A small generator: the same bytes in every run.
-    struct Random(u64);
-
-    impl Random {
-        fn next(&mut self, below: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 >> 11) as usize % below
-        }
-
-        fn bytes(&mut self, below: usize) -> Vec<u8> {
-            (0..self.next(below)).map(|_| self.next(256) as u8).collect()
-        }
-
-        fn message(&mut self) -> Vec<u8> {
-            // Nothing that would run a program.
-            let names: [&[u8]; 8] =
-                [b"pty-req", b"env", b"subsystem", b"window-change", b"signal", b"break", b"eow@openssh.com", b""];
-            let mut specific = self.bytes(60);
-            if self.next(2) == 0 {
-                specific = Vec::new();
-                specific.put_string(self.bytes(5));
-                (0..self.next(5)).for_each(|_| specific.put_u32(self.next(300) as u32));
-                specific.put_string(self.bytes(40));
-            }
-            let recipient = if self.next(30) == 0 { 5 } else { 0 };
-            let mut message = match self.next(4) {
-                0 => open(b"session"),
-                1 => {
-                    let (name, want_reply) = (names[self.next(names.len())], self.next(2) == 0);
-                    ChannelRequest { recipient, name, want_reply, specific: &specific }.encode()
-                }
-                2 => {
-                    let mut message = bare(80 + self.next(21) as u8, recipient);
-                    message.extend(specific);
-                    message
-                }
-                _ if self.next(8) == 0 => self.bytes(40),
-                _ => GlobalRequest { name: b"", want_reply: true, specific: &specific }.encode(),
-            };
-            if self.next(30) == 0 {
-                let length = self.next(message.len() + 1);
-                message.truncate(length);
-            }
-            message
-        }
-    }
-
-    #[test]
-    fn no_message_whatever_panics() {
-        let mut random = Random(0x9e37_79b9_7f4a_7c15);
-        let mut served = 0;
-        for _ in 0..3000 {
-            let mut connection = if random.next(8) == 0 { Connection::new(Vec::new()) } else { greeted() };
-            let _ = connection.message(&open(b"session"));
-            while connection.message(&random.message()).is_ok() {
-                served += 1;
-                connection.drain();
-                connection.out.take_messages();
-            }
-        }
-        assert!(served > 3000, "only {served} messages were well-formed: the test tests nothing");
+        self.channels.iter().all(|slot| matches!(slot, Slot::Free))
     }
 }

@@ -55,6 +55,8 @@ pub struct Sources<'a> {
     pub server: &'a Variables,
     /// The terminal's type and path.
     pub terminal: Option<(&'a OsStr, &'a OsStr)>,
+    /// Where the sockets are that lead to the client.
+    pub forwarded: Vec<(&'static str, OsString)>,
 }
 
 /// The environment as `sshd` would put it together, on top of the container's own.
@@ -78,6 +80,7 @@ pub fn build(sources: Sources) -> BTreeMap<OsString, OsString> {
         }
         environment.insert("SSH_TTY".into(), path.into());
     }
+    environment.extend(sources.forwarded.into_iter().map(|(name, value)| (name.into(), value)));
     environment
 }
 
@@ -100,9 +103,10 @@ mod tests {
             shell: Some(OsStr::new("/bin/sh")),
             server: &server,
             terminal: Some((OsStr::new("xterm"), OsStr::new("/dev/pts/0"))),
+            forwarded: vec![("DISPLAY", "localhost:10.0".into())],
         });
         let all: Vec<_> = environment.iter().map(|(k, v)| format!("{}={}", k.display(), v.display())).collect();
-        let expected = "A=1 HOME=/srv LANG=C LOGNAME=web PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+        let expected = "A=1 DISPLAY=localhost:10.0 HOME=/srv LANG=C LOGNAME=web PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
                         POLICY=server SHELL=/bin/sh SSH_TTY=/dev/pts/0 TERM=xterm USER=web";
         assert_eq!(all.join(" "), expected);
     }
@@ -117,6 +121,7 @@ mod tests {
             shell: None,
             server: &none,
             terminal: None,
+            forwarded: Vec::new(),
         };
         assert_eq!(build(sources(vec![("HOME".into(), "/data".into())]))[OsStr::new("HOME")], "/data");
         assert_eq!(build(sources(Vec::new()))[OsStr::new("HOME")], "/");

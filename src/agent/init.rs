@@ -13,8 +13,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 use rustix::process::{Signal, WaitOptions, umask, wait};
 
 use super::buffer::Buffer;
-use super::channel::Role;
-use super::connection::Connection;
+use super::connection::{Connection, Source};
 use super::error::Error;
 use super::system;
 use crate::connection::frame;
@@ -37,8 +36,14 @@ pub fn run(socket: &Path, command: Vec<OsString>) -> Result<(), Error> {
     system::keep_descriptors();
     umask(Mode::from_raw_mode(0o022));
     let stream = connect_to(socket).map_err(|errno| Error::Connect(socket.into(), errno.into()))?;
-    let mut init =
-        Init { stream, signals, inbound: Buffer::default(), connection: Connection::new(command), stop: None, turn: 0 };
+    let mut init = Init {
+        stream,
+        signals,
+        inbound: Buffer::default(),
+        connection: Connection::new(command)?,
+        stop: None,
+        turn: 0,
+    };
     let result = init.serve();
     // The last words, an error's cause among them, as far as the server takes them.
     let _ = init.connection.out.flush(&init.stream);
@@ -75,7 +80,7 @@ struct Init {
 enum Token {
     Signals,
     Stream,
-    Channel(u32, Role),
+    Connection(Source),
 }
 
 impl Init {
@@ -88,6 +93,7 @@ impl Init {
                 Err(Errno::PIPE | Errno::CONNRESET) => return Ok(()),
                 Err(errno) => return Err(Error::Stream(errno.into())),
             }
+            self.connection.expire(Instant::now());
             // Reading terminals on can fill the stream again, and what it filled must be sent first.
             self.connection.drain();
             if self.stop.is_some_and(|stop| Instant::now() >= stop || self.connection.is_idle()) {
@@ -105,7 +111,7 @@ impl Init {
                             return Ok(());
                         }
                     }
-                    Token::Channel(number, role) => self.connection.ready(number, role),
+                    Token::Connection(source) => self.connection.ready(source),
                 }
             }
         }
@@ -118,11 +124,12 @@ impl Init {
         stream.set(PollFlags::OUT, !out.is_empty());
         let mut tokens = vec![Token::Signals, Token::Stream];
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.stream, stream)];
-        for (number, role, fd, flags) in self.connection.interests() {
-            tokens.push(Token::Channel(number, role));
+        for (source, fd, flags) in self.connection.interests() {
+            tokens.push(Token::Connection(source));
             fds.push(PollFd::from_borrowed_fd(fd, flags));
         }
-        let timeout = self.stop.map(|stop| Timespec::try_from(stop.saturating_duration_since(Instant::now())));
+        let deadline = self.connection.deadline().into_iter().chain(self.stop).min();
+        let timeout = deadline.map(|deadline| Timespec::try_from(deadline.saturating_duration_since(Instant::now())));
         let timeout = timeout.map(|timeout| timeout.unwrap_or_default());
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
@@ -159,7 +166,7 @@ impl Init {
             } else if self.stop.is_none() {
                 // docker stop. Sessions end as when a terminal hangs up, and their clients hear how.
                 self.stop = Some(Instant::now() + STOP);
-                self.connection.refuse_sessions();
+                self.connection.stop();
                 self.hang_up();
             }
         }

@@ -6,15 +6,19 @@
 //! - `init`: the loop itself, signals, and reaping, as PID 1 must;
 //! - `connection`: takes messages apart and hands them on: one line per message number and per channel type;
 //! - `channel`: what all channels share: windows, buffers, EOF and CLOSE;
-//! - `session`: the channel type `session`, with `pty`, `process`, and what goes into a process's surroundings.
+//! - `session`: the channel type `session`, with `pty`, `process`, and what goes into a process's surroundings;
+//! - `forward`: all other channel types, which end at sockets.
 //!
 //! `docs/PROTOCOL.md` describes the stream.
 
 mod buffer;
 mod channel;
 mod connection;
+#[cfg(test)]
+mod connection_tests;
 mod environment;
 mod error;
+mod forward;
 mod init;
 mod modes;
 mod outbound;

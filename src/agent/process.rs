@@ -8,13 +8,16 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 
 use rustix::fs::{Access, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::Pid;
 
+use super::channel::Ends;
 use super::environment::{self, Sources, Variables};
+use super::forward::Forwarded;
 use super::passwd;
 use super::pty::Pty;
 use super::system;
@@ -47,15 +50,15 @@ pub enum Start {
     Sftp,
 }
 
-/// The agent's ends of a program's standard input and output. All non-blocking.
-#[derive(Debug)]
-pub struct Ends {
-    /// To standard input.
-    pub input: OwnedFd,
-    /// From standard output.
-    pub output: OwnedFd,
-    /// From standard error, where that is separate.
-    pub error: Option<OwnedFd>,
+/// What a client asked for before it asked for something to run.
+#[derive(Clone, Copy, Debug)]
+pub struct Requested<'a> {
+    /// Its `env` requests.
+    pub variables: &'a Variables,
+    /// The terminal's type, and the terminal.
+    pub pty: Option<(&'a OsStr, &'a Pty)>,
+    /// The sockets that lead to the client.
+    pub forwarded: &'a Forwarded,
 }
 
 /// How a start went.
@@ -67,25 +70,23 @@ pub enum Started {
     NotRunning(u32),
 }
 
-/// Starts what `start` says, on `pty` if there is one, and on pipes otherwise. An error means that there is not enough
-/// of something: processes, descriptors, memory.
-pub fn start(
-    start: &Start,
-    container: &Container,
-    requested: &Variables,
-    pty: Option<(&OsStr, &Pty)>,
-) -> io::Result<(Started, Ends)> {
+/// Starts what `start` says, on a terminal if one was requested, and on pipes otherwise. An error means that there is
+/// not enough of something: processes, descriptors, memory.
+pub fn start(start: &Start, container: &Container, requested: Requested) -> io::Result<(Started, Ends)> {
+    let pty = requested.pty;
     let entry = passwd::by_uid(rustix::process::getuid().as_raw());
     let shell = entry.as_ref().map(|entry| entry.shell.as_os_str()).filter(|shell| is_executable(shell));
     let program = choose(start, shell, &container.command, is_executable(OsStr::new(SHELL)));
     let environment = environment::build(Sources {
         container: std::env::vars_os().collect(),
-        requested,
+        requested: requested.variables,
         entry: entry.as_ref(),
         shell: shell.or_else(|| is_executable(OsStr::new(SHELL)).then_some(OsStr::new(SHELL))),
         server: &container.environment,
         terminal: pty.map(|(term, pty)| (term, pty.path.as_os_str())),
+        forwarded: requested.forwarded.variables(),
     });
+    requested.forwarded.prepare(&environment);
     let directory = directory(&environment);
     let (ends, theirs) = match pty {
         Some((_, pty)) => terminal_ends(pty)?,
@@ -117,7 +118,8 @@ struct Theirs {
 
 fn terminal_ends(pty: &Pty) -> io::Result<(Ends, Theirs)> {
     let slave = pty.open_slave()?;
-    let ends = Ends { input: pty.master.try_clone()?, output: pty.master.try_clone()?, error: None };
+    let master = Rc::new(pty.master.try_clone()?);
+    let ends = Ends { input: Rc::clone(&master), output: master, error: None };
     let error = Some(slave.try_clone()?);
     Ok((ends, Theirs { input: slave.try_clone()?, output: slave, error }))
 }
@@ -130,7 +132,8 @@ fn pipe_ends(with_error: bool) -> io::Result<(Ends, Theirs)> {
     for end in [Some(&input), Some(&output), error.as_ref()].into_iter().flatten() {
         fcntl_setfl(end, OFlags::NONBLOCK)?;
     }
-    Ok((Ends { input, output, error }, Theirs { input: their_input, output: their_output, error: their_error }))
+    let ends = Ends { input: Rc::new(input), output: Rc::new(output), error: error.map(Rc::new) };
+    Ok((ends, Theirs { input: their_input, output: their_output, error: their_error }))
 }
 
 /// Why there is no process.

@@ -5,8 +5,10 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use rustix::process::{Pid, Signal, WaitStatus, kill_process_group};
 
+use super::channel::Ends;
 use super::environment::Variables;
-use super::process::{self, Container, Ends, Start, Started};
+use super::forward::{Forwarded, Listeners};
+use super::process::{self, Container, Requested, Start, Started};
 use super::pty::{self, Pty};
 use super::signal;
 use crate::connection::message::{ChannelRequest, exit_status};
@@ -17,7 +19,19 @@ use crate::connection::wire::{Malformed, Reader, Write};
 pub struct Session {
     requested: Variables,
     pty: Option<Terminal>,
+    forwarded: Forwarded,
     state: State,
+}
+
+/// What is around a session.
+#[derive(Debug)]
+pub struct Surroundings<'a> {
+    /// What all sessions share.
+    pub container: &'a Container,
+    /// Where its forwarding is registered,
+    pub listeners: &'a mut Listeners,
+    /// under the number of its channel.
+    pub channel: u32,
 }
 
 #[derive(Debug)]
@@ -69,12 +83,17 @@ impl Session {
 
     /// Serves one channel request. Unknown ones fail, as do all that ask for something to run, or prepare it, when
     /// something does already.
-    pub fn request(&mut self, request: &ChannelRequest, container: &Container) -> Result<Answer, Malformed> {
+    pub fn request(&mut self, request: &ChannelRequest, around: &mut Surroundings) -> Result<Answer, Malformed> {
+        let container = around.container;
         let mut fields = Reader::new(request.specific);
         let larval = self.state == State::Larval;
         Ok(match request.name {
             b"pty-req" if larval => self.allocate_terminal(&mut fields)?.into(),
             b"env" if larval => self.requested.add_limited(fields.string()?, fields.string()?).into(),
+            b"auth-agent-req@openssh.com" if larval => {
+                self.forwarded.authentication_agent(around.listeners, around.channel).into()
+            }
+            b"x11-req" if larval => self.forwarded.x11(&mut fields, around.listeners, around.channel)?.into(),
             b"shell" if larval => self.start(Start::Shell, container),
             b"exec" if larval => match fields.string()? {
                 command if command.contains(&0) => Answer::Failure,
@@ -118,8 +137,12 @@ impl Session {
     }
 
     fn start(&mut self, start: Start, container: &Container) -> Answer {
-        let pty = self.pty.as_ref().map(|terminal| (terminal.term.as_os_str(), &terminal.pty));
-        match process::start(&start, container, &self.requested, pty) {
+        let requested = Requested {
+            variables: &self.requested,
+            pty: self.pty.as_ref().map(|terminal| (terminal.term.as_os_str(), &terminal.pty)),
+            forwarded: &self.forwarded,
+        };
+        match process::start(&start, container, requested) {
             Ok((Started::Running(pid), ends)) => {
                 // A client may not signal a subsystem: sshd's rule.
                 self.state = State::Running(pid, !matches!(start, Start::Sftp));

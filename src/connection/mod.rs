@@ -3,6 +3,7 @@
 //! Both ends of the agent stream use this: the server ([`crate::ssh`]) and the agent ([`crate::agent`]). `PROTOCOL.md`
 //! in `docs/` describes the stream.
 
+pub mod forward;
 pub mod frame;
 pub mod message;
 pub mod wire;

@@ -23,6 +23,7 @@ use super::waker::Waker;
 use super::worker::{Lost, Pending};
 use super::{Server, reason};
 use crate::backend::{self, Container, Request, Waiter};
+use crate::connection::forward::Listening;
 use crate::connection::frame::{self, Queue};
 use crate::connection::message::{self, ChannelRequest, GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::{Malformed, Reader, Write};
@@ -355,6 +356,7 @@ fn hello(environment: &[(String, String)]) -> Vec<u8> {
         specific.put_string(name);
         specific.put_string(value);
     }
+    Listening::default().encode(&mut specific);
     GlobalRequest { name: frame::HELLO, want_reply: false, specific: &specific }.encode()
 }
 

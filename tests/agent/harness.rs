@@ -10,8 +10,11 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use berth::connection::forward::Listening;
 use berth::connection::frame::{self, HELLO, VERSION};
-use berth::connection::message::{ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, bare, number};
+use berth::connection::message::{
+    ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, WINDOW, bare, number, open_confirmation,
+};
 use berth::connection::wire::{Reader, Write};
 
 /// Nothing here takes that long.
@@ -53,10 +56,10 @@ impl Outcome {
 
 impl Server {
     pub fn start() -> Self {
-        Self::start_with(&[])
+        Self::start_with(&[], Listening::default())
     }
 
-    pub fn start_with(environment: &[(&str, &str)]) -> Self {
+    pub fn start_with(environment: &[(&str, &str)], listening: Listening) -> Self {
         let mut server = Self::connect();
         let mut specific = Vec::new();
         specific.put_u32(VERSION);
@@ -65,13 +68,14 @@ impl Server {
             specific.put_string(name);
             specific.put_string(value);
         }
+        listening.encode(&mut specific);
         server.send(&GlobalRequest { name: HELLO, want_reply: false, specific: &specific }.encode());
         let hello = server.next();
         let hello = GlobalRequest::decode(&hello[1..]).unwrap();
         assert_eq!((hello.name, hello.want_reply), (HELLO, false));
         let mut fields = Reader::new(hello.specific);
         assert_eq!(fields.u32(), Ok(VERSION));
-        assert_eq!(fields.utf8(), Ok("session,sftp"));
+        assert!(fields.utf8().unwrap().starts_with("session,sftp,direct-tcpip,"));
         server
     }
 
@@ -88,6 +92,7 @@ impl Server {
             .args(["-c", "trap '' USR2; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_berth"), "agent", "--socket"])
             .arg(&socket)
             .env("FROM_IMAGE", "image")
+            .env("XAUTHORITY", directory.join("Xauthority"))
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -144,6 +149,12 @@ impl Server {
             }
             self.early.push_back(message);
         }
+    }
+
+    /// Opens a channel, and returns its number, or why there is none: the reason's code and text.
+    pub fn open_channel(&mut self, channel_type: &str, window: u32, specific: &[u8]) -> Result<u32, (u32, String)> {
+        self.begin_open(channel_type, window, MAXIMUM_PACKET, specific);
+        self.finish_open()
     }
 
     /// Sends an open. The client's own number is 1000 or more.
@@ -207,6 +218,26 @@ impl Server {
 
     pub fn exec(&mut self, channel: u32, command: &str) {
         assert!(self.string_request(channel, "exec", command));
+    }
+
+    /// Sends a global request, and returns what its success says, if it succeeds.
+    pub fn global_request(&mut self, name: &str, specific: &[u8]) -> Option<Vec<u8>> {
+        self.send(&GlobalRequest { name: name.as_bytes(), want_reply: true, specific }.encode());
+        let reply = self.expect(&[number::REQUEST_SUCCESS, number::REQUEST_FAILURE]);
+        (reply[0] == number::REQUEST_SUCCESS).then(|| reply[1..].to_vec())
+    }
+
+    /// The agent's next open: its channel type, its number for it, and what it says besides.
+    pub fn opened(&mut self) -> (String, u32, Vec<u8>) {
+        let message = self.expect(&[number::CHANNEL_OPEN]);
+        let open = Open::decode(&message[1..]).unwrap();
+        assert_eq!((open.window, open.maximum_packet), (WINDOW, MAXIMUM_PACKET));
+        (String::from_utf8(open.channel_type.into()).unwrap(), open.sender, open.specific.into())
+    }
+
+    /// Confirms the agent's open.
+    pub fn confirm(&mut self, channel: u32) {
+        self.send(&open_confirmation(channel, 7, 1 << 30));
     }
 
     pub fn data(&mut self, channel: u32, bytes: &[u8]) {

@@ -1,7 +1,9 @@
 //! `berth agent` as an ordinary process of this machine, with the test as the server and the client in one.
 
+mod forwarding;
 mod harness;
 mod sessions;
 mod stream;
 mod terminals;
 mod windows;
+mod x11;

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use berth::connection::forward::Listening;
+
 use crate::harness::{Outcome, Server};
 
 #[test]
@@ -48,7 +50,7 @@ fn an_early_eof_loses_neither_output_nor_exit_status() {
 
 #[test]
 fn the_environment_is_the_images_the_users_the_servers_and_the_clients() {
-    let mut server = Server::start_with(&[("FROM_SERVER", "server")]);
+    let mut server = Server::start_with(&[("FROM_SERVER", "server")], Listening::default());
     let channel = server.open();
     assert!(server.env(channel, "FROM_CLIENT", "client"));
     assert!(!server.env(channel, "A=B", "client"));
