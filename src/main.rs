@@ -133,7 +133,8 @@ fn serve(path: &Path) -> Result<(), Failure> {
     if config.users.is_empty() {
         log::warn!("auth.users is empty: nobody can log in");
     }
-    ssh::serve(config.ssh, Box::new(Users::new(config.users)), Box::new(backend), stop_time).map_err(failed)
+    ssh::serve(config.ssh, config.forwarding, Box::new(Users::new(config.users)), Box::new(backend), stop_time)
+        .map_err(failed)
 }
 
 fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {

@@ -15,6 +15,8 @@ pub use key::{AuthorizedKey, KeyLineError};
 pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use users::Users;
 
+use crate::pattern;
+
 /// What an authenticated user is held to: OpenSSH's key options, by the names of sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restrictions {
@@ -57,6 +59,18 @@ impl ForwardAddress {
             number => Some(number.parse().ok().filter(|&port| port != 0)?),
         };
         Some(ForwardAddress { host: (host != "*").then(|| host.to_owned()), port })
+    }
+
+    /// Takes `[HOST:]PORT`, for listening.
+    pub fn parse_listener(text: &str) -> Option<Self> {
+        if text.contains(':') { Self::parse(text) } else { Self::parse(&format!("*:{text}")) }
+    }
+
+    /// Whether it stands for this host and port, as a client has named them. Names have no case, and a pattern of `*`
+    /// and `?` stands for many.
+    pub fn covers(&self, host: &[u8], port: u32) -> bool {
+        let is_host = |own: &String| pattern::matches(own.to_ascii_lowercase().as_bytes(), &host.to_ascii_lowercase());
+        self.port.is_none_or(|own| u32::from(own) == port) && self.host.as_ref().is_none_or(is_host)
     }
 }
 

@@ -87,13 +87,10 @@ impl Options {
                 Some(address) => push(&mut restrictions.permit_open, address),
                 None => Err("a destination must be HOST:PORT, where '*' stands for any"),
             },
-            "permitlisten=" => {
-                let has_host = value.contains(':');
-                match ForwardAddress::parse(&if has_host { value } else { format!("*:{value}") }) {
-                    Some(address) => push(&mut restrictions.permit_listen, address),
-                    None => Err("a listener must be [HOST:]PORT, where '*' stands for any"),
-                }
-            }
+            "permitlisten=" => match ForwardAddress::parse_listener(&value) {
+                Some(address) => push(&mut restrictions.permit_listen, address),
+                None => Err("a listener must be [HOST:]PORT, where '*' stands for any"),
+            },
             "cert-authority" | "principals=" => Err("certificates are not supported"),
             "touch-required" | "no-touch-required" | "verify-required" | "no-verify-required" => {
                 Err("keys of security devices are not supported")

@@ -7,6 +7,7 @@ mod auth;
 mod docker;
 mod docker_api;
 mod error;
+mod forwarding;
 mod kind;
 mod place;
 mod reader;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use docker::{Docker, ExecutionMode, ImagePullPolicy};
 pub use error::Error;
+pub use forwarding::Forwarding;
 pub use place::Place;
 pub use ssh::Ssh;
 
@@ -40,6 +42,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// `docker`
     pub docker: Docker,
+    /// `security.forwarding`
+    pub forwarding: Forwarding,
     /// `instance`: tells this berth's containers from those of others on the same daemon.
     pub instance: String,
     /// `runDirectory`, and in it the instance's own.
@@ -85,6 +89,7 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         ssh: Ssh::new(&place.directory),
         users: BTreeMap::new(),
         docker: Docker::new(&place.docker_host),
+        forwarding: Forwarding::default(),
         instance: String::new(),
         run_directory: place.run_directory.clone(),
         log: Log { level: log::LevelFilter::Info },
@@ -115,16 +120,22 @@ fn section() -> Section<Config> {
         .only("format", "text", &["ljson"])
         .only("destination", "stderr", &["stdout", "file", "syslog", "test"])
         .refused(&["file", "syslog"], "the log goes to standard error; files and syslog are not available yet");
+    let security =
+        Section::new().key("forwarding", |config: &mut Config| &mut config.forwarding, forwarding::section()).refused(
+            &["defaultMode", "forceCommand", "env", "command", "shell", "subsystem", "tty", "signal", "maxSessions"],
+            "not available yet; remove it",
+        );
     Section::new()
         .key("ssh", |config: &mut Config| &mut config.ssh, ssh::section())
         .key("auth", |config| &mut config.users, auth::section())
         .only("backend", "docker", &["kubernetes", "sshproxy"])
         .key("docker", |config| &mut config.docker, docker::section())
+        .key("security", |config| config, security)
         .key("instance", |config| &mut config.instance, parsed("a name", place::parse_instance))
         .key("runDirectory", |config| &mut config.run_directory, path())
         .key("log", |config| &mut config.log, log)
         .refused(
-            &["configserver", "kubernetes", "sshproxy", "security", "audit", "metrics", "health", "geoip"],
+            &["configserver", "kubernetes", "sshproxy", "audit", "metrics", "health", "geoip"],
             "not available yet; remove it",
         )
 }

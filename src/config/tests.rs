@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
+use crate::connection::forward::{GatewayPorts, Listening};
 
 const REFERENCE: &str = include_str!("../../config.yaml");
 
@@ -424,7 +425,7 @@ fn what_cannot_be_is_refused_by_name_with_the_reason() {
     assert!(docker("host: {init: false, restartPolicy: {name: 'no'}}").is_ok());
     assert_eq!(error("backend: kubernetes"), "2: backend: kubernetes is not available yet; use docker");
     assert_eq!(error("log: {format: ljson}"), "2: log.format: ljson is not available yet; use text");
-    assert_eq!(error("security: {}"), "2: security: not available yet; remove it");
+    assert_eq!(error("security: {tty: {}}"), "2: security.tty: not available yet; remove it");
 }
 
 #[test]
@@ -487,4 +488,43 @@ proptest! {
         let text = format!("{minutes}m{}.{:03}s", rest / 1000, rest % 1000);
         prop_assert_eq!(kind::parse_duration(&text), Some(Duration::from_millis(milliseconds)));
     }
+}
+
+#[test]
+fn agent_and_display_are_not_lent_unless_that_is_enabled() {
+    let lent = |lines: &str| {
+        let forwarding = good(lines).forwarding;
+        (forwarding.connect, forwarding.agent, forwarding.x11)
+    };
+    assert_eq!(lent(""), (true, false, false));
+    let all =
+        "security: {forwarding: {forwardingMode: disable, agentForwardingMode: enable, x11ForwardingMode: enable}}";
+    assert_eq!(lent(all), (false, true, true));
+}
+
+#[test]
+fn forwarding_is_permitted_by_lists_of_addresses_and_ports() {
+    let forwarding = |lines: &str| good(&format!("security: {{forwarding: {{{lines}}}}}")).forwarding;
+    let lists = forwarding("permitOpen: ['db:5432', '[::1]:*'], permitListen: ['8080', 'localhost:*']");
+    let (open, listen) = (lists.permit_open.unwrap(), lists.permit_listen.unwrap());
+    assert!(open[0].covers(b"DB", 5432) && open[1].covers(b"::1", 1) && !open[0].covers(b"db", 1));
+    assert!(listen[0].covers(b"", 8080) && listen[1].covers(b"localhost", 0) && !listen[1].covers(b"", 0));
+    assert_eq!(forwarding("permitOpen: []").permit_open, Some(Vec::new()));
+    assert_eq!(forwarding("").permit_open, None);
+    assert_eq!(
+        error("security: {forwarding: {permitOpen: [db]}}"),
+        "2: security.forwarding.permitOpen[0]: must be HOST:PORT, where '*' stands for any, and an address with colons \
+         is in brackets"
+    );
+}
+
+#[test]
+fn listening_is_as_in_sshd() {
+    let listening = |lines: &str| good(&format!("security: {{forwarding: {{{lines}}}}}")).forwarding.listening;
+    assert_eq!(listening(""), Listening { gateway_ports: GatewayPorts::No, unlink: false });
+    assert_eq!(
+        listening("gatewayPorts: clientspecified, streamLocalBindUnlink: yes"),
+        Listening { gateway_ports: GatewayPorts::ClientSpecified, unlink: true }
+    );
+    assert_eq!(listening("gatewayPorts: yes").gateway_ports, GatewayPorts::Yes);
 }

@@ -5,34 +5,32 @@
 //! the bridge buffers is bounded besides ([`LIMIT`]; beyond it, it stops reading). It looks into opens, requests and
 //! global requests, since policy is decided here: the agent runs where its user has power over it.
 //!
-//! A container is started when the client opens its first session; see [`super::early`] for what happens meanwhile.
+//! A container is started when the client first asks for something that takes one: a session, a connection, or a
+//! listening socket; see [`super::early`] for what happens meanwhile.
 
-use std::io::{self, Read, Write as _};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use libssh_server::Session;
 use rustix::event::PollFlags;
 
+use super::agent::Agent;
 use super::authentication::Login;
 use super::early::{self, Early, Verdict};
+use super::forwards::Forwards;
 use super::policy::Policy;
 use super::waker::Waker;
 use super::worker::{Lost, Pending};
 use super::{Server, reason};
 use crate::backend::{self, Container, Request, Waiter};
-use crate::connection::forward::Listening;
-use crate::connection::frame::{self, Queue};
-use crate::connection::message::{self, ChannelRequest, GlobalRequest, Open, OpenFailure, number};
-use crate::connection::wire::{Malformed, Reader, Write};
+use crate::connection::frame::Queue;
+use crate::connection::message::{self, GlobalRequest, Open, OpenFailure, number};
+use crate::connection::wire::{Malformed, Reader};
 
 /// Bytes that may wait in either direction before the bridge stops reading from where they come.
 pub const LIMIT: usize = 256 * 1024;
-
-/// Bytes read from the agent at a time.
-const READ: usize = 64 * 1024;
 
 /// Why a bridge, and with it the connection, ends.
 pub enum End {
@@ -54,7 +52,8 @@ impl From<Malformed> for End {
     }
 }
 
-fn protocol_error(text: &str) -> End {
+/// The peer broke the protocol.
+pub fn protocol_error(text: &str) -> End {
     End::Disconnect(reason::PROTOCOL_ERROR, text.into())
 }
 
@@ -69,31 +68,20 @@ pub struct Bridge {
     /// What every session of this connection finds in its environment.
     environment: Vec<(String, String)>,
     early: Early,
+    forwards: Forwards,
     state: State,
     no_more_sessions: bool,
 }
 
+/// What there is of a container.
 enum State {
-    /// No session has been opened.
+    /// None is wanted yet.
     Idle,
     Starting {
         container: Pending<Result<Container, backend::Error>>,
         waiter: Arc<Waiting>,
     },
     Running(Agent),
-}
-
-/// A running container's agent.
-struct Agent {
-    container: Container,
-    /// Frames for the agent.
-    output: Queue,
-    /// Frames from the agent.
-    input: Queue,
-    /// Whether its hello has come.
-    greeted: bool,
-    /// Whether the client is OpenSSH's, which alone knows eow@openssh.com.
-    knows_eow: bool,
 }
 
 /// The user who waits, as the backend sees it from its worker.
@@ -130,7 +118,7 @@ impl Bridge {
         let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
-        let policy = Policy::new(server.settings.accept_env.clone(), login.restrictions);
+        let policy = Policy::new(server.settings.accept_env.clone(), server.forwarding.clone(), login.restrictions);
         Bridge {
             server,
             id,
@@ -140,6 +128,7 @@ impl Bridge {
             policy,
             environment,
             early: Early::default(),
+            forwards: Forwards::default(),
             state: State::Idle,
             no_more_sessions: false,
         }
@@ -162,16 +151,22 @@ impl Bridge {
     fn client_message(&mut self, session: &mut Session, message: &[u8]) -> Result<bool, End> {
         let Some((&kind, body)) = message.split_first() else { return Ok(true) };
         match kind {
-            number::GLOBAL_REQUEST => self.global_request(session, &GlobalRequest::decode(body)?)?,
+            number::GLOBAL_REQUEST => return self.global_request(session, &GlobalRequest::decode(body)?),
             number::CHANNEL_OPEN => self.open(session, &Open::decode(body)?)?,
-            // The server sends the client no requests and opens no channels that these could answer.
+            // Signs of life: the server asks for nothing else.
             number::REQUEST_SUCCESS | number::REQUEST_FAILURE => (),
-            number::CHANNEL_OPEN_CONFIRMATION | number::CHANNEL_OPEN_FAILURE => (),
+            number::CHANNEL_OPEN_CONFIRMATION | number::CHANNEL_OPEN_FAILURE => {
+                let opened = self.forwards.opened(Reader::new(body).u32()?);
+                let (State::Running(agent), true) = (&mut self.state, opened) else {
+                    return Err(protocol_error("no such channel"));
+                };
+                agent.send(message);
+            }
             number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => {
                 let recipient = Reader::new(body).u32()?;
                 if recipient < early::FIRST {
                     let State::Running(agent) = &mut self.state else { return Err(protocol_error("no such channel")) };
-                    agent.take(message, &self.policy)?;
+                    agent.take(message, &self.policy, &mut self.forwards)?;
                     return Ok(true);
                 }
                 match self.early.message(session, recipient, message)? {
@@ -182,7 +177,7 @@ impl Bridge {
                         let State::Running(agent) = &mut self.state else { return Ok(true) };
                         let mut translated = message.to_vec();
                         translated[1..5].copy_from_slice(&number.to_be_bytes());
-                        agent.take(&translated, &self.policy)?;
+                        agent.take(&translated, &self.policy, &mut self.forwards)?;
                         if kind == number::CHANNEL_CLOSE {
                             self.early.forget(recipient);
                         }
@@ -194,51 +189,85 @@ impl Bridge {
         Ok(true)
     }
 
-    fn global_request(&mut self, session: &mut Session, request: &GlobalRequest<'_>) -> Result<(), End> {
-        let known = request.name == b"no-more-sessions@openssh.com";
-        self.no_more_sessions |= known;
-        if request.want_reply {
-            session.send(&[if known { number::REQUEST_SUCCESS } else { number::REQUEST_FAILURE }])?;
+    /// Whether the request has been dealt with; if not, it has to wait.
+    fn global_request(&mut self, session: &mut Session, request: &GlobalRequest<'_>) -> Result<bool, End> {
+        if self.forwards.is_full() {
+            return Ok(false);
         }
-        Ok(())
+        let ends_sessions = request.name == b"no-more-sessions@openssh.com";
+        self.no_more_sessions |= ends_sessions;
+        if self.policy.may_listen(request)? && self.ask(request)? {
+            return Ok(true);
+        }
+        if request.want_reply {
+            self.forwards.answer(ends_sessions);
+        }
+        self.forwards.send_answers(session)?;
+        Ok(true)
+    }
+
+    /// Whether the agent can be asked to listen, or to stop that.
+    fn ask(&mut self, request: &GlobalRequest<'_>) -> Result<bool, End> {
+        let stops = request.name.starts_with(b"cancel-");
+        let possible = match &mut self.state {
+            _ if !stops && !self.forwards.has_room() => false,
+            State::Running(agent) => {
+                agent.send(&request.encode());
+                true
+            }
+            // Nobody listens.
+            State::Idle if stops => false,
+            State::Idle | State::Starting { .. } => self.early.request(request),
+        };
+        if possible {
+            self.forwards.passed_on(request)?;
+            self.start();
+        } else {
+            log::info!("{}: refused: {}", self.id, request.name.escape_ascii());
+        }
+        Ok(possible)
     }
 
     fn open(&mut self, session: &mut Session, open: &Open<'_>) -> Result<(), End> {
-        let refusal = match open.channel_type {
+        let allowed = match open.channel_type {
             b"session" if self.no_more_sessions => {
                 return Err(protocol_error(
                     "Possible attack: attempt to open a session after additional sessions disabled",
                 ));
             }
-            b"session" => self.open_session(open).err(),
-            b"direct-tcpip" | b"direct-streamlocal@openssh.com" => Some(OpenFailure::AdministrativelyProhibited),
-            _ => Some(OpenFailure::UnknownChannelType),
+            b"session" => Ok(()),
+            b"direct-tcpip" | b"direct-streamlocal@openssh.com" if self.policy.may_connect(open)? => Ok(()),
+            b"direct-tcpip" | b"direct-streamlocal@openssh.com" => {
+                log::info!("{}: refused: {}", self.id, open.channel_type.escape_ascii());
+                Err(OpenFailure::AdministrativelyProhibited)
+            }
+            _ => Err(OpenFailure::UnknownChannelType),
         };
-        if let Some(failure) = refusal {
-            session.send(&message::open_failure(open.sender, failure, "open failed"))?;
+        let opened = allowed.and_then(|()| match &mut self.state {
+            State::Running(agent) => {
+                agent.send(&open.encode());
+                Ok(())
+            }
+            State::Idle | State::Starting { .. } => self.early.open(open),
+        });
+        match opened {
+            Ok(()) => self.start(),
+            Err(failure) => session.send(&message::open_failure(open.sender, failure, "open failed"))?,
         }
         Ok(())
     }
 
-    fn open_session(&mut self, open: &Open<'_>) -> Result<(), OpenFailure> {
-        if let State::Running(agent) = &mut self.state {
-            frame::append(agent.output.tail(), &open.encode());
-            return Ok(());
+    /// Starts a container, where there is none.
+    fn start(&mut self) {
+        if !matches!(self.state, State::Idle) {
+            return;
         }
-        self.early.open(open)?;
-        if matches!(self.state, State::Idle) {
-            self.state = self.start();
-        }
-        Ok(())
-    }
-
-    fn start(&self) -> State {
         let waiter =
             Arc::new(Waiting { line: Mutex::new(None), gone: AtomicBool::new(false), waker: self.waker.clone() });
         let (server, waiting) = (Arc::clone(&self.server), Arc::clone(&waiter));
         let request = Request { connection: self.id.clone(), user: self.user.clone(), client: self.client };
         let container = Pending::start(self.waker.clone(), move || server.backend.start(&request, waiting.as_ref()));
-        State::Starting { container, waiter }
+        self.state = State::Starting { container, waiter };
     }
 
     /// Goes on where the backend's worker has something to say.
@@ -255,11 +284,9 @@ impl Bridge {
             Ok(container) => {
                 log::debug!("{}: the agent is connected", self.id);
                 let knows_eow = session.client().is_some_and(|client| client.starts_with("SSH-2.0-OpenSSH"));
-                let (output, input) = (Queue::default(), Queue::default());
-                let mut agent = Agent { container, output, input, greeted: false, knows_eow };
-                frame::append(agent.output.tail(), &hello(&self.environment));
-                for open in self.early.offer() {
-                    frame::append(agent.output.tail(), &open);
+                let mut agent = Agent::new(container, &self.environment, self.server.forwarding.listening, knows_eow);
+                for message in self.early.offer() {
+                    agent.send(&message);
                 }
                 self.state = State::Running(agent);
             }
@@ -267,6 +294,8 @@ impl Bridge {
                 log::error!("{}: {}", self.id, error.log);
                 self.state = State::Idle;
                 self.early.fail(session, &error.user)?;
+                self.forwards.fail();
+                self.forwards.send_answers(session)?;
             }
         }
         Ok(())
@@ -274,63 +303,36 @@ impl Bridge {
 
     /// Whether so much waits for the agent that no more may come.
     pub fn is_full(&self) -> bool {
-        matches!(&self.state, State::Running(agent) if agent.output.len() >= LIMIT)
+        matches!(&self.state, State::Running(agent) if agent.is_full())
     }
 
     /// The agent's stream and what to poll it for, where there is an agent. It is not read while much waits for the
     /// client already.
     pub fn interest(&self, session: &Session) -> Option<(BorrowedFd<'_>, PollFlags)> {
         let State::Running(agent) = &self.state else { return None };
-        let mut flags = PollFlags::empty();
-        flags.set(PollFlags::IN, session.pending() < LIMIT && !session.is_exchanging());
-        flags.set(PollFlags::OUT, !agent.output.is_empty());
-        Some((agent.container.stream.as_fd(), flags))
+        Some(agent.interest(session.pending() < LIMIT && !session.is_exchanging()))
     }
 
     /// Carries over what the agent has sent. To be called where its stream is readable.
     pub fn read(&mut self, session: &mut Session) -> Result<(), End> {
-        let State::Running(agent) = &mut self.state else { return Ok(()) };
-        let tail = agent.input.tail();
-        let start = tail.len();
-        tail.resize(start + READ, 0);
-        let result = agent.container.stream.read(&mut tail[start..]);
-        tail.truncate(start + *result.as_ref().unwrap_or(&0));
-        match result {
-            Ok(0) => return Err(End::Disconnect(reason::BY_APPLICATION, "the container has ended".into())),
-            Ok(_) => (),
-            Err(error) if is_transient(&error) => return Ok(()),
-            Err(error) => {
-                log::warn!("{}: the agent's stream: {error}", self.id);
-                return Err(End::Disconnect(reason::BY_APPLICATION, "the container is lost".into()));
-            }
+        if let State::Running(agent) = &mut self.state {
+            agent.read(&self.id, session, &mut self.early, &mut self.forwards)?;
+            agent.write();
         }
-        agent.deliver(session, &mut self.early).inspect_err(|end| {
-            if let End::Disconnect(_, text) = end {
-                log::error!("{}: the agent broke the protocol: {text}", self.id);
-            }
-        })?;
-        self.write();
         Ok(())
     }
 
     /// Writes to the agent what its stream takes.
     pub fn write(&mut self) {
-        let State::Running(agent) = &mut self.state else { return };
-        while !agent.output.is_empty() {
-            match agent.container.stream.write(agent.output.bytes()) {
-                Ok(count) if count > 0 => agent.output.consume(count),
-                Err(error) if is_transient(&error) => break,
-                // What the agent said last may still be there to read: reading finds the end.
-                Ok(_) | Err(_) => agent.output = Queue::default(),
-            }
+        if let State::Running(agent) = &mut self.state {
+            agent.write();
         }
     }
 
     /// Gives back the memory of empty buffers.
     pub fn shrink(&mut self) {
         if let State::Running(agent) = &mut self.state {
-            agent.output.shrink();
-            agent.input.shrink();
+            agent.shrink();
         }
     }
 }
@@ -339,106 +341,6 @@ impl Drop for Bridge {
     fn drop(&mut self) {
         if let State::Starting { waiter, .. } = &self.state {
             waiter.gone.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// The server's first message: see PROTOCOL.md.
-fn hello(environment: &[(String, String)]) -> Vec<u8> {
-    let mut specific = Vec::new();
-    specific.put_u32(frame::VERSION);
-    specific.put_u32(environment.len() as u32);
-    for (name, value) in environment {
-        specific.put_string(name);
-        specific.put_string(value);
-    }
-    Listening::default().encode(&mut specific);
-    GlobalRequest { name: frame::HELLO, want_reply: false, specific: &specific }.encode()
-}
-
-impl Agent {
-    /// Takes a client's channel message.
-    fn take(&mut self, message: &[u8], policy: &Policy) -> Result<(), End> {
-        if message[0] == number::CHANNEL_REQUEST {
-            policy.channel_request(ChannelRequest::decode(&message[1..])?, self.output.tail())?;
-        } else {
-            frame::append(self.output.tail(), message);
-        }
-        Ok(())
-    }
-
-    /// Carries the agent's whole messages to the client. They are an attacker's as much as the client's are: whoever
-    /// has power in the container may have replaced the agent.
-    fn deliver(&mut self, session: &mut Session, early: &mut Early) -> Result<(), End> {
-        loop {
-            let message = match self.input.front() {
-                Ok(Some(message)) => message,
-                Ok(None) => return Ok(()),
-                Err(error) => return Err(protocol_error(&error.to_string())),
-            };
-            let (kind, body) = (message[0], &message[1..]);
-            match kind {
-                _ if !self.greeted => {
-                    check_hello(message)?;
-                    self.greeted = true;
-                }
-                number::CHANNEL_OPEN_CONFIRMATION => {
-                    let mut r = Reader::new(body);
-                    let (client, agent, window) = (r.u32()?, r.u32()?, r.u32()?);
-                    if agent >= early::FIRST {
-                        return Err(protocol_error("channel number out of range"));
-                    }
-                    if early.confirmed(session, client, agent, window)? {
-                        session.send(message)?;
-                    }
-                }
-                number::CHANNEL_OPEN_FAILURE => {
-                    if early.refused(Reader::new(body).u32()?) {
-                        session.send(message)?;
-                    }
-                }
-                number::CHANNEL_REQUEST if !self.knows_eow => {
-                    if ChannelRequest::decode(body)?.name != b"eow@openssh.com" {
-                        session.send(message)?;
-                    }
-                }
-                number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => session.send(message)?,
-                // The client has asked for no channels from here.
-                number::CHANNEL_OPEN => {
-                    let open = Open::decode(body)?;
-                    let failure = message::open_failure(open.sender, OpenFailure::AdministrativelyProhibited, "");
-                    self.input.pop();
-                    if self.output.len() >= LIMIT {
-                        return Err(protocol_error("too many channels"));
-                    }
-                    frame::append(self.output.tail(), &failure);
-                    continue;
-                }
-                // Nor does it answer requests.
-                number::GLOBAL_REQUEST | number::REQUEST_SUCCESS | number::REQUEST_FAILURE => (),
-                _ => return Err(protocol_error("unknown message")),
-            }
-            self.input.pop();
-        }
-    }
-}
-
-fn check_hello(message: &[u8]) -> Result<(), End> {
-    if message[0] != number::GLOBAL_REQUEST {
-        return Err(protocol_error("no hello"));
-    }
-    let request = GlobalRequest::decode(&message[1..])?;
-    if request.name != frame::HELLO {
-        return Err(protocol_error("no hello"));
-    }
-    match Reader::new(request.specific).u32()? {
-        frame::VERSION => Ok(()),
-        other => {
-            Err(protocol_error(&format!("the agent speaks version {other} of the protocol, not {}", frame::VERSION)))
         }
     }
 }

@@ -1,20 +1,22 @@
-//! Session channels that a client opens before there is an agent.
+//! What a client asks for before there is an agent.
 //!
-//! Mostly such an open just waits, and the agent confirms it. But while an image is pulled, or when there will be no
-//! container at all, the user is owed some lines. So the server confirms the channel itself, under a number of its own
-//! and with no window, writes to its stderr, and later either hands the channel to the agent or ends it with an exit
-//! status. Handed over, the client goes on using the server's number, which the bridge translates.
+//! Mostly that just waits, and the agent answers it. But while an image is pulled, or when there will be no container
+//! at all, the user of a session is owed some lines. So the server confirms a session's channel itself, under a number
+//! of its own and with no window, writes to its stderr, and later either hands the channel to the agent or ends it with
+//! an exit status. Handed over, the client goes on using the server's number, which the bridge translates.
+//!
+//! Other channels, and requests to listen, are refused where there will be no container.
 
 use libssh_server::{Error, Session};
 
 use crate::connection::frame::Queue;
-use crate::connection::message::{self, ChannelRequest, Open, OpenFailure, number};
+use crate::connection::message::{self, ChannelRequest, GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::Reader;
 
 /// The server's own channel numbers begin here. The agent's are below: the bridge sees to that.
 pub const FIRST: u32 = 0x8000_0000;
 
-/// The most channels that may wait for one container.
+/// The most sessions, other channels, and requests that may wait for one container: of each.
 const MOST: usize = 64;
 
 /// The exit status of a session that got no container: as of a failed `ssh` itself.
@@ -61,9 +63,13 @@ pub enum Verdict {
     Unknown,
 }
 
-/// All channels that are not the agent's alone.
+/// All that waits, and all channels that are not the agent's alone.
 #[derive(Default)]
 pub struct Early {
+    /// Global requests that the agent will be asked.
+    requests: Vec<Vec<u8>>,
+    /// Opens of other channels than sessions, with the client's numbers.
+    opens: Vec<(u32, Vec<u8>)>,
     channels: Vec<Channel>,
     opened: u32,
 }
@@ -71,6 +77,13 @@ pub struct Early {
 impl Early {
     /// Takes an open that has to wait. Gives the reason where it cannot.
     pub fn open(&mut self, open: &Open<'_>) -> Result<(), OpenFailure> {
+        if open.channel_type != b"session" {
+            if self.opens.len() >= MOST {
+                return Err(OpenFailure::ResourceShortage);
+            }
+            self.opens.push((open.sender, open.encode()));
+            return Ok(());
+        }
         if self.channels.len() >= MOST {
             return Err(OpenFailure::ResourceShortage);
         }
@@ -86,6 +99,15 @@ impl Early {
         Ok(())
     }
 
+    /// Takes a global request that has to wait, if it can.
+    pub fn request(&mut self, request: &GlobalRequest<'_>) -> bool {
+        let has_room = self.requests.len() < MOST;
+        if has_room {
+            self.requests.push(request.encode());
+        }
+        has_room
+    }
+
     /// Shows a line to all who wait.
     pub fn progress(&mut self, session: &mut Session, line: &str) -> Result<(), Error> {
         let opened = &mut self.opened;
@@ -97,8 +119,12 @@ impl Early {
         Ok(())
     }
 
-    /// There is no container, for this reason.
+    /// There is no container, for this reason. Whoever counts the requests answers them.
     pub fn fail(&mut self, session: &mut Session, line: &str) -> Result<(), Error> {
+        self.requests.clear();
+        for (client, _) in self.opens.drain(..) {
+            session.send(&message::open_failure(client, OpenFailure::ConnectFailed, line))?;
+        }
         let opened = &mut self.opened;
         for channel in self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)) {
             channel.confirm(session, opened)?;
@@ -108,19 +134,22 @@ impl Early {
         Ok(())
     }
 
-    /// The opens for an agent that has come.
+    /// The requests and opens for an agent that has come. Programs find the ports that their client asked for first.
     pub fn offer(&mut self) -> impl Iterator<Item = Vec<u8>> {
-        self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)).map(|channel| {
-            channel.state = State::Offered;
-            Open {
-                channel_type: b"session",
-                sender: channel.client,
-                window: channel.window,
-                maximum_packet: channel.maximum_packet,
-                specific: b"",
-            }
-            .encode()
-        })
+        let others = self.requests.drain(..).chain(self.opens.drain(..).map(|(_, open)| open));
+        let sessions =
+            self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)).map(|channel| {
+                channel.state = State::Offered;
+                Open {
+                    channel_type: b"session",
+                    sender: channel.client,
+                    window: channel.window,
+                    maximum_packet: channel.maximum_packet,
+                    specific: b"",
+                }
+                .encode()
+            });
+        others.chain(sessions)
     }
 
     /// The agent has confirmed the client's channel. Whether that is news to the client: else the client gets its

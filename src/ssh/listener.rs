@@ -74,6 +74,7 @@ impl From<KeyFileError> for ServeError {
 /// `stop_time` bounds how long that end may take.
 pub fn serve(
     settings: config::Ssh,
+    forwarding: config::Forwarding,
     authenticator: Box<dyn Authenticator>,
     backend: Box<dyn Backend>,
     stop_time: Duration,
@@ -101,7 +102,7 @@ pub fn serve(
         &settings.macs.join(","),
         SIGNATURE_ALGORITHMS,
     );
-    let server = Arc::new(Server { settings, algorithms, host_keys, authenticator, backend });
+    let server = Arc::new(Server { settings, forwarding, algorithms, host_keys, authenticator, backend });
     let reaper = Reaper::start(Arc::clone(&server)).map_err(ServeError::System)?;
     let connections = Connections::default();
     accept_loop(&server, &listeners, &signalled, &connections);

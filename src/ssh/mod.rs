@@ -4,10 +4,12 @@
 //! it. What blocks for long (a password's hash, the making of a container) runs in a `worker` that wakes the loop
 //! when it is done. Connections share nothing but the read-only `Server`.
 
+mod agent;
 mod authentication;
 mod bridge;
 mod connection;
 mod early;
+mod forwards;
 mod hostkey;
 mod listener;
 mod policy;
@@ -30,6 +32,7 @@ pub use listener::{ServeError, serve};
 /// What all connections share.
 struct Server {
     settings: config::Ssh,
+    forwarding: config::Forwarding,
     algorithms: Algorithms,
     host_keys: Arc<HostKeys>,
     authenticator: Box<dyn Authenticator>,

@@ -1,11 +1,13 @@
-//! What a user may ask of a session channel.
+//! What a user may ask for.
 //!
-//! A request that is not allowed still goes to the agent, under a name that no agent knows: so its refusal comes in its
+//! A request of a channel that is not allowed still goes to the agent, under a name that no agent knows: so its refusal comes in its
 //! turn among the answers to the other requests of the channel (RFC 4254 section 4 wants them in order).
 
-use crate::auth::Restrictions;
+use crate::auth::{ForwardAddress, Restrictions};
+use crate::config::Forwarding;
+use crate::connection::forward::HostPort;
 use crate::connection::frame;
-use crate::connection::message::ChannelRequest;
+use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::pattern::matches;
 
@@ -15,16 +17,65 @@ const REFUSED: &[u8] = b"refused@berth";
 /// A forced command of this name stands for the built-in SFTP server, as in sshd_config(5), ForceCommand.
 const INTERNAL_SFTP: &str = "internal-sftp";
 
-/// Rules for channel requests.
+/// The longest that the open of a forwarded connection, or the request for a listening socket, may be besides its name:
+/// far above any host's name or socket's path. In bytes.
+const LONGEST_FORWARDING: usize = 2048;
+
+/// The rules for one connection: the configuration's and its key's.
 pub struct Policy {
     /// Name patterns of the variables that a client may set.
     accept_env: Vec<String>,
+    forwarding: Forwarding,
     restrictions: Restrictions,
 }
 
 impl Policy {
-    pub fn new(accept_env: Vec<String>, restrictions: Restrictions) -> Self {
-        Policy { accept_env, restrictions }
+    pub fn new(accept_env: Vec<String>, forwarding: Forwarding, restrictions: Restrictions) -> Self {
+        Policy { accept_env, forwarding, restrictions }
+    }
+
+    /// Whether the client may open a channel to a port or a unix socket, and to this one.
+    pub fn may_connect(&self, open: &Open<'_>) -> Result<bool, Malformed> {
+        let lists = [&self.forwarding.permit_open, &self.restrictions.permit_open];
+        let (mode, permitted) = match open.channel_type {
+            b"direct-tcpip" => {
+                let target = HostPort::decode(&mut Reader::new(open.specific))?;
+                (self.forwarding.connect, lists.iter().all(|list| permits(list, target)))
+            }
+            b"direct-streamlocal@openssh.com" => (self.forwarding.connect_unix, lists.iter().all(|list| is_open(list))),
+            _ => (false, false),
+        };
+        let allowed = mode && permitted && !self.restrictions.no_port_forwarding;
+        Ok(allowed && open.specific.len() <= LONGEST_FORWARDING)
+    }
+
+    /// Whether the client may have a port or a unix socket listened on, and this one. It may always have that stopped.
+    pub fn may_listen(&self, request: &GlobalRequest<'_>) -> Result<bool, Malformed> {
+        let may_forward = !self.restrictions.no_port_forwarding;
+        let allowed = match request.name {
+            b"tcpip-forward" => {
+                let wanted = HostPort::decode(&mut Reader::new(request.specific))?;
+                let lists = [&self.forwarding.permit_listen, &self.restrictions.permit_listen];
+                // A port that is chosen for a client that does not listen to which is of no use.
+                let useful = wanted.port != 0 || request.want_reply;
+                self.forwarding.listen && may_forward && useful && lists.iter().all(|list| permits(list, wanted))
+            }
+            // The lists have no say in these, as sshd's have none.
+            b"streamlocal-forward@openssh.com" => self.forwarding.listen_unix && may_forward,
+            b"cancel-tcpip-forward" | b"cancel-streamlocal-forward@openssh.com" => true,
+            _ => false,
+        };
+        Ok(allowed && request.specific.len() <= LONGEST_FORWARDING)
+    }
+
+    /// Whether the client's authentication agent may be lent to its programs.
+    pub fn may_forward_agent(&self) -> bool {
+        self.forwarding.agent && !self.restrictions.no_agent_forwarding
+    }
+
+    /// Whether the client's X display may be lent to its programs.
+    pub fn may_forward_x11(&self) -> bool {
+        self.forwarding.x11 && !self.restrictions.no_x11_forwarding
     }
 
     /// Appends to `agent` the frames that stand for this request of the client's.
@@ -36,7 +87,10 @@ impl Policy {
             (b"pty-req", _) if self.restrictions.no_pty => frame::append(agent, &refused.encode()),
             // As sshd does: the forced command is not the user's own.
             (b"signal", Some(_)) => frame::append(agent, &refused.encode()),
-            (b"auth-agent-req@openssh.com" | b"x11-req", _) => frame::append(agent, &refused.encode()),
+            (b"auth-agent-req@openssh.com", _) if !self.may_forward_agent() => {
+                frame::append(agent, &refused.encode());
+            }
+            (b"x11-req", _) if !self.may_forward_x11() => frame::append(agent, &refused.encode()),
             (b"shell" | b"exec" | b"subsystem", Some(command)) => {
                 if request.name != b"shell" {
                     let mut variable = Vec::new();
@@ -65,18 +119,30 @@ impl Policy {
     }
 }
 
+/// Whether a list, where there is one, has this address.
+fn permits(list: &Option<Vec<ForwardAddress>>, address: HostPort) -> bool {
+    list.as_ref().is_none_or(|list| list.iter().any(|permitted| permitted.covers(address.host, address.port)))
+}
+
+/// Whether a list keeps nothing out, and so no unix socket either.
+fn is_open(list: &Option<Vec<ForwardAddress>>) -> bool {
+    list.as_ref().is_none_or(|list| list.iter().any(|permitted| permitted.host.is_none() && permitted.port.is_none()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::Policy;
-    use crate::auth::Restrictions;
+    use crate::auth::{ForwardAddress, Restrictions};
+    use crate::config::Forwarding;
+    use crate::connection::forward::HostPort;
     use crate::connection::frame::Queue;
-    use crate::connection::message::ChannelRequest;
+    use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
     use crate::connection::wire::Write;
 
     /// The names and specifics of what `request` becomes.
     fn filtered(restrictions: Restrictions, name: &str, specific: &[u8]) -> Vec<(String, Vec<u8>)> {
         let mut queue = Queue::default();
-        let policy = Policy::new(vec!["LANG".into(), "LC_*".into()], restrictions);
+        let policy = Policy::new(vec!["LANG".into(), "LC_*".into()], Forwarding::default(), restrictions);
         let request = ChannelRequest { recipient: 3, name: name.as_bytes(), want_reply: true, specific };
         policy.channel_request(request, queue.tail()).unwrap();
         queue
@@ -124,5 +190,100 @@ mod tests {
     fn internal_sftp_is_the_subsystem() {
         let forced = Restrictions { command: Some("internal-sftp".into()), ..Restrictions::default() };
         assert_eq!(filtered(forced, "shell", b""), [("subsystem".into(), text("sftp"))]);
+    }
+
+    fn address(host: &str, port: u32) -> Vec<u8> {
+        let mut specific = Vec::new();
+        HostPort { host: host.as_bytes(), port }.encode(&mut specific);
+        specific
+    }
+
+    fn may_connect(forwarding: Forwarding, restrictions: Restrictions, host: &str, port: u32) -> bool {
+        let specific = address(host, port);
+        let open = Open { channel_type: b"direct-tcpip", sender: 0, window: 0, maximum_packet: 0, specific: &specific };
+        Policy::new(Vec::new(), forwarding, restrictions).may_connect(&open).unwrap()
+    }
+
+    fn may_listen(forwarding: Forwarding, restrictions: Restrictions, name: &str, specific: &[u8]) -> bool {
+        let request = GlobalRequest { name: name.as_bytes(), want_reply: true, specific };
+        Policy::new(Vec::new(), forwarding, restrictions).may_listen(&request).unwrap()
+    }
+
+    fn list(addresses: &[&str]) -> Option<Vec<ForwardAddress>> {
+        Some(addresses.iter().map(|address| ForwardAddress::parse(address).unwrap()).collect())
+    }
+
+    #[test]
+    fn agent_and_display_are_lent_only_where_both_configuration_and_key_allow() {
+        let lent = |forwarding: &Forwarding, restrictions: &Restrictions| {
+            ["auth-agent-req@openssh.com", "x11-req"].map(|name| {
+                let mut queue = Queue::default();
+                let request = ChannelRequest { recipient: 3, name: name.as_bytes(), want_reply: true, specific: b"" };
+                let policy = Policy::new(Vec::new(), forwarding.clone(), restrictions.clone());
+                policy.channel_request(request, queue.tail()).unwrap();
+                ChannelRequest::decode(&queue.iter().next().unwrap()[1..]).unwrap().name == name.as_bytes()
+            })
+        };
+        let (default, free) = (Forwarding::default(), Restrictions::default());
+        assert_eq!(lent(&default, &free), [false, false]);
+        let all = Forwarding { agent: true, x11: true, ..default };
+        assert_eq!(lent(&all, &free), [true, true]);
+        let restricted = Restrictions { no_agent_forwarding: true, no_x11_forwarding: true, ..free };
+        assert_eq!(lent(&all, &restricted), [false, false]);
+    }
+
+    #[test]
+    fn destinations_must_be_on_both_lists() {
+        let (all, free) = (Forwarding::default, Restrictions::default);
+        assert!(may_connect(all(), free(), "db", 5432));
+        assert!(!may_connect(Forwarding { connect: false, ..all() }, free(), "db", 5432));
+        assert!(!may_connect(all(), Restrictions { no_port_forwarding: true, ..free() }, "db", 5432));
+        let forwarding = || Forwarding { permit_open: list(&["*.example:80", "db:*"]), ..all() };
+        for (host, port, expected) in [
+            ("www.example", 80, true),
+            ("WWW.Example", 80, true),
+            ("www.example", 443, false),
+            ("db", 1, true),
+            ("example", 80, false),
+        ] {
+            assert_eq!(may_connect(forwarding(), free(), host, port), expected, "{host}:{port}");
+        }
+        let restricted = || Restrictions { permit_open: list(&["*:80"]), ..free() };
+        assert!(may_connect(forwarding(), restricted(), "db", 80));
+        assert!(!may_connect(forwarding(), restricted(), "db", 81));
+        assert!(!may_connect(all(), free(), &"x".repeat(5000), 80));
+    }
+
+    #[test]
+    fn a_list_of_destinations_is_for_unix_sockets_too() {
+        let open = Open {
+            channel_type: b"direct-streamlocal@openssh.com",
+            sender: 0,
+            window: 0,
+            maximum_packet: 0,
+            specific: b"",
+        };
+        for (addresses, expected) in [(&["*:*"][..], true), (&["*:80", "x:*"], false), (&[], false)] {
+            let restrictions = Restrictions { permit_open: list(addresses), ..Restrictions::default() };
+            let policy = Policy::new(Vec::new(), Forwarding::default(), restrictions);
+            assert_eq!(policy.may_connect(&open), Ok(expected), "{addresses:?}");
+        }
+    }
+
+    #[test]
+    fn ports_are_listened_on_where_both_lists_have_them() {
+        let (all, free) = (Forwarding::default, Restrictions::default);
+        let port = address("localhost", 8080);
+        assert!(may_listen(all(), free(), "tcpip-forward", &port));
+        assert!(!may_listen(Forwarding { listen: false, ..all() }, free(), "tcpip-forward", &port));
+        let restricted = || Restrictions { permit_listen: list(&["localhost:8080"]), ..free() };
+        assert!(may_listen(all(), restricted(), "tcpip-forward", &port));
+        assert!(!may_listen(all(), restricted(), "tcpip-forward", &address("localhost", 0)));
+        assert!(!may_listen(all(), restricted(), "tcpip-forward", &address("", 8080)));
+        assert!(may_listen(all(), restricted(), "streamlocal-forward@openssh.com", &text("/s")));
+        let none = || Restrictions { no_port_forwarding: true, ..free() };
+        assert!(!may_listen(all(), none(), "streamlocal-forward@openssh.com", &text("/s")));
+        assert!(may_listen(all(), none(), "cancel-tcpip-forward", &port));
+        assert!(!may_listen(all(), free(), "hostkeys-prove-00@openssh.com", b""));
     }
 }

@@ -6,6 +6,7 @@
 mod authentication;
 mod common;
 mod containers;
+mod forwarding;
 mod images;
 mod sessions;
 mod terminals;

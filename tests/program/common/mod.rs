@@ -9,7 +9,7 @@ mod registry;
 mod ssh_agent;
 mod terminal;
 
-pub use berth::{Berth, PASSWORD, directory_of};
+pub use berth::{Berth, Master, PASSWORD, directory_of};
 pub use client::{Client, Running};
 pub use docker::docker;
 pub use key::key;

@@ -1,0 +1,227 @@
+//! The agent of a running container, as the bridge sees it.
+//!
+//! Its messages are an attacker's as much as the client's are: whoever has power in the container may have replaced it.
+//! What it can do with them is to end its own connection. Of what it sends, this is looked at: frames, which are
+//! bounded; numbers of channels that it opens or confirms, which must be its own; opens, for which its client must have
+//! asked; and answers, for which it must have been asked. Data, windows, EOF and close are between it and the client,
+//! which knows best what it has offered: a lie about those is one to the client alone, and costs the server no more
+//! than [`LIMIT`] bytes.
+
+use std::io::{self, Read, Write as _};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use libssh_server::Session;
+use rustix::event::PollFlags;
+
+use super::bridge::{End, LIMIT, protocol_error};
+use super::early::{self, Early};
+use super::forwards::{Forwards, Refusal};
+use super::policy::Policy;
+use super::reason;
+use crate::backend::Container;
+use crate::connection::forward::Listening;
+use crate::connection::frame::{self, Queue};
+use crate::connection::message::{ChannelRequest, GlobalRequest, Open, OpenFailure, number, open_failure};
+use crate::connection::wire::{Reader, Write};
+
+/// Bytes read from the agent at a time.
+const READ: usize = 64 * 1024;
+
+/// A running container's agent.
+pub struct Agent {
+    container: Container,
+    /// Frames for the agent.
+    output: Queue,
+    /// Frames from the agent.
+    input: Queue,
+    /// Whether its hello has come.
+    greeted: bool,
+    /// Whether the client is OpenSSH's, which alone knows eow@openssh.com.
+    knows_eow: bool,
+}
+
+impl Agent {
+    /// Greets it. `environment` is what every session finds, `listening` how to listen for the client.
+    pub fn new(container: Container, environment: &[(String, String)], listening: Listening, knows_eow: bool) -> Self {
+        let (output, input) = (Queue::default(), Queue::default());
+        let mut agent = Agent { container, output, input, greeted: false, knows_eow };
+        agent.send(&hello(environment, listening));
+        agent
+    }
+
+    /// Queues a message for it.
+    pub fn send(&mut self, message: &[u8]) {
+        frame::append(self.output.tail(), message);
+    }
+
+    /// Takes a client's channel message.
+    pub fn take(&mut self, message: &[u8], policy: &Policy, forwards: &mut Forwards) -> Result<(), End> {
+        if message[0] == number::CHANNEL_REQUEST {
+            let request = ChannelRequest::decode(&message[1..])?;
+            forwards.agent |= request.name == b"auth-agent-req@openssh.com" && policy.may_forward_agent();
+            forwards.x11 |= request.name == b"x11-req" && policy.may_forward_x11();
+            policy.channel_request(request, self.output.tail())?;
+        } else {
+            self.send(message);
+        }
+        Ok(())
+    }
+
+    /// Whether so much waits for it that no more may come.
+    pub fn is_full(&self) -> bool {
+        self.output.len() >= LIMIT
+    }
+
+    /// Its stream and what to poll that for.
+    pub fn interest(&self, readable: bool) -> (BorrowedFd<'_>, PollFlags) {
+        let mut flags = PollFlags::empty();
+        flags.set(PollFlags::IN, readable);
+        flags.set(PollFlags::OUT, !self.output.is_empty());
+        (self.container.stream.as_fd(), flags)
+    }
+
+    /// Carries over to the client what it has sent. `id` is the connection's, for the log.
+    pub fn read(
+        &mut self,
+        id: &str,
+        session: &mut Session,
+        early: &mut Early,
+        forwards: &mut Forwards,
+    ) -> Result<(), End> {
+        let tail = self.input.tail();
+        let start = tail.len();
+        tail.resize(start + READ, 0);
+        let result = self.container.stream.read(&mut tail[start..]);
+        tail.truncate(start + *result.as_ref().unwrap_or(&0));
+        match result {
+            Ok(0) => return Err(End::Disconnect(reason::BY_APPLICATION, "the container has ended".into())),
+            Ok(_) => (),
+            Err(error) if is_transient(&error) => return Ok(()),
+            Err(error) => {
+                log::warn!("{id}: the agent's stream: {error}");
+                return Err(End::Disconnect(reason::BY_APPLICATION, "the container is lost".into()));
+            }
+        }
+        self.deliver(session, early, forwards).inspect_err(|end| {
+            if let End::Disconnect(_, text) = end {
+                log::error!("{id}: the agent broke the protocol: {text}");
+            }
+        })
+    }
+
+    /// Carries its whole messages to the client.
+    fn deliver(&mut self, session: &mut Session, early: &mut Early, forwards: &mut Forwards) -> Result<(), End> {
+        loop {
+            let message = match self.input.front() {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(protocol_error(&error.to_string())),
+            };
+            let (kind, body) = (message[0], &message[1..]);
+            match kind {
+                _ if !self.greeted => {
+                    check_hello(message)?;
+                    self.greeted = true;
+                }
+                number::CHANNEL_OPEN_CONFIRMATION => {
+                    let mut r = Reader::new(body);
+                    let (client, agent, window) = (r.u32()?, r.u32()?, r.u32()?);
+                    if agent >= early::FIRST {
+                        return Err(protocol_error("channel number out of range"));
+                    }
+                    if early.confirmed(session, client, agent, window)? {
+                        session.send(message)?;
+                    }
+                }
+                number::CHANNEL_OPEN_FAILURE => {
+                    if early.refused(Reader::new(body).u32()?) {
+                        session.send(message)?;
+                    }
+                }
+                number::CHANNEL_OPEN => {
+                    let open = Open::decode(body)?;
+                    let reason = match forwards.open(&open)? {
+                        Ok(()) => {
+                            session.send(message)?;
+                            None
+                        }
+                        Err(Refusal::NotAskedFor) => Some(OpenFailure::AdministrativelyProhibited),
+                        Err(Refusal::TooMany) => Some(OpenFailure::ResourceShortage),
+                        Err(Refusal::Number) => return Err(protocol_error("channel number out of range or in use")),
+                    };
+                    if let Some(reason) = reason {
+                        if self.output.len() >= LIMIT {
+                            return Err(protocol_error("too many channels"));
+                        }
+                        frame::append(self.output.tail(), &open_failure(open.sender, reason, "open failed"));
+                    }
+                }
+                number::REQUEST_SUCCESS | number::REQUEST_FAILURE => {
+                    forwards.answered(kind, body)?;
+                    forwards.send_answers(session)?;
+                }
+                number::CHANNEL_REQUEST if !self.knows_eow => {
+                    if ChannelRequest::decode(body)?.name != b"eow@openssh.com" {
+                        session.send(message)?;
+                    }
+                }
+                number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => session.send(message)?,
+                // It has nothing to ask for.
+                number::GLOBAL_REQUEST => (),
+                _ => return Err(protocol_error("unknown message")),
+            }
+            self.input.pop();
+        }
+    }
+
+    /// Writes to it what its stream takes.
+    pub fn write(&mut self) {
+        while !self.output.is_empty() {
+            match self.container.stream.write(self.output.bytes()) {
+                Ok(count) if count > 0 => self.output.consume(count),
+                Err(error) if is_transient(&error) => break,
+                // What the agent said last may still be there to read: reading finds the end.
+                Ok(_) | Err(_) => self.output = Queue::default(),
+            }
+        }
+    }
+
+    /// Gives back the memory of empty buffers.
+    pub fn shrink(&mut self) {
+        self.output.shrink();
+        self.input.shrink();
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// The server's first message: see PROTOCOL.md.
+fn hello(environment: &[(String, String)], listening: Listening) -> Vec<u8> {
+    let mut specific = Vec::new();
+    specific.put_u32(frame::VERSION);
+    specific.put_u32(environment.len() as u32);
+    for (name, value) in environment {
+        specific.put_string(name);
+        specific.put_string(value);
+    }
+    listening.encode(&mut specific);
+    GlobalRequest { name: frame::HELLO, want_reply: false, specific: &specific }.encode()
+}
+
+fn check_hello(message: &[u8]) -> Result<(), End> {
+    if message[0] != number::GLOBAL_REQUEST {
+        return Err(protocol_error("no hello"));
+    }
+    let request = GlobalRequest::decode(&message[1..])?;
+    if request.name != frame::HELLO {
+        return Err(protocol_error("no hello"));
+    }
+    match Reader::new(request.specific).u32()? {
+        frame::VERSION => Ok(()),
+        other => {
+            Err(protocol_error(&format!("the agent speaks version {other} of the protocol, not {}", frame::VERSION)))
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! What a client has asked to be forwarded to it, and what the agent may open on the strength of that.
+//!
+//! The agent is not trusted: it may open a channel only for what its client asked for, and was allowed. And it answers
+//! global requests along with the server itself, while the client tells answers to their requests by the order alone
+//! (RFC 4254 section 4): so they queue here.
+
+use std::collections::{HashSet, VecDeque};
+
+use libssh_server::{Error, Session};
+
+use super::early;
+use crate::connection::forward::HostPort;
+use crate::connection::message::{GlobalRequest, Open, number};
+use crate::connection::wire::{Malformed, Reader};
+
+/// How many of the agent's opens may wait for the client's answer: as many as an agent has channels.
+const OPENING: usize = 1024;
+
+/// How many global requests of the client's may wait for their answers.
+const UNANSWERED: usize = 256;
+
+/// How many sockets may be listened on for one client.
+const LISTENING: usize = 256;
+
+/// What is listened on for the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Listener {
+    /// `tcpip-forward`: the address as the client named it, and the port.
+    Tcp(Vec<u8>, u32),
+    /// `streamlocal-forward@openssh.com`: the path.
+    Unix(Vec<u8>),
+}
+
+impl Listener {
+    fn tcp(specific: &[u8]) -> Result<Self, Malformed> {
+        let HostPort { host, port } = HostPort::decode(&mut Reader::new(specific))?;
+        Ok(Listener::Tcp(host.to_vec(), port))
+    }
+
+    fn unix(specific: &[u8]) -> Result<Self, Malformed> {
+        Ok(Listener::Unix(Reader::new(specific).string()?.to_vec()))
+    }
+}
+
+/// An answer that the client waits for.
+#[derive(Debug)]
+enum Answer {
+    /// The agent's, to this: what it listens on if it succeeds.
+    Awaited(Option<Listener>),
+    /// One that waits for its turn.
+    Ready(Vec<u8>),
+}
+
+/// One client's.
+#[derive(Debug, Default)]
+pub struct Forwards {
+    listeners: Vec<Listener>,
+    /// `auth-agent-req@openssh.com` was passed on.
+    pub agent: bool,
+    /// `x11-req` was passed on.
+    pub x11: bool,
+    answers: VecDeque<Answer>,
+    /// The agent's numbers of channels that the client has not answered.
+    opening: HashSet<u32>,
+}
+
+/// Why an agent may not open a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client did not ask for such.
+    NotAskedFor,
+    /// Too many wait already.
+    TooMany,
+    /// The number cannot be: the agent broke the protocol.
+    Number,
+}
+
+impl Forwards {
+    /// Whether the client has to wait for answers before it asks for more.
+    pub fn is_full(&self) -> bool {
+        self.answers.len() >= UNANSWERED
+    }
+
+    /// The server answers a request itself.
+    pub fn answer(&mut self, success: bool) {
+        let number = if success { number::REQUEST_SUCCESS } else { number::REQUEST_FAILURE };
+        self.answers.push_back(Answer::Ready(vec![number]));
+    }
+
+    /// Whether the agent may be asked this: there is a limit to what it listens on.
+    pub fn has_room(&self) -> bool {
+        self.listeners.len() < LISTENING
+    }
+
+    /// The agent is asked.
+    pub fn passed_on(&mut self, request: &GlobalRequest<'_>) -> Result<(), Malformed> {
+        let (new, cancelled) = match request.name {
+            b"tcpip-forward" => (Some(Listener::tcp(request.specific)?), None),
+            b"cancel-tcpip-forward" => (None, Some(Listener::tcp(request.specific)?)),
+            b"streamlocal-forward@openssh.com" => (Some(Listener::unix(request.specific)?), None),
+            b"cancel-streamlocal-forward@openssh.com" => (None, Some(Listener::unix(request.specific)?)),
+            _ => (None, None),
+        };
+        self.listeners.retain(|known| Some(known) != cancelled.as_ref());
+        if request.want_reply {
+            self.answers.push_back(Answer::Awaited(new));
+        } else {
+            self.listeners.extend(new);
+        }
+        Ok(())
+    }
+
+    /// The agent has answered: number and body.
+    pub fn answered(&mut self, answer: u8, body: &[u8]) -> Result<(), Malformed> {
+        // Only the first can be its: what stands before it is ready, so gone.
+        let Some(first @ Answer::Awaited(_)) = self.answers.front_mut() else { return Err(Malformed) };
+        let Answer::Awaited(listener) = std::mem::replace(first, Answer::Ready(vec![answer])) else {
+            return Err(Malformed);
+        };
+        if answer == number::REQUEST_SUCCESS {
+            let mut fields = Reader::new(body);
+            self.listeners.extend(match listener {
+                // Port 0 asks for any, and the answer tells which.
+                Some(Listener::Tcp(host, 0)) => {
+                    let port = fields.u32()?;
+                    if !(1..=65535).contains(&port) {
+                        return Err(Malformed);
+                    }
+                    *first = Answer::Ready([&[answer], &body[..4]].concat());
+                    Some(Listener::Tcp(host, port))
+                }
+                other => other,
+            });
+        }
+        Ok(())
+    }
+
+    /// There is no agent to answer, nor to listen.
+    pub fn fail(&mut self) {
+        self.listeners.clear();
+        for answer in &mut self.answers {
+            if matches!(answer, Answer::Awaited(_)) {
+                *answer = Answer::Ready(vec![number::REQUEST_FAILURE]);
+            }
+        }
+    }
+
+    /// Gives the client the answers whose turn has come.
+    pub fn send_answers(&mut self, session: &mut Session) -> Result<(), Error> {
+        while let Some(answer) = self.next_answer() {
+            session.send(&answer)?;
+        }
+        Ok(())
+    }
+
+    fn next_answer(&mut self) -> Option<Vec<u8>> {
+        match self.answers.pop_front()? {
+            Answer::Ready(answer) => Some(answer),
+            awaited => {
+                self.answers.push_front(awaited);
+                None
+            }
+        }
+    }
+
+    /// The agent opens a channel.
+    pub fn open(&mut self, open: &Open<'_>) -> Result<Result<(), Refusal>, Malformed> {
+        let asked_for = match open.channel_type {
+            b"auth-agent@openssh.com" => self.agent,
+            b"x11" => self.x11,
+            b"forwarded-tcpip" => self.listeners.contains(&Listener::tcp(open.specific)?),
+            b"forwarded-streamlocal@openssh.com" => self.listeners.contains(&Listener::unix(open.specific)?),
+            _ => false,
+        };
+        Ok(if !asked_for {
+            Err(Refusal::NotAskedFor)
+        } else if self.opening.len() >= OPENING {
+            Err(Refusal::TooMany)
+        } else if open.sender >= early::FIRST || !self.opening.insert(open.sender) {
+            Err(Refusal::Number)
+        } else {
+            Ok(())
+        })
+    }
+
+    /// Whether the client's answer to the agent's open `number` is one: the first and only.
+    pub fn opened(&mut self, number: u32) -> bool {
+        self.opening.remove(&number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Forwards, Refusal};
+    use crate::connection::forward::HostPort;
+    use crate::connection::message::{GlobalRequest, Open, number};
+    use crate::connection::wire::{Malformed, Write};
+
+    fn host_port(host: &str, port: u32) -> Vec<u8> {
+        let mut specific = Vec::new();
+        HostPort { host: host.as_bytes(), port }.encode(&mut specific);
+        specific
+    }
+
+    fn pass(forwards: &mut Forwards, name: &str, specific: &[u8]) {
+        forwards.passed_on(&GlobalRequest { name: name.as_bytes(), want_reply: true, specific }).unwrap();
+    }
+
+    fn open(forwards: &mut Forwards, channel_type: &str, sender: u32, specific: &[u8]) -> Result<(), Refusal> {
+        let channel_type = channel_type.as_bytes();
+        forwards.open(&Open { channel_type, sender, window: 1, maximum_packet: 1, specific }).unwrap()
+    }
+
+    fn answers(forwards: &mut Forwards) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| forwards.next_answer()).collect()
+    }
+
+    #[test]
+    fn answers_are_given_in_the_order_of_the_requests() {
+        let mut forwards = Forwards::default();
+        forwards.answer(true);
+        pass(&mut forwards, "tcpip-forward", &host_port("", 8080));
+        forwards.answer(false);
+        pass(&mut forwards, "tcpip-forward", &host_port("", 0));
+        assert_eq!(answers(&mut forwards), [[number::REQUEST_SUCCESS]]);
+        forwards.answered(number::REQUEST_FAILURE, b"").unwrap();
+        assert_eq!(answers(&mut forwards), [[number::REQUEST_FAILURE], [number::REQUEST_FAILURE]]);
+        forwards.answered(number::REQUEST_SUCCESS, &[0, 0, 1, 1, 9, 9]).unwrap();
+        assert_eq!(answers(&mut forwards), [[number::REQUEST_SUCCESS, 0, 0, 1, 1]]);
+    }
+
+    #[test]
+    fn answers_to_nothing_and_impossible_ports_are_malformed() {
+        let mut forwards = Forwards::default();
+        assert_eq!(forwards.answered(number::REQUEST_SUCCESS, b""), Err(Malformed));
+        forwards.answer(true);
+        assert_eq!(forwards.answered(number::REQUEST_SUCCESS, b""), Err(Malformed));
+        for body in [&b""[..], &[0, 0, 0, 0], &[0, 1, 0, 0]] {
+            let mut forwards = Forwards::default();
+            pass(&mut forwards, "tcpip-forward", &host_port("", 0));
+            assert_eq!(forwards.answered(number::REQUEST_SUCCESS, body), Err(Malformed));
+        }
+    }
+
+    #[test]
+    fn the_agent_opens_only_what_its_client_asked_for() {
+        let mut forwards = Forwards::default();
+        let refused = Err(Refusal::NotAskedFor);
+        let port = host_port("", 257);
+        for (channel_type, specific) in [
+            ("forwarded-tcpip", port.as_slice()),
+            ("forwarded-streamlocal@openssh.com", &[0, 0, 0, 0]),
+            ("auth-agent@openssh.com", b""),
+            ("x11", b""),
+            ("session", b""),
+            ("direct-tcpip", &port),
+            ("tcpip-forward", &port),
+        ] {
+            assert_eq!(open(&mut forwards, channel_type, 1, specific), refused, "{channel_type}");
+        }
+        pass(&mut forwards, "tcpip-forward", &host_port("", 0));
+        assert_eq!(open(&mut forwards, "forwarded-tcpip", 1, &port), refused);
+        forwards.answered(number::REQUEST_SUCCESS, &[0, 0, 1, 1]).unwrap();
+        assert_eq!(open(&mut forwards, "forwarded-tcpip", 1, &port), Ok(()));
+        assert_eq!(open(&mut forwards, "forwarded-tcpip", 2, &host_port("", 258)), refused);
+        assert_eq!(open(&mut forwards, "forwarded-tcpip", 2, &host_port("localhost", 257)), refused);
+        pass(&mut forwards, "cancel-tcpip-forward", &port);
+        assert_eq!(open(&mut forwards, "forwarded-tcpip", 2, &port), refused);
+    }
+
+    #[test]
+    fn what_failed_is_not_asked_for() {
+        let mut forwards = Forwards::default();
+        let path = [0, 0, 0, 2, b'/', b's'];
+        pass(&mut forwards, "streamlocal-forward@openssh.com", &path);
+        forwards.answered(number::REQUEST_FAILURE, b"").unwrap();
+        assert_eq!(open(&mut forwards, "forwarded-streamlocal@openssh.com", 1, &path), Err(Refusal::NotAskedFor));
+        pass(&mut forwards, "streamlocal-forward@openssh.com", &path);
+        forwards.fail();
+        assert_eq!(answers(&mut forwards), [[number::REQUEST_FAILURE], [number::REQUEST_FAILURE]]);
+        let request = GlobalRequest { name: b"streamlocal-forward@openssh.com", want_reply: false, specific: &path };
+        forwards.passed_on(&request).unwrap();
+        let mut with_reserved = path.to_vec();
+        with_reserved.put_string("");
+        assert_eq!(open(&mut forwards, "forwarded-streamlocal@openssh.com", 1, &with_reserved), Ok(()));
+    }
+
+    #[test]
+    fn numbers_are_the_agents_own_and_answered_once() {
+        let mut forwards = Forwards { x11: true, ..Forwards::default() };
+        assert_eq!(open(&mut forwards, "x11", 0x8000_0000, b""), Err(Refusal::Number));
+        assert_eq!(open(&mut forwards, "x11", 3, b""), Ok(()));
+        assert_eq!(open(&mut forwards, "x11", 3, b""), Err(Refusal::Number));
+        assert!(forwards.opened(3) && !forwards.opened(3) && !forwards.opened(4));
+        for sender in 0..1024 {
+            assert_eq!(open(&mut forwards, "x11", sender, b""), Ok(()));
+        }
+        assert_eq!(open(&mut forwards, "x11", 5000, b""), Err(Refusal::TooMany));
+    }
+}

@@ -1,0 +1,232 @@
+//! An agent that means ill hurts its own connection alone.
+
+use std::io::Write as _;
+use std::process::Stdio;
+
+use berth::connection::forward::HostPort;
+use berth::connection::frame;
+use berth::connection::message::{
+    ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, WINDOW, bare, exit_status, number, open_confirmation,
+};
+use berth::connection::wire::{Reader, Write};
+
+use crate::harness::{Killed, Played, Server, free_port, has_hung_up, until};
+
+/// An open of the agent's.
+fn open(channel_type: &str, sender: u32, specific: &[u8]) -> Vec<u8> {
+    let channel_type = channel_type.as_bytes();
+    Open { channel_type, sender, window: WINDOW, maximum_packet: MAXIMUM_PACKET, specific }.encode()
+}
+
+/// What `forwarded-tcpip` adds.
+fn forwarded(host: &str, port: u16) -> Vec<u8> {
+    let mut specific = Vec::new();
+    HostPort { host: host.as_bytes(), port: port.into() }.encode(&mut specific);
+    HostPort { host: b"192.0.2.1", port: 5 }.encode(&mut specific);
+    specific
+}
+
+fn data(recipient: u32, bytes: &[u8]) -> Vec<u8> {
+    let mut message = bare(number::CHANNEL_DATA, recipient);
+    message.put_string(bytes);
+    message
+}
+
+/// A client that runs a command, and its agent, which has confirmed the session: the client's number.
+fn session(server: &Server) -> (Killed, Played, u32) {
+    let mut ssh = server.ssh("played", &["localhost", "command"]);
+    let ssh = Killed(ssh.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut agent = server.play();
+    agent.greet();
+    let message = agent.expect(number::CHANNEL_OPEN);
+    let client = Open::decode(&message[1..]).unwrap().sender;
+    agent.send(&open_confirmation(client, 0, WINDOW));
+    loop {
+        let message = agent.expect(number::CHANNEL_REQUEST);
+        if ChannelRequest::decode(&message[1..]).unwrap().name == b"exec" {
+            agent.send(&bare(number::CHANNEL_SUCCESS, client));
+            return (ssh, agent, client);
+        }
+    }
+}
+
+/// A client that has `port` listened on, and its agent, which says that it does.
+fn listening(server: &Server, port: u16) -> (Killed, Played) {
+    let forward = format!("{port}:localhost:{}", free_port());
+    let mut ssh = server.ssh("played", &["-N", "-R", &forward, "localhost"]);
+    let ssh = Killed(ssh.stderr(Stdio::null()).spawn().unwrap());
+    let mut agent = server.play();
+    agent.greet();
+    let message = agent.expect(number::GLOBAL_REQUEST);
+    assert_eq!(GlobalRequest::decode(&message[1..]).unwrap().name, b"tcpip-forward");
+    agent.send(&[number::REQUEST_SUCCESS]);
+    (ssh, agent)
+}
+
+/// The reason of the refusal that the agent hears next.
+fn refusal(agent: &mut Played, sender: u32) -> u32 {
+    let message = agent.expect(number::CHANNEL_OPEN_FAILURE);
+    let mut fields = Reader::new(&message[1..]);
+    assert_eq!(fields.u32(), Ok(sender));
+    fields.u32().unwrap()
+}
+
+#[test]
+fn channels_that_the_client_did_not_ask_for_are_refused_behind_its_back() {
+    let server = Server::start();
+    let (mut ssh, mut agent, client) = session(&server);
+    for channel_type in [
+        "session",
+        "direct-tcpip",
+        "forwarded-tcpip",
+        "forwarded-streamlocal@openssh.com",
+        "auth-agent@openssh.com",
+        "x11",
+    ] {
+        agent.send(&open(channel_type, 9, &forwarded("localhost", 8080)));
+        assert_eq!(refusal(&mut agent, 9), 1, "{channel_type}");
+    }
+    // Had the client seen any of them, it would have answered, too, or be gone.
+    agent.send(&data(client, b"undisturbed"));
+    agent.send(&exit_status(client, 0));
+    agent.send(&bare(number::CHANNEL_CLOSE, client));
+    assert!(ssh.0.wait().unwrap().success());
+    assert_eq!(crate::harness::read_to_end(ssh.0.stdout.take().unwrap()), "undisturbed");
+}
+
+#[test]
+fn only_the_port_that_the_client_asked_for_leads_to_it() {
+    let server = Server::start();
+    let port = free_port();
+    let (_ssh, mut agent) = listening(&server, port);
+    for (host, port) in [("localhost", port + 1), ("", port), ("127.0.0.1", port)] {
+        agent.send(&open("forwarded-tcpip", 9, &forwarded(host, port)));
+        assert_eq!(refusal(&mut agent, 9), 1);
+    }
+    agent.send(&open("forwarded-tcpip", 9, &forwarded("localhost", port)));
+    // Nobody listens where the client is to connect to: its own answer.
+    assert_eq!(refusal(&mut agent, 9), 2);
+}
+
+#[test]
+fn an_agent_that_breaks_the_protocol_loses_its_connection_alone() {
+    let server = Server::start();
+    let mut long = Vec::new();
+    long.put_u32(frame::MAXIMUM as u32 + 1);
+    let framed = |message: &[u8]| {
+        let mut bytes = Vec::new();
+        frame::append(&mut bytes, message);
+        bytes
+    };
+    let cases: [(&str, Vec<u8>); 9] = [
+        ("an oversized frame", long),
+        ("an empty frame", vec![0; 4]),
+        ("an unknown message", framed(&[200])),
+        ("a truncated open", framed(&open("forwarded-tcpip", 9, &forwarded("localhost", 1))[..30])),
+        ("a truncated confirmation", framed(&[number::CHANNEL_OPEN_CONFIRMATION, 0, 0])),
+        ("an answer to no request", framed(&[number::REQUEST_SUCCESS])),
+        ("a number of the server's", framed(&open_confirmation(0, 0x8000_0000, WINDOW))),
+        ("data for no channel", framed(&data(4711, b"x"))),
+        ("a second hello", framed(&[number::CHANNEL_OPEN])),
+    ];
+    for (what, bytes) in cases {
+        let (mut ssh, mut agent, _) = session(&server);
+        agent.stream.write_all(&bytes).unwrap();
+        agent.ends();
+        assert_eq!(ssh.0.wait().unwrap().code(), Some(255), "{what}");
+    }
+    server.assert_serves_others();
+}
+
+#[test]
+fn an_agent_that_opens_one_number_twice_loses_its_connection() {
+    let server = Server::start();
+    let port = free_port();
+    let (_ssh, mut agent) = listening(&server, port);
+    let twice = open("forwarded-tcpip", 9, &forwarded("localhost", port));
+    let mut framed = Vec::new();
+    // At once, so that the client cannot have answered.
+    frame::append(&mut framed, &twice);
+    frame::append(&mut framed, &twice);
+    agent.stream.write_all(&framed).unwrap();
+    agent.ends();
+    server.assert_serves_others();
+}
+
+#[test]
+fn an_agent_that_ends_amid_a_frame_ends_its_connection() {
+    let server = Server::start();
+    let (mut ssh, mut agent, client) = session(&server);
+    agent.send(&data(client, b"half"));
+    agent.stream.write_all(&[0, 0, 1, 0, number::CHANNEL_DATA]).unwrap();
+    drop(agent);
+    assert_eq!(ssh.0.wait().unwrap().code(), Some(255));
+    server.assert_serves_others();
+}
+
+#[test]
+fn an_agent_without_a_hello_is_none() {
+    let server = Server::start();
+    let mut ssh = server.ssh("played", &["localhost", "command"]);
+    let mut ssh = Killed(ssh.stderr(Stdio::null()).spawn().unwrap());
+    let mut agent = server.play();
+    agent.send(&open("session", 1, b""));
+    agent.ends();
+    assert_eq!(ssh.0.wait().unwrap().code(), Some(255));
+}
+
+/// What this process, so the server, has in memory, in bytes.
+fn memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+fn a_flood_of_opens_that_reads_no_answer_ends_and_is_not_kept() {
+    let server = Server::start();
+    let (_ssh, mut agent, _) = session(&server);
+    let mut opens = Vec::new();
+    (0..1000).for_each(|_| frame::append(&mut opens, &open("x11", 1, b"")));
+    let before = memory();
+    let mut written = 0;
+    // Nothing is read: the refusals fill the stream.
+    while agent.stream.write_all(&opens).is_ok() {
+        written += opens.len();
+        assert!(written < 64 << 20, "it goes on for ever");
+    }
+    until("the stream ends", || has_hung_up(&agent.stream));
+    let grown = memory().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes more");
+    server.assert_serves_others();
+}
+
+#[test]
+fn a_flood_of_data_for_a_client_that_reads_nothing_is_not_kept() {
+    let server = Server::start();
+    let (ssh, mut agent, client) = session(&server);
+    // Stopped, it takes nothing off its socket.
+    let pid = rustix::process::Pid::from_child(&ssh.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
+    let mut flood = Vec::new();
+    (0..8).for_each(|_| frame::append(&mut flood, &data(client, &[0; MAXIMUM_PACKET as usize])));
+    agent.stream.set_nonblocking(true).unwrap();
+    let before = memory();
+    let (mut written, mut waits) = (0, 0);
+    // Until nothing has been taken for a while: sockets' buffers, and the bridge's, are full.
+    while waits < 100 {
+        match agent.stream.write(&flood) {
+            Ok(count) => {
+                written += count;
+                waits = 0;
+                assert!(written < 256 << 20, "it takes everything");
+            }
+            Err(_) => {
+                waits += 1;
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    }
+    let grown = memory().saturating_sub(before);
+    assert!(grown < 8 << 20, "{grown} bytes more");
+    server.assert_serves_others();
+}

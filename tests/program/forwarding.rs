@@ -1,0 +1,369 @@
+//! Ports, unix sockets, keys and displays, forwarded by the real client to and from real containers.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::common::{Berth, Client, DEADLINE, Master, Running, eventually, key};
+
+/// What a web server in the container serves.
+const PAGE: &str = "from the container\n";
+
+/// A container with a web server on its loopback, port 80, and the connection to it.
+fn web(change: impl FnOnce(&mut Value)) -> (Berth, Master) {
+    let berth = Berth::with(change);
+    let master = berth.master();
+    let serve = format!("mkdir /web && echo '{}' >/web/index.html && httpd -p 127.0.0.1:80 -h /web", PAGE.trim());
+    master.exec(&serve).run().succeeds();
+    (berth, master)
+}
+
+/// Adds a forwarding to a connection, and gives what the client says of it.
+#[track_caller]
+fn forward(master: &Master, arguments: &[&str]) -> String {
+    master.client("ssh").args(["-O", "forward"]).args(arguments).arg("berth").run().succeeds().text()
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn curl(arguments: &[&str]) -> Client {
+    Client::new("curl").args(["--silent", "--show-error", "--noproxy", "", "--max-time", "30"]).args(arguments)
+}
+
+fn read_to_end(mut source: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    source.read_to_end(&mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn a_local_port_leads_into_the_container_where_names_are_resolved() {
+    let (_berth, master) = web(|_| ());
+    let port = free_port();
+    forward(&master, &["-L", &format!("{port}:localhost:80")]);
+    curl(&[&format!("http://127.0.0.1:{port}/")]).run().succeeds().prints(PAGE);
+}
+
+#[test]
+fn two_hundred_connections_are_forwarded_at_once() {
+    let (_berth, master) = web(|_| ());
+    let port = free_port();
+    forward(&master, &["-L", &format!("{port}:127.0.0.1:80")]);
+    let mut connections: Vec<_> = (0..200).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    for connection in &mut connections {
+        connection.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    }
+    for connection in connections {
+        connection.set_read_timeout(Some(DEADLINE)).unwrap();
+        assert!(read_to_end(connection).ends_with(PAGE.as_bytes()));
+    }
+}
+
+#[test]
+fn a_socks_proxy_connects_in_the_container() {
+    let (_berth, master) = web(|_| ());
+    let port = free_port();
+    forward(&master, &["-D", &port.to_string()]);
+    let proxy = format!("socks5h://127.0.0.1:{port}");
+    curl(&["--proxy", &proxy, "http://localhost/"]).run().succeeds().prints(PAGE);
+    curl(&["--proxy", &proxy, "http://127.0.0.1:81/"]).run().exits(97);
+}
+
+#[test]
+fn a_port_of_the_container_leads_to_the_client_without_any_session() {
+    let berth = Berth::start();
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let forward = format!("0:127.0.0.1:{}", target.local_addr().unwrap().port());
+    let client = berth.ssh(["-N", "-M", "-o", &control(&berth), "-R", &forward, "berth"]).spawn();
+    let line = client.stderr.line("Allocated port");
+    berth.has_containers(1, DEADLINE);
+    let port = line.split(' ').nth(2).unwrap();
+    let inside = berth.ssh(["-o", &control(&berth), "-T", "berth", &format!("nc 127.0.0.1 {port}")]);
+    let inside = inside.input("question").spawn();
+    let (mut near, _) = target.accept().unwrap();
+    let mut question = [0; 8];
+    near.read_exact(&mut question).unwrap();
+    near.write_all(b"answer").unwrap();
+    drop(near);
+    inside.wait().succeeds().prints("answer");
+    assert_eq!(&question, b"question");
+    drop(client);
+    berth.has_containers(0, Duration::from_secs(5));
+}
+
+fn control(berth: &Berth) -> String {
+    format!("ControlPath={}", berth.path("control").display())
+}
+
+#[test]
+fn standard_input_and_output_are_a_connection_of_the_container_with_half_close() {
+    let (_berth, master) = web(|_| ());
+    master.exec("nc -l -p 7000 -e sh -c 'cat; echo end of input' >/dev/null 2>&1 &").run().succeeds();
+    let connect = || master.client("ssh").args(["-W", "127.0.0.1:7000", "berth"]).input("through ").run();
+    let mut ran = connect();
+    eventually("netcat listens", DEADLINE, || {
+        if ran.code == Some(0) {
+            return true;
+        }
+        ran = connect();
+        false
+    });
+    ran.prints("through end of input\n");
+    let refused = master.client("ssh").args(["-W", "127.0.0.1:7001", "berth"]).run();
+    assert_ne!(refused.code, Some(0));
+}
+
+#[test]
+fn a_jump_goes_through_the_container() {
+    // On the host's network the container reaches the server itself.
+    let berth = Berth::with(|config| config["docker"]["execution"]["host"]["networkMode"] = "host".into());
+    let options = fs::read_to_string(berth.path("ssh_config")).unwrap();
+    let identity = format!("Host *\n IdentityFile {}\n", key("ed25519").path.display());
+    let behind = format!("Host behind\n HostName 127.0.0.1\n Port {}\n User alice\n", berth.port);
+    fs::write(berth.path("jump_config"), [identity, behind, options].concat()).unwrap();
+    let ssh = Client::new("ssh").arg("-F").arg(berth.path("jump_config"));
+    ssh.args(["-J", "berth", "-T", "behind", "echo arrived"]).run().succeeds().prints("arrived\n");
+}
+
+#[test]
+fn unix_sockets_lead_both_ways() {
+    let berth = Berth::start();
+    let master = berth.master();
+    let (near, far) = (berth.path("near"), berth.path("far"));
+    let target = UnixListener::bind(&far).unwrap();
+    // Into the container, and out again.
+    forward(&master, &["-R", &format!("/tmp/socket:{}", far.display())]);
+    forward(&master, &["-L", &format!("{}:/tmp/socket", near.display())]);
+    master.exec("stat -c %A /tmp/socket").run().succeeds().prints("srw-------\n");
+    let mut socket = UnixStream::connect(near).unwrap();
+    let (mut accepted, _) = target.accept().unwrap();
+    socket.write_all(b"question").unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_to_end(&accepted), b"question");
+    accepted.write_all(b"answer").unwrap();
+    drop(accepted);
+    assert_eq!(read_to_end(&socket), b"answer");
+}
+
+#[test]
+fn a_forwarding_is_cancelled_while_the_connection_goes_on() {
+    let berth = Berth::start();
+    let master = berth.master();
+    let port: u16 = forward(&master, &["-R", "0:localhost:1"]).trim().parse().unwrap();
+    let listens = |master: &Master| master.exec(&format!("netstat -lnt | grep -q :{port}")).run().code == Some(0);
+    assert!(listens(&master));
+    master.client("ssh").args(["-O", "cancel", "-R", "0:localhost:1", "berth"]).run().succeeds();
+    eventually("the port is free", DEADLINE, || !listens(&master));
+}
+
+#[test]
+fn a_gibibyte_passes_each_way_unchanged() {
+    const SIZE: u64 = 1 << 30;
+    let berth = Berth::start();
+    let master = berth.master();
+    let local = free_port();
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = target.local_addr().unwrap().port();
+    forward(&master, &["-L", &format!("{local}:127.0.0.1:7000")]);
+    let remote = forward(&master, &["-R", &format!("0:127.0.0.1:{port}")]);
+    let within = Duration::from_secs(180);
+    // What goes in by -R comes out by -L: from here, through netcat in the container, to here.
+    let relay = format!("nc 127.0.0.1 {} | nc -l -p 7000", remote.trim());
+    let _relay = master.exec(&relay).within(within).spawn();
+    let (mut sender, _) = target.accept().unwrap();
+    eventually("netcat listens", DEADLINE, || master.exec("netstat -lnt | grep -q :7000").run().code == Some(0));
+    let receiver = TcpStream::connect(("127.0.0.1", local)).unwrap();
+    let sending = std::thread::spawn(move || {
+        let mut block = noise();
+        for number in 0..SIZE / block.len() as u64 {
+            block[..8].copy_from_slice(&number.to_be_bytes());
+            sender.write_all(&block).unwrap();
+        }
+    });
+    let (mut receiver, mut expected) = (BufReader::new(receiver), noise());
+    let mut block = vec![0; expected.len()];
+    for number in 0..SIZE / block.len() as u64 {
+        receiver.read_exact(&mut block).unwrap();
+        expected[..8].copy_from_slice(&number.to_be_bytes());
+        assert!(block == expected, "a difference in block {number}");
+    }
+    assert!(read_to_end(receiver).is_empty());
+    sending.join().unwrap();
+}
+
+/// A mebibyte without a pattern, always the same.
+fn noise() -> Vec<u8> {
+    let mut state = 1u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()
+    };
+    (0..1 << 17).flat_map(|_| next()).collect()
+}
+
+/// Mounts a program of this machine into the container, and what it loads.
+fn with_program(config: &mut Value, program: &str) {
+    let execution = &mut config["docker"]["execution"];
+    let name = program.rsplit('/').next().unwrap();
+    execution["host"]["binds"] =
+        json!([format!("{program}:/bin/{name}:ro"), "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro"]);
+    config["security"]["forwarding"] = json!({"agentForwardingMode": "enable", "x11ForwardingMode": "enable"});
+}
+
+/// An `ssh-agent` with the ed25519 key.
+fn authentication_agent(berth: &Berth) -> (Running, PathBuf) {
+    let socket = berth.path("authentication-agent");
+    let agent = Client::new("ssh-agent").args(["-D", "-a"]).arg(&socket).within(Duration::from_secs(300)).spawn();
+    eventually("ssh-agent listens", DEADLINE, || UnixStream::connect(&socket).is_ok());
+    Client::new("ssh-add").arg(key("ed25519").path).env("SSH_AUTH_SOCK", &socket).run().succeeds();
+    (agent, socket)
+}
+
+#[test]
+fn programs_in_the_container_use_the_clients_keys_while_the_session_lasts() {
+    let berth = Berth::with(|config| with_program(config, "/usr/bin/ssh-add"));
+    let (_agent, socket) = authentication_agent(&berth);
+    let master = berth.ssh(["-M", "-N", "-A", "-o", &control(&berth), "berth"]).env("SSH_AUTH_SOCK", &socket).spawn();
+    eventually("the control socket", DEADLINE, || berth.path("control").exists());
+    let exec = |option: &str, command: &str| {
+        let ssh = berth.ssh(["-o", &control(&berth), option, "-T", "berth", command]);
+        ssh.env("SSH_AUTH_SOCK", &socket).run()
+    };
+    let list = exec("-A", "ssh-add -l; ls -ld $(dirname $SSH_AUTH_SOCK) $SSH_AUTH_SOCK").succeeds().text();
+    assert!(list.contains(" ed25519 (ED25519)\n"), "{list}");
+    assert!(list.contains("srw-------") && list.contains("drwx------"), "{list}");
+    exec("-a", "echo ${SSH_AUTH_SOCK-none}; ls /tmp").succeeds().prints("none\n");
+    drop(master);
+}
+
+#[test]
+fn a_hop_from_the_container_uses_the_clients_keys() {
+    let berth = Berth::with(|config| {
+        with_program(config, "/usr/bin/ssh");
+        config["docker"]["execution"]["host"]["networkMode"] = "host".into();
+    });
+    let (_agent, socket) = authentication_agent(&berth);
+    let hop = format!(
+        "ssh -p {} -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null alice@127.0.0.1 hostname; hostname",
+        berth.port
+    );
+    let ran = berth.ssh(["-A", "-T", "berth", &hop]).env("SSH_AUTH_SOCK", &socket).run().succeeds();
+    // Both on the host's network, so with the host's name.
+    assert_eq!(ran.text().lines().count(), 2, "{ran:?}");
+}
+
+#[test]
+fn keys_are_not_lent_by_default() {
+    let berth = Berth::start();
+    let (_agent, socket) = authentication_agent(&berth);
+    let ssh = berth.ssh(["-A", "-T", "berth", "echo ${SSH_AUTH_SOCK-none}"]).env("SSH_AUTH_SOCK", &socket);
+    ssh.run().succeeds().prints("none\n");
+}
+
+/// An X server that draws nowhere, and lets in only who knows its cookie.
+struct Display {
+    name: String,
+    authority: PathBuf,
+    _server: Running,
+}
+
+impl Display {
+    fn start(berth: &Berth) -> Self {
+        let authority = berth.path("authority");
+        let xauth = |name: &str| {
+            let add = ["add", name, "MIT-MAGIC-COOKIE-1", &"5a".repeat(16)];
+            Client::new("xauth").arg("-f").arg(&authority).args(add).run().succeeds();
+        };
+        // For the server, which does not look at the number.
+        xauth(":0");
+        let options = ["-displayfd", "1", "-nolisten", "tcp", "-screen", "0", "320x200x24", "-auth"];
+        let server = Client::new("Xvfb").args(options).arg(&authority).within(Duration::from_secs(300)).spawn();
+        let name = format!(":{}", server.stdout.line("").trim());
+        xauth(&name);
+        Display { name, authority, _server: server }
+    }
+
+    /// A client with this display.
+    fn client(&self, client: Client) -> Client {
+        client.env("DISPLAY", &self.name).env("XAUTHORITY", &self.authority)
+    }
+}
+
+#[test]
+fn x_programs_in_the_container_reach_the_clients_display() {
+    let berth = Berth::with(|config| with_program(config, "/usr/bin/xdpyinfo"));
+    let display = Display::start(&berth);
+    for option in ["-X", "-Y"] {
+        let command = "echo $DISPLAY; stat -c %a /root/.Xauthority; xdpyinfo | grep dimensions";
+        let text = display.client(berth.ssh([option, "-T", "berth", command])).run().succeeds().text();
+        assert!(text.starts_with("localhost:10.0\n600\n") && text.contains("320x200 pixels"), "{text}");
+    }
+}
+
+#[test]
+fn an_x_program_without_the_cookie_is_not_let_in() {
+    let berth = Berth::with(|config| with_program(config, "/usr/bin/xdpyinfo"));
+    let display = Display::start(&berth);
+    let command = "XAUTHORITY=/dev/null xdpyinfo";
+    let ran = display.client(berth.ssh(["-Y", "-T", "berth", command])).run();
+    ran.exits(1).says("unable to open display");
+}
+
+#[test]
+fn displays_are_not_lent_by_default_nor_to_a_key_that_forbids_it() {
+    let forbid = |config: &mut Value| {
+        with_program(config, "/usr/bin/xdpyinfo");
+        config["auth"]["users"]["alice"]["authorizedKeys"] =
+            json!([format!("no-X11-forwarding {}", key("ed25519").public)]);
+    };
+    for berth in [Berth::start(), Berth::with(forbid)] {
+        let display = Display::start(&berth);
+        let ssh = display.client(berth.ssh(["-Y", "-T", "berth", "echo ${DISPLAY-none}"])).run();
+        ssh.succeeds().prints("none\n").says("X11 forwarding request failed");
+    }
+}
+
+#[test]
+fn keys_options_and_the_configuration_say_what_is_forwarded() {
+    let berth = Berth::with(|config| {
+        config["auth"]["users"]["alice"]["authorizedKeys"] =
+            json!([format!("permitopen=\"localhost:80\",permitlisten=\"8080\" {}", key("ed25519").public)]);
+        config["security"]["forwarding"] = json!({"permitOpen": ["*:80", "*:443"]});
+    });
+    // Nobody listens, but that is another thing.
+    for (target, reason) in [
+        ("localhost:80", "Connection refused"),
+        ("localhost:443", "administratively prohibited"),
+        ("127.0.0.1:80", "administratively prohibited"),
+    ] {
+        berth.ssh(["-W", target, "berth"]).run().says(reason);
+    }
+    let master = berth.master();
+    for (listen, good) in [("8080:localhost:1", true), ("8081:localhost:1", false)] {
+        let ran = master.client("ssh").args(["-O", "forward", "-R", listen, "berth"]).run();
+        assert_eq!(ran.code == Some(0), good, "{listen}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_client_that_is_killed_leaves_no_container_behind_its_forwards() {
+    let (berth, master) = web(|_| ());
+    let port = free_port();
+    forward(&master, &["-L", &format!("{port}:localhost:80"), "-R", "0:localhost:1"]);
+    let mut open = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    open.write_all(b"GET").unwrap();
+    berth.has_containers(1, DEADLINE);
+    drop(master);
+    berth.has_containers(0, Duration::from_secs(5));
+    let mut line = String::new();
+    assert_eq!(BufReader::new(open).read_line(&mut line).unwrap_or(0), 0);
+}
