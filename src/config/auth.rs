@@ -31,4 +31,5 @@ fn user() -> Section<User> {
             any_number_of(parsed("a public key as in an authorized_keys file", AuthorizedKey::parse)),
         )
         .key("authorizedKeysFile", |user| &mut user.authorized_keys_files, any_number_of(path()))
+        .later("forwarding")
 }

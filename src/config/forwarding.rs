@@ -1,9 +1,27 @@
-//! What of forwarding is allowed: the section `security.forwarding`.
+//! What of forwarding is allowed: the section `security.forwarding`, and a user's own.
+
+use std::collections::BTreeMap;
 
 use super::kind::{any_number_of, choice, parsed};
 use super::reader::Section;
 use crate::auth::ForwardAddress;
 use crate::connection::forward::{GatewayPorts, Listening};
+
+/// Settings of forwarding for all users.
+#[derive(Clone, Debug, Default)]
+pub struct Forwardings {
+    /// `security.forwarding`
+    pub everyone: Forwarding,
+    /// `auth.users.*.forwarding`, over that.
+    pub users: BTreeMap<String, Forwarding>,
+}
+
+impl Forwardings {
+    /// The settings for this user.
+    pub fn of(&self, user: &str) -> &Forwarding {
+        self.users.get(user).unwrap_or(&self.everyone)
+    }
+}
 
 /// Settings of forwarding, resolved. A key's options can take more away, and give nothing back.
 #[derive(Clone, Debug)]

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use docker::{Docker, ExecutionMode, ImagePullPolicy};
 pub use error::Error;
-pub use forwarding::Forwarding;
+pub use forwarding::{Forwarding, Forwardings};
 pub use place::Place;
 pub use ssh::Ssh;
 
@@ -42,8 +42,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// `docker`
     pub docker: Docker,
-    /// `security.forwarding`
-    pub forwarding: Forwarding,
+    /// `security.forwarding`, and the users' own.
+    pub forwarding: Forwardings,
     /// `instance`: tells this berth's containers from those of others on the same daemon.
     pub instance: String,
     /// `runDirectory`, and in it the instance's own.
@@ -89,7 +89,7 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         ssh: Ssh::new(&place.directory),
         users: BTreeMap::new(),
         docker: Docker::new(&place.docker_host),
-        forwarding: Forwarding::default(),
+        forwarding: Forwardings::default(),
         instance: String::new(),
         run_directory: place.run_directory.clone(),
         log: Log { level: log::LevelFilter::Info },
@@ -120,8 +120,9 @@ fn section() -> Section<Config> {
         .only("format", "text", &["ljson"])
         .only("destination", "stderr", &["stdout", "file", "syslog", "test"])
         .refused(&["file", "syslog"], "the log goes to standard error; files and syslog are not available yet");
-    let security =
-        Section::new().key("forwarding", |config: &mut Config| &mut config.forwarding, forwarding::section()).refused(
+    let security = Section::new()
+        .key("forwarding", |config: &mut Config| &mut config.forwarding.everyone, forwarding::section())
+        .refused(
             &["defaultMode", "forceCommand", "env", "command", "shell", "subsystem", "tty", "signal", "maxSessions"],
             "not available yet; remove it",
         );
@@ -163,9 +164,22 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
         let path = ["docker", "execution", "container", "image"];
         reader.wrong_at(root, &path, "missing; name the image that containers are made of");
     }
+    read_users_forwarding(root, config, reader);
     match place::run_directory(&config.run_directory, &config.instance) {
         Ok(directory) => config.run_directory = directory,
         Err(message) => reader.wrong_at(root, &["runDirectory"], message),
+    }
+}
+
+/// A user's forwarding goes over everyone's, wherever in the file that stands.
+fn read_users_forwarding(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
+    let section = forwarding::section();
+    for name in config.users.keys() {
+        let path = ["auth", "users", name, "forwarding"];
+        let Some(node) = root.at(&path).filter(|node| node.value != Value::Null) else { continue };
+        let mut own = config.forwarding.everyone.clone();
+        reader.at(&path, |reader| section.read(node, &mut own, reader));
+        config.forwarding.users.insert(name.clone(), own);
     }
 }
 

@@ -77,6 +77,14 @@ impl<'a> Reader<'a> {
         self.path.clear();
     }
 
+    /// Goes to what is at this path for as long as `read` takes. For use when all nodes are read.
+    pub fn at<R>(&mut self, path: &[&str], read: impl FnOnce(&mut Self) -> R) -> R {
+        match path.split_first() {
+            Some((key, rest)) => self.within(key, |reader| reader.at(rest, read)),
+            None => read(self),
+        }
+    }
+
     /// Whether something was wrong in this section of the root.
     pub fn is_wrong_in(&self, section: &str) -> bool {
         self.findings.iter().any(|finding| finding.path.split('.').next() == Some(section))
@@ -193,6 +201,11 @@ impl<T: 'static> Section<T> {
         self.any(name, Only { value, not_yet })
     }
 
+    /// Adds a key that is read when all others are: what it holds goes over what they do.
+    pub fn later(self, name: &'static str) -> Self {
+        self.any(name, Later)
+    }
+
     /// Adds keys that ContainerSSH has and berth has not, with the reason.
     pub fn refused(mut self, names: &[&'static str], reason: &'static str) -> Self {
         for name in names {
@@ -261,6 +274,17 @@ impl<T> Kind<T> for Only {
             reader.wrong(node.line, format!("must be {value}"));
         }
     }
+
+    fn keys(&self, path: &str, keys: &mut Vec<String>) {
+        keys.push(path.to_owned());
+    }
+}
+
+/// A key that is read later.
+struct Later;
+
+impl<T> Kind<T> for Later {
+    fn read(&self, _node: &Node, _target: &mut T, _reader: &mut Reader<'_>) {}
 
     fn keys(&self, path: &str, keys: &mut Vec<String>) {
         keys.push(path.to_owned());

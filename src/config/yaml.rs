@@ -85,6 +85,14 @@ impl Node {
         line
     }
 
+    /// What stands at the end of this path.
+    pub fn at(&self, path: &[&str]) -> Option<&Node> {
+        path.iter().try_fold(self, |node, name| {
+            let Value::Map(entries) = &node.value else { return None };
+            entries.iter().find(|(key, _)| key.text == *name).map(|(_, value)| value)
+        })
+    }
+
     /// What this counts against [`HEAVIEST`], and how many levels of lists and mappings it has.
     fn measure(&self) -> (usize, usize) {
         let inside = |(weight, levels): (usize, usize), node: &Node| {

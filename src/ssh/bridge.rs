@@ -118,7 +118,8 @@ impl Bridge {
         let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
-        let policy = Policy::new(server.settings.accept_env.clone(), server.forwarding.clone(), login.restrictions);
+        let forwarding = server.forwarding.of(&login.user).clone();
+        let policy = Policy::new(server.settings.accept_env.clone(), forwarding, login.restrictions);
         Bridge {
             server,
             id,
@@ -152,7 +153,7 @@ impl Bridge {
         let Some((&kind, body)) = message.split_first() else { return Ok(true) };
         match kind {
             number::GLOBAL_REQUEST => return self.global_request(session, &GlobalRequest::decode(body)?),
-            number::CHANNEL_OPEN => self.open(session, &Open::decode(body)?)?,
+            number::CHANNEL_OPEN => return self.open(session, &Open::decode(body)?),
             // Signs of life: the server asks for nothing else.
             number::REQUEST_SUCCESS | number::REQUEST_FAILURE => (),
             number::CHANNEL_OPEN_CONFIRMATION | number::CHANNEL_OPEN_FAILURE => {
@@ -191,7 +192,7 @@ impl Bridge {
 
     /// Whether the request has been dealt with; if not, it has to wait.
     fn global_request(&mut self, session: &mut Session, request: &GlobalRequest<'_>) -> Result<bool, End> {
-        if self.forwards.is_full() {
+        if self.forwards.is_full() || !self.early.has_room() {
             return Ok(false);
         }
         let ends_sessions = request.name == b"no-more-sessions@openssh.com";
@@ -217,7 +218,10 @@ impl Bridge {
             }
             // Nobody listens.
             State::Idle if stops => false,
-            State::Idle | State::Starting { .. } => self.early.request(request),
+            State::Idle | State::Starting { .. } => {
+                self.early.request(request);
+                true
+            }
         };
         if possible {
             self.forwards.passed_on(request)?;
@@ -228,7 +232,11 @@ impl Bridge {
         Ok(possible)
     }
 
-    fn open(&mut self, session: &mut Session, open: &Open<'_>) -> Result<(), End> {
+    /// Whether the open has been dealt with; if not, it has to wait.
+    fn open(&mut self, session: &mut Session, open: &Open<'_>) -> Result<bool, End> {
+        if !self.early.has_room() {
+            return Ok(false);
+        }
         let allowed = match open.channel_type {
             b"session" if self.no_more_sessions => {
                 return Err(protocol_error(
@@ -254,7 +262,7 @@ impl Bridge {
             Ok(()) => self.start(),
             Err(failure) => session.send(&message::open_failure(open.sender, failure, "open failed"))?,
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Starts a container, where there is none.
@@ -284,7 +292,7 @@ impl Bridge {
             Ok(container) => {
                 log::debug!("{}: the agent is connected", self.id);
                 let knows_eow = session.client().is_some_and(|client| client.starts_with("SSH-2.0-OpenSSH"));
-                let mut agent = Agent::new(container, &self.environment, self.server.forwarding.listening, knows_eow);
+                let mut agent = Agent::new(container, &self.environment, self.policy.listening(), knows_eow);
                 for message in self.early.offer() {
                     agent.send(&message);
                 }

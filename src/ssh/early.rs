@@ -16,7 +16,7 @@ use crate::connection::wire::Reader;
 /// The server's own channel numbers begin here. The agent's are below: the bridge sees to that.
 pub const FIRST: u32 = 0x8000_0000;
 
-/// The most sessions, other channels, and requests that may wait for one container: of each.
+/// The most sessions that may wait for one container, and the most other channels and requests together.
 const MOST: usize = 64;
 
 /// The exit status of a session that got no container: as of a failed `ssh` itself.
@@ -75,12 +75,14 @@ pub struct Early {
 }
 
 impl Early {
+    /// Whether another channel than a session, or a request, can be taken: else the client's message has to wait.
+    pub fn has_room(&self) -> bool {
+        self.opens.len() + self.requests.len() < MOST
+    }
+
     /// Takes an open that has to wait. Gives the reason where it cannot.
     pub fn open(&mut self, open: &Open<'_>) -> Result<(), OpenFailure> {
         if open.channel_type != b"session" {
-            if self.opens.len() >= MOST {
-                return Err(OpenFailure::ResourceShortage);
-            }
             self.opens.push((open.sender, open.encode()));
             return Ok(());
         }
@@ -99,13 +101,9 @@ impl Early {
         Ok(())
     }
 
-    /// Takes a global request that has to wait, if it can.
-    pub fn request(&mut self, request: &GlobalRequest<'_>) -> bool {
-        let has_room = self.requests.len() < MOST;
-        if has_room {
-            self.requests.push(request.encode());
-        }
-        has_room
+    /// Takes a global request that has to wait.
+    pub fn request(&mut self, request: &GlobalRequest<'_>) {
+        self.requests.push(request.encode());
     }
 
     /// Shows a line to all who wait.

@@ -74,7 +74,7 @@ impl From<KeyFileError> for ServeError {
 /// `stop_time` bounds how long that end may take.
 pub fn serve(
     settings: config::Ssh,
-    forwarding: config::Forwarding,
+    forwarding: config::Forwardings,
     authenticator: Box<dyn Authenticator>,
     backend: Box<dyn Backend>,
     stop_time: Duration,

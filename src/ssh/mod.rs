@@ -32,7 +32,7 @@ pub use listener::{ServeError, serve};
 /// What all connections share.
 struct Server {
     settings: config::Ssh,
-    forwarding: config::Forwarding,
+    forwarding: config::Forwardings,
     algorithms: Algorithms,
     host_keys: Arc<HostKeys>,
     authenticator: Box<dyn Authenticator>,

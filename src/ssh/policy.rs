@@ -1,11 +1,11 @@
 //! What a user may ask for.
 //!
-//! A request of a channel that is not allowed still goes to the agent, under a name that no agent knows: so its refusal comes in its
-//! turn among the answers to the other requests of the channel (RFC 4254 section 4 wants them in order).
+//! A request of a channel that is not allowed still goes to the agent, under a name that no agent knows: so its refusal
+//! comes in its turn among the answers to the other requests of the channel (RFC 4254 section 4 wants them in order).
 
 use crate::auth::{ForwardAddress, Restrictions};
 use crate::config::Forwarding;
-use crate::connection::forward::HostPort;
+use crate::connection::forward::{HostPort, Listening};
 use crate::connection::frame;
 use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
 use crate::connection::wire::{Malformed, Reader, Write};
@@ -66,6 +66,11 @@ impl Policy {
             _ => false,
         };
         Ok(allowed && request.specific.len() <= LONGEST_FORWARDING)
+    }
+
+    /// How to listen where that is allowed.
+    pub fn listening(&self) -> Listening {
+        self.forwarding.listening
     }
 
     /// Whether the client's authentication agent may be lent to its programs.

@@ -70,7 +70,10 @@ impl Backend for Agents {
                 self.played.lock().unwrap_or_else(PoisonError::into_inner).send(ours).unwrap();
                 Ok(Container { stream: Box::new(stream), lease: Box::new(()) })
             }
-            _ => {
+            user => {
+                if user == "late" {
+                    until("the test lets the container begin", || self.directory.join("begin").exists());
+                }
                 let socket = self.directory.join(&request.connection);
                 let listener = UnixListener::bind(&socket).unwrap();
                 let mut agent = Command::new(env!("CARGO_BIN_EXE_berth"));
@@ -116,6 +119,7 @@ impl Server {
         let (sender, played) = channel();
         let backend = Box::new(Agents { directory: directory.clone(), played: Mutex::new(sender) });
         let settings = settings(port, directory.join("ssh_host_ed25519_key"));
+        let forwarding = config::Forwardings { everyone: forwarding, ..Default::default() };
         // Ends with the process.
         std::thread::spawn(move || {
             berth::ssh::serve(settings, forwarding, Box::new(Anybody), backend, DEADLINE).unwrap();

@@ -1,11 +1,13 @@
 //! What clients may have forwarded, and what they are told.
 
+use std::fs;
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use berth::config::Forwarding;
 
-use crate::harness::{Server, free_port, listener, text, until};
+use crate::harness::{Killed, Server, free_port, listener, text, until};
 
 #[test]
 fn why_a_connection_is_not_made_is_told() {
@@ -21,6 +23,29 @@ fn why_a_connection_is_not_made_is_told() {
         let (_, _, stderr) = server.run(user, &["-W", &target, "localhost"]);
         assert!(stderr.contains(reason), "{stderr}");
     }
+}
+
+#[test]
+fn any_number_of_connections_waits_for_the_container() {
+    const COUNT: usize = 100;
+    let server = Server::start();
+    let ((target, port), local, log) = (listener(), free_port(), server.directory.join("log"));
+    let forward = format!("{local}:localhost:{port}");
+    let options = ["-v", "-E", text(&log), "-N", "-L", &forward, "localhost"];
+    let _ssh = Killed(server.ssh("late", &options).spawn().unwrap());
+    until("ssh listens", || TcpStream::connect(("127.0.0.1", local)).is_ok());
+    // With the one that has found out.
+    let connections: Vec<_> = (1..COUNT).map(|_| TcpStream::connect(("127.0.0.1", local)).unwrap()).collect();
+    let logged = |words: &str| fs::read_to_string(&log).unwrap_or_default().matches(words).count();
+    until("ssh has accepted all", || logged("requested.") == COUNT);
+    fs::write(server.directory.join("begin"), "").unwrap();
+    target.set_nonblocking(true).unwrap();
+    let mut accepted = Vec::new();
+    until("all are connected", || {
+        accepted.extend(target.accept());
+        accepted.len() == COUNT
+    });
+    drop(connections);
 }
 
 #[test]
@@ -59,9 +84,8 @@ fn the_configuration_turns_forwarding_off() {
 fn the_clients_keys_are_lent_only_where_that_is_allowed() {
     let server = Server::start();
     let socket = server.directory.join("authentication-agent");
-    let _agent = crate::harness::Killed(
-        Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn().unwrap(),
-    );
+    let _agent =
+        Killed(Command::new("ssh-agent").args(["-D", "-a"]).arg(&socket).stdout(Stdio::null()).spawn().unwrap());
     until("ssh-agent listens", || UnixStream::connect(&socket).is_ok());
     let add = Command::new("ssh-add").arg(server.directory.join("key")).env("SSH_AUTH_SOCK", &socket).output();
     assert!(add.unwrap().status.success());

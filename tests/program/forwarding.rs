@@ -52,18 +52,36 @@ fn a_local_port_leads_into_the_container_where_names_are_resolved() {
 }
 
 #[test]
-fn two_hundred_connections_are_forwarded_at_once() {
-    let (_berth, master) = web(|_| ());
-    let port = free_port();
-    forward(&master, &["-L", &format!("{port}:127.0.0.1:80")]);
-    let mut connections: Vec<_> = (0..200).map(|_| TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
-    for connection in &mut connections {
-        connection.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+fn two_hundred_connections_are_forwarded_at_once_into_the_container_and_out_again() {
+    let berth = Berth::start();
+    let master = berth.master();
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (local, port) = (free_port(), target.local_addr().unwrap().port());
+    let remote = forward(&master, &["-R", &format!("0:127.0.0.1:{port}")]);
+    forward(&master, &["-L", &format!("{local}:127.0.0.1:{}", remote.trim())]);
+    // One after another, since the kernel keeps only so many for ssh; they all stay.
+    let connect = || [TcpStream::connect(("127.0.0.1", local)).unwrap(), target.accept().unwrap().0];
+    let pairs: Vec<_> = (0..200).map(|_| connect()).collect();
+    for end in pairs.iter().flatten() {
+        end.set_read_timeout(Some(DEADLINE)).unwrap();
+        end.set_write_timeout(Some(DEADLINE)).unwrap();
     }
-    for connection in connections {
-        connection.set_read_timeout(Some(DEADLINE)).unwrap();
-        assert!(read_to_end(connection).ends_with(PAGE.as_bytes()));
-    }
+    let block = noise();
+    std::thread::scope(|scope| {
+        for (number, [near, far]) in pairs.iter().enumerate() {
+            let part = &block[number * 1000..][..200_000];
+            scope.spawn(move || {
+                (&mut &*near).write_all(part).unwrap();
+                near.shutdown(Shutdown::Write).unwrap();
+            });
+            scope.spawn(move || {
+                assert!(read_to_end(far) == part, "connection {number} has not got what was sent");
+                (&mut &*far).write_all(&part[..1000]).unwrap();
+                far.shutdown(Shutdown::Write).unwrap();
+                assert!(read_to_end(near) == part[..1000], "connection {number} has not got the answer");
+            });
+        }
+    });
 }
 
 #[test]
@@ -116,8 +134,34 @@ fn standard_input_and_output_are_a_connection_of_the_container_with_half_close()
         false
     });
     ran.prints("through end of input\n");
-    let refused = master.client("ssh").args(["-W", "127.0.0.1:7001", "berth"]).run();
-    assert_ne!(refused.code, Some(0));
+}
+
+#[test]
+fn why_a_connection_is_not_made_is_told_in_the_words_of_sshd() {
+    let berth = Berth::start();
+    for (target, reason) in [
+        ("127.0.0.1:7001", "connect failed: Connection refused"),
+        ("192.0.2.1:80", "connect failed: Network is unreachable"),
+        ("nowhere.invalid:80", "connect failed: Temporary failure in name resolution"),
+    ] {
+        berth.ssh(["-W", target, "berth"]).run().exits(255).says(&format!("open failed: {reason}"));
+    }
+}
+
+#[test]
+fn a_forwarded_port_is_open_to_others_only_where_the_configuration_allows_it() {
+    for (setting, ask, bound) in [
+        ("no", "*:0:localhost:1", "127.0.0.1"),
+        ("yes", "localhost:0:localhost:1", "0.0.0.0"),
+        ("clientspecified", "*:0:localhost:1", "0.0.0.0"),
+        ("clientspecified", "localhost:0:localhost:1", "127.0.0.1"),
+    ] {
+        let berth = Berth::with(|config| config["security"]["forwarding"]["gatewayPorts"] = setting.into());
+        let master = berth.master();
+        let port = forward(&master, &["-R", ask]);
+        let listening = master.exec("netstat -lnt").run().succeeds().text();
+        assert!(listening.contains(&format!(" {bound}:{} ", port.trim())), "{setting} {ask}: {listening}");
+    }
 }
 
 #[test]
@@ -210,12 +254,9 @@ fn noise() -> Vec<u8> {
     (0..1 << 17).flat_map(|_| next()).collect()
 }
 
-/// Mounts a program of this machine into the container, and what it loads.
-fn with_program(config: &mut Value, program: &str) {
-    let execution = &mut config["docker"]["execution"];
-    let name = program.rsplit('/').next().unwrap();
-    execution["host"]["binds"] =
-        json!([format!("{program}:/bin/{name}:ro"), "/usr/lib:/lib:ro", "/usr/lib64:/lib64:ro"]);
+/// With the programs that use what is lent, and leave to lend it.
+fn with_clients(config: &mut Value) {
+    config["docker"]["execution"]["container"]["image"] = "berth-test/clients".into();
     config["security"]["forwarding"] = json!({"agentForwardingMode": "enable", "x11ForwardingMode": "enable"});
 }
 
@@ -230,7 +271,7 @@ fn authentication_agent(berth: &Berth) -> (Running, PathBuf) {
 
 #[test]
 fn programs_in_the_container_use_the_clients_keys_while_the_session_lasts() {
-    let berth = Berth::with(|config| with_program(config, "/usr/bin/ssh-add"));
+    let berth = Berth::with(with_clients);
     let (_agent, socket) = authentication_agent(&berth);
     let master = berth.ssh(["-M", "-N", "-A", "-o", &control(&berth), "berth"]).env("SSH_AUTH_SOCK", &socket).spawn();
     eventually("the control socket", DEADLINE, || berth.path("control").exists());
@@ -248,7 +289,7 @@ fn programs_in_the_container_use_the_clients_keys_while_the_session_lasts() {
 #[test]
 fn a_hop_from_the_container_uses_the_clients_keys() {
     let berth = Berth::with(|config| {
-        with_program(config, "/usr/bin/ssh");
+        with_clients(config);
         config["docker"]["execution"]["host"]["networkMode"] = "host".into();
     });
     let (_agent, socket) = authentication_agent(&berth);
@@ -300,7 +341,7 @@ impl Display {
 
 #[test]
 fn x_programs_in_the_container_reach_the_clients_display() {
-    let berth = Berth::with(|config| with_program(config, "/usr/bin/xdpyinfo"));
+    let berth = Berth::with(with_clients);
     let display = Display::start(&berth);
     for option in ["-X", "-Y"] {
         let command = "echo $DISPLAY; stat -c %a /root/.Xauthority; xdpyinfo | grep dimensions";
@@ -311,7 +352,7 @@ fn x_programs_in_the_container_reach_the_clients_display() {
 
 #[test]
 fn an_x_program_without_the_cookie_is_not_let_in() {
-    let berth = Berth::with(|config| with_program(config, "/usr/bin/xdpyinfo"));
+    let berth = Berth::with(with_clients);
     let display = Display::start(&berth);
     let command = "XAUTHORITY=/dev/null xdpyinfo";
     let ran = display.client(berth.ssh(["-Y", "-T", "berth", command])).run();
@@ -321,7 +362,7 @@ fn an_x_program_without_the_cookie_is_not_let_in() {
 #[test]
 fn displays_are_not_lent_by_default_nor_to_a_key_that_forbids_it() {
     let forbid = |config: &mut Value| {
-        with_program(config, "/usr/bin/xdpyinfo");
+        with_clients(config);
         config["auth"]["users"]["alice"]["authorizedKeys"] =
             json!([format!("no-X11-forwarding {}", key("ed25519").public)]);
     };
@@ -351,6 +392,23 @@ fn keys_options_and_the_configuration_say_what_is_forwarded() {
     for (listen, good) in [("8080:localhost:1", true), ("8081:localhost:1", false)] {
         let ran = master.client("ssh").args(["-O", "forward", "-R", listen, "berth"]).run();
         assert_eq!(ran.code == Some(0), good, "{listen}: {ran:?}");
+    }
+}
+
+#[test]
+fn a_user_may_be_allowed_what_others_are_not() {
+    let berth = Berth::with(|config| {
+        config["security"]["forwarding"] = json!({"forwardingMode": "disable"});
+        config["auth"]["users"]["bob"] = config["auth"]["users"]["alice"].clone();
+        config["auth"]["users"]["bob"]["forwarding"] =
+            json!({"forwardingMode": "enable", "permitOpen": ["localhost:*"]});
+    });
+    for (user, target, reason) in [
+        ("alice", "localhost:80", "administratively prohibited"),
+        ("bob", "localhost:80", "Connection refused"),
+        ("bob", "127.0.0.1:80", "administratively prohibited"),
+    ] {
+        berth.ssh(["-l", user, "-W", target, "berth"]).run().exits(255).says(reason);
     }
 }
 
