@@ -154,7 +154,7 @@ fn settings() -> config::Docker {
 
 fn request() -> Request {
     let connection = format!("{:0>32}", unique());
-    Request { connection, user: "alice\"\n\u{1f600}".into(), client: "192.0.2.1:5000".parse().unwrap() }
+    Request { connection, number: 0, user: "alice\"\n\u{1f600}".into(), client: "192.0.2.1:5000".parse().unwrap() }
 }
 
 #[derive(Default)]

@@ -15,11 +15,13 @@ pub trait Stream: Read + Write + AsFd + Send {}
 
 impl<T: Read + Write + AsFd + Send> Stream for T {}
 
-/// Whom a container is for. All three become labels on whatever is created.
+/// Whom a container is for. Connection, user and client become labels on whatever is created.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// The connection's id, unique over all berth processes: 32 lower-case hexadecimal digits.
     pub connection: String,
+    /// How many containers the connection had before this one.
+    pub number: u32,
     /// The user name that was authenticated: as the client sent it, so hostile.
     pub user: String,
     /// The client's address.
@@ -43,8 +45,31 @@ pub struct Container {
     pub stream: Box<dyn Stream>,
 }
 
+impl Request {
+    /// A name that no other container's request has: the connection's id, and for a further container its number.
+    pub fn id(&self) -> String {
+        match self.number {
+            0 => self.connection.clone(),
+            number => format!("{}-{number}", self.connection),
+        }
+    }
+}
+
+/// What has a container of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// An SSH connection.
+    #[default]
+    Connection,
+    /// A session channel.
+    Session,
+}
+
 /// Docker, and later Kubernetes.
 pub trait Backend: Send + Sync {
+    /// What has a container of its own.
+    fn scope(&self) -> Scope;
+
     /// Makes a container and connects to its agent. Blocks, with deadlines, for as long as that takes; called in a
     /// worker thread. On any error nothing that was created stays.
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error>;

@@ -40,6 +40,8 @@ pub enum ExecutionMode {
     /// One container per SSH connection.
     #[default]
     Connection,
+    /// One container per session channel.
+    Session,
 }
 
 /// When an image is pulled.
@@ -89,14 +91,15 @@ fn connection() -> Section<Docker> {
 }
 
 fn execution() -> Section<Docker> {
-    const MODES: &[(&str, ExecutionMode)] = &[("connection", ExecutionMode::Connection)];
+    const MODES: &[(&str, ExecutionMode)] =
+        &[("connection", ExecutionMode::Connection), ("session", ExecutionMode::Session)];
     const POLICIES: &[(&str, ImagePullPolicy)] = &[
         ("Always", ImagePullPolicy::Always),
         ("IfNotPresent", ImagePullPolicy::IfNotPresent),
         ("Never", ImagePullPolicy::Never),
     ];
     Section::new()
-        .key("mode", |docker: &mut Docker| &mut docker.mode, choice(MODES, &["session", "persistent"]))
+        .key("mode", |docker: &mut Docker| &mut docker.mode, choice(MODES, &["persistent"]))
         .key("imagePullPolicy", |docker| &mut docker.image_pull_policy, choice(POLICIES, &[]))
         .key("container", |docker| &mut docker.container, &CONFIG)
         .key("host", |docker| &mut docker.host_config, &HOST_CONFIG)

@@ -26,7 +26,7 @@ pub use place::Place;
 pub use ssh::Ssh;
 
 use crate::auth::User;
-use kind::{choice, parsed, path};
+use kind::{choice, integer, parsed, path};
 use reader::{Kind, Reader, Section};
 use yaml::{Node, Value};
 
@@ -122,8 +122,9 @@ fn section() -> Section<Config> {
         .refused(&["file", "syslog"], "the log goes to standard error; files and syslog are not available yet");
     let security = Section::new()
         .key("forwarding", |config: &mut Config| &mut config.forwarding.everyone, forwarding::section())
+        .key("maxSessions", |config| &mut config.ssh.max_sessions, integer(-1..=1_000_000))
         .refused(
-            &["defaultMode", "forceCommand", "env", "command", "shell", "subsystem", "tty", "signal", "maxSessions"],
+            &["defaultMode", "forceCommand", "env", "command", "shell", "subsystem", "tty", "signal"],
             "not available yet; remove it",
         );
     Section::new()

@@ -40,6 +40,8 @@ pub struct Ssh {
     pub client_alive_interval: Duration,
     /// `clientAliveCountMax`: how many such questions may stay without an answer.
     pub client_alive_count_max: u32,
+    /// `security.maxSessions`: sessions at once in one connection. Below 0 is no limit.
+    pub max_sessions: i32,
 }
 
 // What libssh has, without SHA-1, CBC, DSA and 3DES. It is the client whose order decides (RFC 4253 section 7.1).
@@ -102,6 +104,7 @@ impl Ssh {
             accept_env: all(&["LANG", "LC_*"]),
             client_alive_interval: Duration::ZERO,
             client_alive_count_max: 3,
+            max_sessions: 10,
         }
     }
 }

@@ -403,8 +403,8 @@ fn sizes_may_have_a_unit() {
 fn what_cannot_be_is_refused_by_name_with_the_reason() {
     for (execution, message) in [
         ("agentPath: /x", "docker.execution.agentPath: berth delivers its own agent; remove it"),
-        ("mode: session", "docker.execution.mode: session is not available yet; use connection"),
-        ("mode: konnection", "docker.execution.mode: must be connection"),
+        ("mode: persistent", "docker.execution.mode: persistent is not available yet; use connection or session"),
+        ("mode: konnection", "docker.execution.mode: must be connection or session; did you mean connection?"),
         (
             "imagePullPolicy: always",
             "docker.execution.imagePullPolicy: must be Always, IfNotPresent or Never; did you mean Always?",

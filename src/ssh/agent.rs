@@ -14,15 +14,16 @@ use libssh_server::Session;
 use rustix::event::PollFlags;
 
 use super::bridge::{End, LIMIT, protocol_error};
-use super::early::{self, Early};
-use super::forwards::{Forwards, Refusal};
+use super::channels::{Channels, Refusal};
+use super::early::Early;
+use super::forwards::Forwards;
 use super::policy::Policy;
 use super::reason;
 use crate::backend::Container;
 use crate::connection::forward::Listening;
 use crate::connection::frame::{self, Queue};
 use crate::connection::message::{ChannelRequest, GlobalRequest, Open, OpenFailure, number, open_failure};
-use crate::connection::wire::{Reader, Write};
+use crate::connection::wire::{Malformed, Reader, Write};
 
 /// Bytes read from the agent at a time.
 const READ: usize = 64 * 1024;
@@ -30,6 +31,8 @@ const READ: usize = 64 * 1024;
 /// A running container's agent.
 pub struct Agent {
     container: Container,
+    /// What is added to its channel numbers for the client.
+    base: u32,
     /// Frames for the agent.
     output: Queue,
     /// Frames from the agent.
@@ -41,10 +44,17 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Greets it. `environment` is what every session finds, `listening` how to listen for the client.
-    pub fn new(container: Container, environment: &[(String, String)], listening: Listening, knows_eow: bool) -> Self {
+    /// Greets it. `base` is added to its channel numbers for the client, `environment` is what every session finds,
+    /// `listening` how to listen for the client.
+    pub fn new(
+        container: Container,
+        base: u32,
+        environment: &[(String, String)],
+        listening: Listening,
+        knows_eow: bool,
+    ) -> Self {
         let (output, input) = (Queue::default(), Queue::default());
-        let mut agent = Agent { container, output, input, greeted: false, knows_eow };
+        let mut agent = Agent { container, base, output, input, greeted: false, knows_eow };
         agent.send(&hello(environment, listening));
         agent
     }
@@ -54,17 +64,25 @@ impl Agent {
         frame::append(self.output.tail(), message);
     }
 
-    /// Takes a client's channel message.
-    pub fn take(&mut self, message: &[u8], policy: &Policy, forwards: &mut Forwards) -> Result<(), End> {
+    /// Takes a client's channel message, for the channel that the agent calls `number`.
+    pub fn take(&mut self, message: &[u8], number: u32, policy: &Policy, channels: &mut Channels) -> Result<(), End> {
         if message[0] == number::CHANNEL_REQUEST {
-            let request = ChannelRequest::decode(&message[1..])?;
-            forwards.agent |= request.name == b"auth-agent-req@openssh.com" && policy.may_forward_agent();
-            forwards.x11 |= request.name == b"x11-req" && policy.may_forward_x11();
+            let request = ChannelRequest { recipient: number, ..ChannelRequest::decode(&message[1..])? };
+            channels.agent |= request.name == b"auth-agent-req@openssh.com" && policy.may_forward_agent();
+            channels.x11 |= request.name == b"x11-req" && policy.may_forward_x11();
             policy.channel_request(request, self.output.tail())?;
         } else {
-            self.send(message);
+            self.send_to(message, number);
         }
         Ok(())
+    }
+
+    /// Queues a message whose first field is the recipient's channel, which the agent calls `number`.
+    pub fn send_to(&mut self, message: &[u8], number: u32) {
+        let tail = self.output.tail();
+        frame::append(tail, message);
+        let recipient = tail.len() - message.len() + 1;
+        tail[recipient..recipient + 4].copy_from_slice(&number.to_be_bytes());
     }
 
     /// Whether so much waits for it that no more may come.
@@ -80,13 +98,15 @@ impl Agent {
         (self.container.stream.as_fd(), flags)
     }
 
-    /// Carries over to the client what it has sent. `id` is the connection's, for the log.
+    /// Carries over to the client what it has sent. `id` is the connection's, for the log; `forwards` are given where
+    /// it listens for the client. All errors but a session's are the agent's fault.
     pub fn read(
         &mut self,
         id: &str,
         session: &mut Session,
         early: &mut Early,
-        forwards: &mut Forwards,
+        channels: &mut Channels,
+        forwards: Option<&mut Forwards>,
     ) -> Result<(), End> {
         let tail = self.input.tail();
         let start = tail.len();
@@ -102,7 +122,7 @@ impl Agent {
                 return Err(End::Disconnect(reason::BY_APPLICATION, "the container is lost".into()));
             }
         }
-        self.deliver(session, early, forwards).inspect_err(|end| {
+        self.deliver(session, early, channels, forwards).inspect_err(|end| {
             if let End::Disconnect(_, text) = end {
                 log::error!("{id}: the agent broke the protocol: {text}");
             }
@@ -110,7 +130,13 @@ impl Agent {
     }
 
     /// Carries its whole messages to the client.
-    fn deliver(&mut self, session: &mut Session, early: &mut Early, forwards: &mut Forwards) -> Result<(), End> {
+    fn deliver(
+        &mut self,
+        session: &mut Session,
+        early: &mut Early,
+        channels: &mut Channels,
+        mut forwards: Option<&mut Forwards>,
+    ) -> Result<(), End> {
         loop {
             let message = match self.input.front() {
                 Ok(Some(message)) => message,
@@ -126,23 +152,25 @@ impl Agent {
                 number::CHANNEL_OPEN_CONFIRMATION => {
                     let mut r = Reader::new(body);
                     let (client, agent, window) = (r.u32()?, r.u32()?, r.u32()?);
-                    if agent >= early::FIRST {
-                        return Err(protocol_error("channel number out of range"));
-                    }
+                    channels.confirmed(client, agent)?;
                     if early.confirmed(session, client, agent, window)? {
-                        session.send(message)?;
+                        let mut message = message.to_vec();
+                        message[5..9].copy_from_slice(&(self.base + agent).to_be_bytes());
+                        session.send(&message)?;
                     }
                 }
                 number::CHANNEL_OPEN_FAILURE => {
-                    if early.refused(Reader::new(body).u32()?) {
+                    let client = Reader::new(body).u32()?;
+                    channels.refused(client)?;
+                    if early.refused(client) {
                         session.send(message)?;
                     }
                 }
                 number::CHANNEL_OPEN => {
                     let open = Open::decode(body)?;
-                    let reason = match forwards.open(&open)? {
+                    let reason = match channels.open(&open, forwards.as_deref())? {
                         Ok(()) => {
-                            session.send(message)?;
+                            session.send(&Open { sender: self.base + open.sender, ..open }.encode())?;
                             None
                         }
                         Err(Refusal::NotAskedFor) => Some(OpenFailure::AdministrativelyProhibited),
@@ -157,15 +185,19 @@ impl Agent {
                     }
                 }
                 number::REQUEST_SUCCESS | number::REQUEST_FAILURE => {
+                    let Some(forwards) = forwards.as_deref_mut() else {
+                        return Err(protocol_error("an answer to no request"));
+                    };
                     forwards.answered(kind, body)?;
                     forwards.send_answers(session)?;
                 }
-                number::CHANNEL_REQUEST if !self.knows_eow => {
-                    if ChannelRequest::decode(body)?.name != b"eow@openssh.com" {
+                number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => {
+                    channels.said(Reader::new(body).u32()?, kind)?;
+                    let is_eow = || Ok::<_, Malformed>(ChannelRequest::decode(body)?.name == b"eow@openssh.com");
+                    if kind != number::CHANNEL_REQUEST || self.knows_eow || !is_eow()? {
                         session.send(message)?;
                     }
                 }
-                number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => session.send(message)?,
                 // It has nothing to ask for.
                 number::GLOBAL_REQUEST => (),
                 _ => return Err(protocol_error("unknown message")),

@@ -6,25 +6,28 @@
 //! global requests, since policy is decided here: the agent runs where its user has power over it.
 //!
 //! A container is started when the client first asks for something that takes one: a session, a connection, or a
-//! listening socket; see [`super::early`] for what happens meanwhile.
+//! listening socket; see [`super::early`] for what happens meanwhile. It may be the connection's only one, or each session
+//! has its own ([`Scope`]). What is forwarded goes to the oldest that there is, and a session takes one that was started
+//! for forwarding, if none had it yet.
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use libssh_server::Session;
 use rustix::event::PollFlags;
 
 use super::agent::Agent;
 use super::authentication::Login;
-use super::early::{self, Early, Verdict};
+use super::channels::NUMBERS;
+use super::early;
 use super::forwards::Forwards;
+use super::guest::{self, Guest};
 use super::policy::Policy;
 use super::waker::Waker;
-use super::worker::{Lost, Pending};
+use super::worker::Pending;
 use super::{Server, reason};
-use crate::backend::{self, Container, Request, Waiter};
+use crate::backend::{Request, Scope};
 use crate::connection::frame::Queue;
 use crate::connection::message::{self, GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::{Malformed, Reader};
@@ -67,41 +70,14 @@ pub struct Bridge {
     policy: Policy,
     /// What every session of this connection finds in its environment.
     environment: Vec<(String, String)>,
-    early: Early,
+    /// The oldest first.
+    guests: Vec<Guest>,
+    /// How many there have been.
+    count: u32,
+    /// Containers that are being removed while the connection goes on.
+    removals: Vec<Pending<()>>,
     forwards: Forwards,
-    state: State,
     no_more_sessions: bool,
-}
-
-/// What there is of a container.
-enum State {
-    /// None is wanted yet.
-    Idle,
-    Starting {
-        container: Pending<Result<Container, backend::Error>>,
-        waiter: Arc<Waiting>,
-    },
-    Running(Agent),
-}
-
-/// The user who waits, as the backend sees it from its worker.
-struct Waiting {
-    line: Mutex<Option<String>>,
-    gone: AtomicBool,
-    waker: Waker,
-}
-
-impl Waiter for Waiting {
-    fn progress(&self, line: &str) {
-        if let Ok(mut newest) = self.line.lock() {
-            *newest = Some(line.to_owned());
-        }
-        self.waker.wake();
-    }
-
-    fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Relaxed)
-    }
 }
 
 impl Bridge {
@@ -128,9 +104,10 @@ impl Bridge {
             waker,
             policy,
             environment,
-            early: Early::default(),
+            guests: Vec::new(),
+            count: 0,
+            removals: Vec::new(),
             forwards: Forwards::default(),
-            state: State::Idle,
             no_more_sessions: false,
         }
     }
@@ -143,9 +120,11 @@ impl Bridge {
             }
             queue.pop();
         }
-        self.early.show(session, queue)?;
-        self.write();
-        Ok(())
+        for guest in &mut self.guests {
+            guest.show(session, queue)?;
+            guest.write();
+        }
+        self.sweep(session)
     }
 
     /// Whether the message has been dealt with; if not, it has to wait.
@@ -156,34 +135,21 @@ impl Bridge {
             number::CHANNEL_OPEN => return self.open(session, &Open::decode(body)?),
             // Signs of life: the server asks for nothing else.
             number::REQUEST_SUCCESS | number::REQUEST_FAILURE => (),
-            number::CHANNEL_OPEN_CONFIRMATION | number::CHANNEL_OPEN_FAILURE => {
-                let opened = self.forwards.opened(Reader::new(body).u32()?);
-                let (State::Running(agent), true) = (&mut self.state, opened) else {
-                    return Err(protocol_error("no such channel"));
-                };
-                agent.send(message);
+            number::CHANNEL_OPEN_CONFIRMATION => {
+                let mut fields = Reader::new(body);
+                let (recipient, sender) = (fields.u32()?, fields.u32()?);
+                if self.guests.iter().any(|guest| guest.channels.contains(sender)) {
+                    return Err(protocol_error("channel number in use"));
+                }
+                guest_of(&mut self.guests, recipient)?.answer(session, message, Some(sender))?;
+            }
+            number::CHANNEL_OPEN_FAILURE => {
+                guest_of(&mut self.guests, Reader::new(body).u32()?)?.answer(session, message, None)?;
             }
             number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => {
                 let recipient = Reader::new(body).u32()?;
-                if recipient < early::FIRST {
-                    let State::Running(agent) = &mut self.state else { return Err(protocol_error("no such channel")) };
-                    agent.take(message, &self.policy, &mut self.forwards)?;
-                    return Ok(true);
-                }
-                match self.early.message(session, recipient, message)? {
-                    Verdict::Wait => return Ok(false),
-                    Verdict::Unknown => return Err(protocol_error("no such channel")),
-                    Verdict::Taken => (),
-                    Verdict::Forward(number) => {
-                        let State::Running(agent) = &mut self.state else { return Ok(true) };
-                        let mut translated = message.to_vec();
-                        translated[1..5].copy_from_slice(&number.to_be_bytes());
-                        agent.take(&translated, &self.policy, &mut self.forwards)?;
-                        if kind == number::CHANNEL_CLOSE {
-                            self.early.forget(recipient);
-                        }
-                    }
-                }
+                let guest = guest_of(&mut self.guests, recipient)?;
+                return guest.message(session, message, &self.policy);
             }
             _ => return Err(protocol_error("unknown message")),
         }
@@ -192,7 +158,7 @@ impl Bridge {
 
     /// Whether the request has been dealt with; if not, it has to wait.
     fn global_request(&mut self, session: &mut Session, request: &GlobalRequest<'_>) -> Result<bool, End> {
-        if self.forwards.is_full() || !self.early.has_room() {
+        if self.forwards.is_full() || !self.guests.iter().all(Guest::has_room) {
             return Ok(false);
         }
         let ends_sessions = request.name == b"no-more-sessions@openssh.com";
@@ -207,148 +173,202 @@ impl Bridge {
         Ok(true)
     }
 
-    /// Whether the agent can be asked to listen, or to stop that.
+    /// Whether an agent could be asked to listen, or to stop that.
     fn ask(&mut self, request: &GlobalRequest<'_>) -> Result<bool, End> {
         let stops = request.name.starts_with(b"cancel-");
-        let possible = match &mut self.state {
-            _ if !stops && !self.forwards.has_room() => false,
-            State::Running(agent) => {
-                agent.send(&request.encode());
-                true
-            }
+        let listening = self.forwards.guest.and_then(|index| self.guests.iter().position(|guest| guest.index == index));
+        let guest = match listening {
             // Nobody listens.
-            State::Idle if stops => false,
-            State::Idle | State::Starting { .. } => {
-                self.early.request(request);
-                true
-            }
+            None if stops => None,
+            _ if !stops && !self.forwards.has_room() => None,
+            None => self.for_forwarding().ok(),
+            listening => listening,
         };
-        if possible {
+        if let Some(guest) = guest {
             self.forwards.passed_on(request)?;
-            self.start();
+            self.forwards.guest = Some(self.guests[guest].index);
+            self.guests[guest].request(request);
         } else {
             log::info!("{}: refused: {}", self.id, request.name.escape_ascii());
         }
-        Ok(possible)
+        Ok(guest.is_some())
     }
 
     /// Whether the open has been dealt with; if not, it has to wait.
     fn open(&mut self, session: &mut Session, open: &Open<'_>) -> Result<bool, End> {
-        if !self.early.has_room() {
+        if !self.guests.iter().all(Guest::has_room) {
             return Ok(false);
         }
-        let allowed = match open.channel_type {
+        if self.guests.iter().any(|guest| guest.channels.contains(open.sender)) {
+            return Err(protocol_error("channel number in use"));
+        }
+        let guest = match open.channel_type {
             b"session" if self.no_more_sessions => {
                 return Err(protocol_error(
                     "Possible attack: attempt to open a session after additional sessions disabled",
                 ));
             }
-            b"session" => Ok(()),
-            b"direct-tcpip" | b"direct-streamlocal@openssh.com" if self.policy.may_connect(open)? => Ok(()),
+            b"session" => self.for_session(),
+            b"direct-tcpip" | b"direct-streamlocal@openssh.com" if self.policy.may_connect(open)? => {
+                self.for_forwarding()
+            }
             b"direct-tcpip" | b"direct-streamlocal@openssh.com" => {
                 log::info!("{}: refused: {}", self.id, open.channel_type.escape_ascii());
                 Err(OpenFailure::AdministrativelyProhibited)
             }
             _ => Err(OpenFailure::UnknownChannelType),
         };
-        let opened = allowed.and_then(|()| match &mut self.state {
-            State::Running(agent) => {
-                agent.send(&open.encode());
-                Ok(())
-            }
-            State::Idle | State::Starting { .. } => self.early.open(open),
-        });
-        match opened {
-            Ok(()) => self.start(),
-            Err(failure) => session.send(&message::open_failure(open.sender, failure, "open failed"))?,
+        if let Err(failure) = guest.and_then(|guest| self.guests[guest].open(open)) {
+            session.send(&message::open_failure(open.sender, failure, "open failed"))?;
         }
         Ok(true)
     }
 
-    /// Starts a container, where there is none.
-    fn start(&mut self) {
-        if !matches!(self.state, State::Idle) {
-            return;
+    /// The guest for another session, by its place in the list.
+    fn for_session(&mut self) -> Result<usize, OpenFailure> {
+        let most = self.server.settings.max_sessions;
+        let sessions = self.guests.iter().map(|guest| guest.channels.sessions()).sum::<usize>();
+        if usize::try_from(most).is_ok_and(|most| sessions >= most) {
+            log::info!("{}: refused: there are security.maxSessions ({sessions}) sessions", self.id);
+            return Err(OpenFailure::ConnectFailed);
         }
-        let waiter =
-            Arc::new(Waiting { line: Mutex::new(None), gone: AtomicBool::new(false), waker: self.waker.clone() });
-        let (server, waiting) = (Arc::clone(&self.server), Arc::clone(&waiter));
-        let request = Request { connection: self.id.clone(), user: self.user.clone(), client: self.client };
-        let container = Pending::start(self.waker.clone(), move || server.backend.start(&request, waiting.as_ref()));
-        self.state = State::Starting { container, waiter };
+        let shared = self.server.backend.scope() == Scope::Connection;
+        self.living(|guest| shared || !guest.has_had_session).map_or_else(|| self.start(), Ok)
     }
 
-    /// Goes on where the backend's worker has something to say.
+    /// The guest for what is forwarded.
+    fn for_forwarding(&mut self) -> Result<usize, OpenFailure> {
+        self.living(|_| true).map_or_else(|| self.start(), Ok)
+    }
+
+    /// The oldest that has a container, or will have one, and is as is asked for.
+    fn living(&self, fits: impl Fn(&Guest) -> bool) -> Option<usize> {
+        self.guests.iter().position(|guest| guest.is_alive() && fits(guest))
+    }
+
+    /// Starts another container.
+    fn start(&mut self) -> Result<usize, OpenFailure> {
+        let index = (0..guest::MOST).find(|index| self.guests.iter().all(|guest| guest.index != *index));
+        let index = index.ok_or(OpenFailure::ResourceShortage)?;
+        let request =
+            Request { connection: self.id.clone(), number: self.count, user: self.user.clone(), client: self.client };
+        self.count += 1;
+        self.guests.push(Guest::start(index, &self.server, request, &self.waker));
+        Ok(self.guests.len() - 1)
+    }
+
+    /// Goes on where the backend's workers have something to say.
     pub fn resume(&mut self, session: &mut Session) -> Result<(), End> {
-        let State::Starting { container, waiter } = &mut self.state else { return Ok(()) };
-        if let Some(line) = waiter.line.lock().ok().and_then(|mut line| line.take()) {
-            self.early.progress(session, &line)?;
-        }
-        let Some(result) = container.poll() else { return Ok(()) };
-        let result = result.unwrap_or_else(|Lost| {
-            Err(backend::Error { user: "internal error".into(), log: "the worker ended without a container".into() })
-        });
-        match result {
-            Ok(container) => {
-                log::debug!("{}: the agent is connected", self.id);
-                let knows_eow = session.client().is_some_and(|client| client.starts_with("SSH-2.0-OpenSSH"));
-                let mut agent = Agent::new(container, &self.environment, self.policy.listening(), knows_eow);
-                for message in self.early.offer() {
-                    agent.send(&message);
+        self.removals.retain(|removal| removal.poll().is_none());
+        for guest in &mut self.guests {
+            match guest.poll(session)? {
+                None => (),
+                Some(Ok(container)) => {
+                    log::debug!("{}: the agent is connected", self.id);
+                    let knows_eow = session.client().is_some_and(|client| client.starts_with("SSH-2.0-OpenSSH"));
+                    let (base, listening) = (guest.index * NUMBERS, self.policy.listening());
+                    guest.run(Agent::new(container, base, &self.environment, listening, knows_eow));
                 }
-                self.state = State::Running(agent);
-            }
-            Err(error) => {
-                log::error!("{}: {}", self.id, error.log);
-                self.state = State::Idle;
-                self.early.fail(session, &error.user)?;
-                self.forwards.fail();
-                self.forwards.send_answers(session)?;
+                Some(Err(error)) => {
+                    log::error!("{}: {}", self.id, error.log);
+                    guest.fail(session, &error.user)?;
+                    if self.forwards.guest == Some(guest.index) {
+                        self.forwards.fail();
+                        self.forwards.send_answers(session)?;
+                    }
+                }
             }
         }
         Ok(())
     }
 
-    /// Whether so much waits for the agent that no more may come.
+    /// Ends the containers whose sessions have ended, where each session has its own, and forgets those that are gone.
+    fn sweep(&mut self, session: &mut Session) -> Result<(), End> {
+        if self.server.backend.scope() == Scope::Session {
+            for guest in 0..self.guests.len() {
+                let Guest { index, has_had_session, channels, .. } = &self.guests[guest];
+                let listens = self.forwards.guest == Some(*index) && self.forwards.are_in_use();
+                if *has_had_session && channels.are_closed_by_agent() && !listens {
+                    self.end(session, guest)?;
+                }
+            }
+        }
+        self.guests.retain(|guest| !guest.is_forgotten());
+        Ok(())
+    }
+
+    /// Removes a guest's container, while the connection goes on.
+    fn end(&mut self, session: &mut Session, guest: usize) -> Result<(), End> {
+        let guest = &mut self.guests[guest];
+        if let Some(agent) = guest.end(session)? {
+            self.removals.push(Pending::start(self.waker.clone(), move || drop(agent)));
+        }
+        if self.forwards.guest == Some(guest.index) {
+            self.forwards.fail();
+            self.forwards.send_answers(session)?;
+        }
+        Ok(())
+    }
+
+    /// Whether so much waits for an agent that no more may come.
     pub fn is_full(&self) -> bool {
-        matches!(&self.state, State::Running(agent) if agent.is_full())
+        self.guests.iter().any(Guest::is_full)
     }
 
-    /// The agent's stream and what to poll it for, where there is an agent. It is not read while much waits for the
-    /// client already.
-    pub fn interest(&self, session: &Session) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        let State::Running(agent) = &self.state else { return None };
-        Some(agent.interest(session.pending() < LIMIT && !session.is_exchanging()))
+    /// The agents' streams and what to poll them for, each with its guest's index.
+    pub fn interests(&self, session: &Session) -> impl Iterator<Item = (u32, BorrowedFd<'_>, PollFlags)> {
+        self.guests.iter().filter_map(|guest| {
+            let (stream, flags) = guest.interest(session)?;
+            Some((guest.index, stream, flags))
+        })
     }
 
-    /// Carries over what the agent has sent. To be called where its stream is readable.
-    pub fn read(&mut self, session: &mut Session) -> Result<(), End> {
-        if let State::Running(agent) = &mut self.state {
-            agent.read(&self.id, session, &mut self.early, &mut self.forwards)?;
-            agent.write();
+    /// An agent's stream is ready: carries over what it has sent, and writes what it takes.
+    pub fn ready(&mut self, session: &mut Session, index: u32, flags: PollFlags) -> Result<(), End> {
+        let Some(position) = self.guests.iter().position(|guest| guest.index == index) else { return Ok(()) };
+        let guest = &mut self.guests[position];
+        if flags.contains(PollFlags::OUT) {
+            guest.write();
         }
-        Ok(())
-    }
-
-    /// Writes to the agent what its stream takes.
-    pub fn write(&mut self) {
-        if let State::Running(agent) = &mut self.state {
-            agent.write();
+        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            return Ok(());
         }
+        let forwards = (self.forwards.guest == Some(index)).then_some(&mut self.forwards);
+        match guest.read(&self.id, session, forwards) {
+            // Other sessions have their own.
+            Err(End::Disconnect(_, text)) if self.server.backend.scope() == Scope::Session => {
+                log::info!("{}: a session ends: {text}", self.id);
+                self.end(session, position)?;
+            }
+            result => result?,
+        }
+        self.sweep(session)
     }
 
     /// Gives back the memory of empty buffers.
     pub fn shrink(&mut self) {
-        if let State::Running(agent) = &mut self.state {
-            agent.shrink();
-        }
+        self.guests.iter_mut().for_each(Guest::shrink);
     }
 }
 
+/// The guest whose channel a client knows by this number.
+fn guest_of(guests: &mut [Guest], number: u32) -> Result<&mut Guest, End> {
+    let index = number % early::FIRST / NUMBERS;
+    guests.iter_mut().find(|guest| guest.index == index).ok_or_else(|| protocol_error("no such channel"))
+}
+
 impl Drop for Bridge {
+    /// Waits until all containers are removed.
     fn drop(&mut self) {
-        if let State::Starting { waiter, .. } = &self.state {
-            waiter.gone.store(true, Ordering::Relaxed);
+        let mut guests = std::mem::take(&mut self.guests).into_iter();
+        let first = guests.next();
+        // One after another would take its time.
+        for guest in guests {
+            self.removals.push(Pending::start(self.waker.clone(), move || drop(guest)));
+        }
+        drop(first);
+        for removal in &self.removals {
+            let _ = removal.wait();
         }
     }
 }

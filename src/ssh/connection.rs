@@ -111,7 +111,8 @@ enum Phase {
 /// What poll has found.
 struct Ready {
     client: PollFlags,
-    agent: PollFlags,
+    /// By their guests.
+    agents: Vec<(u32, PollFlags)>,
 }
 
 impl Thread<'_> {
@@ -132,11 +133,8 @@ impl Thread<'_> {
             return Err(End::Session(Error::Closed));
         }
         if let Phase::Bridge(bridge) = &mut self.phase {
-            if ready.agent.contains(PollFlags::OUT) {
-                bridge.write();
-            }
-            if ready.agent.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
-                bridge.read(&mut self.session)?;
+            for (guest, flags) in ready.agents {
+                bridge.ready(&mut self.session, guest, flags)?;
             }
         }
         Ok(())
@@ -166,14 +164,14 @@ impl Thread<'_> {
     fn wait(&mut self) -> Result<Ready, End> {
         let mut client = PollFlags::empty();
         client.set(PollFlags::OUT, self.session.pending() > 0);
-        let (deadline, interest) = match &self.phase {
+        let (deadline, bridge) = match &self.phase {
             Phase::Authentication { authentication, deadline, .. } => {
                 client.set(PollFlags::IN, !authentication.is_waiting());
                 (*deadline, None)
             }
             Phase::Bridge(bridge) => {
                 client.set(PollFlags::IN, self.queue.len() < LIMIT);
-                (self.alive.deadline(), bridge.interest(&self.session))
+                (self.alive.deadline(), Some(bridge))
             }
         };
         let mut timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -183,18 +181,21 @@ impl Thread<'_> {
         let socket = self.session.socket();
         let waker = &self.connection.waker;
         let mut fds = vec![PollFd::new(&socket, client), PollFd::new(waker, PollFlags::IN)];
-        if let Some((stream, flags)) = interest
-            && !flags.is_empty()
-        {
+        let mut guests = Vec::new();
+        for (guest, stream, flags) in bridge.iter().flat_map(|bridge| bridge.interests(&self.session)) {
             // Only so: a stream that has hung up is always ready, and would keep the loop busy while it is not wanted.
-            fds.push(PollFd::from_borrowed_fd(stream, flags));
+            if !flags.is_empty() {
+                guests.push(guest);
+                fds.push(PollFd::from_borrowed_fd(stream, flags));
+            }
         }
         let found = match poll(&mut fds, timeout.map(timespec).as_ref()) {
             Ok(found) => found,
             Err(rustix::io::Errno::INTR) => 0,
             Err(error) => return Err(End::Session(Error::Io(error.into()))),
         };
-        let ready = Ready { client: fds[0].revents(), agent: fds.get(2).map_or(PollFlags::empty(), PollFd::revents) };
+        let agents = guests.into_iter().zip(fds[2..].iter().map(PollFd::revents));
+        let ready = Ready { client: fds[0].revents(), agents: agents.filter(|(_, found)| !found.is_empty()).collect() };
         if !fds[1].revents().is_empty() {
             waker.clear();
         }
@@ -206,7 +207,7 @@ impl Thread<'_> {
                 bridge.shrink();
             }
             stack::trim();
-        } else if !ready.client.is_empty() || !ready.agent.is_empty() {
+        } else if !ready.client.is_empty() || !ready.agents.is_empty() {
             self.idle = false;
         }
         Ok(ready)

@@ -9,11 +9,12 @@
 
 use libssh_server::{Error, Session};
 
+use super::channels::NUMBERS;
 use crate::connection::frame::Queue;
 use crate::connection::message::{self, ChannelRequest, GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::Reader;
 
-/// The server's own channel numbers begin here. The agent's are below: the bridge sees to that.
+/// The server's own channel numbers have this bit, and those that it gives agents' channels do not.
 pub const FIRST: u32 = 0x8000_0000;
 
 /// The most sessions that may wait for one container, and the most other channels and requests together.
@@ -64,17 +65,27 @@ pub enum Verdict {
 }
 
 /// All that waits, and all channels that are not the agent's alone.
-#[derive(Default)]
 pub struct Early {
     /// Global requests that the agent will be asked.
     requests: Vec<Vec<u8>>,
     /// Opens of other channels than sessions, with the client's numbers.
     opens: Vec<(u32, Vec<u8>)>,
     channels: Vec<Channel>,
-    opened: u32,
+    /// The server's number for the next channel that it confirms.
+    next: u32,
 }
 
 impl Early {
+    /// For the guest with this index.
+    pub fn new(index: u32) -> Self {
+        Early { requests: Vec::new(), opens: Vec::new(), channels: Vec::new(), next: FIRST | (index * NUMBERS) }
+    }
+
+    /// Whether nothing waits, and no channel is left that the client knows by a number of the server's.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty() && self.opens.is_empty() && self.channels.is_empty()
+    }
+
     /// Whether another channel than a session, or a request, can be taken: else the client's message has to wait.
     pub fn has_room(&self) -> bool {
         self.opens.len() + self.requests.len() < MOST
@@ -108,9 +119,9 @@ impl Early {
 
     /// Shows a line to all who wait.
     pub fn progress(&mut self, session: &mut Session, line: &str) -> Result<(), Error> {
-        let opened = &mut self.opened;
+        let next = &mut self.next;
         for channel in self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)) {
-            channel.confirm(session, opened)?;
+            channel.confirm(session, next)?;
             // Only the newest is of interest where none could be shown yet.
             channel.lines = vec![line.to_owned()];
         }
@@ -123,9 +134,9 @@ impl Early {
         for (client, _) in self.opens.drain(..) {
             session.send(&message::open_failure(client, OpenFailure::ConnectFailed, line))?;
         }
-        let opened = &mut self.opened;
+        let next = &mut self.next;
         for channel in self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)) {
-            channel.confirm(session, opened)?;
+            channel.confirm(session, next)?;
             channel.lines = vec![line.to_owned()];
             channel.state = State::Failed;
         }
@@ -227,10 +238,10 @@ impl Early {
 }
 
 impl Channel {
-    fn confirm(&mut self, session: &mut Session, opened: &mut u32) -> Result<(), Error> {
+    fn confirm(&mut self, session: &mut Session, next: &mut u32) -> Result<(), Error> {
         if self.own.is_none() {
-            let own = FIRST | *opened;
-            *opened = opened.wrapping_add(1) & !FIRST;
+            let own = *next;
+            *next = own & !(NUMBERS - 1) | own.wrapping_add(1) & (NUMBERS - 1);
             self.own = Some(own);
             session.send(&message::open_confirmation(self.client, own, 0))?;
         }

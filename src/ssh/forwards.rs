@@ -4,17 +4,13 @@
 //! global requests along with the server itself, while the client tells answers to their requests by the order alone
 //! (RFC 4254 section 4): so they queue here.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use libssh_server::{Error, Session};
 
-use super::early;
 use crate::connection::forward::HostPort;
 use crate::connection::message::{GlobalRequest, Open, number};
 use crate::connection::wire::{Malformed, Reader};
-
-/// How many of the agent's opens may wait for the client's answer: as many as an agent has channels.
-const OPENING: usize = 1024;
 
 /// How many global requests of the client's may wait for their answers.
 const UNANSWERED: usize = 256;
@@ -54,25 +50,10 @@ enum Answer {
 /// One client's.
 #[derive(Debug, Default)]
 pub struct Forwards {
+    /// The guest that listens, by its index, where one was asked to.
+    pub guest: Option<u32>,
     listeners: Vec<Listener>,
-    /// `auth-agent-req@openssh.com` was passed on.
-    pub agent: bool,
-    /// `x11-req` was passed on.
-    pub x11: bool,
     answers: VecDeque<Answer>,
-    /// The agent's numbers of channels that the client has not answered.
-    opening: HashSet<u32>,
-}
-
-/// Why an agent may not open a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The client did not ask for such.
-    NotAskedFor,
-    /// Too many wait already.
-    TooMany,
-    /// The number cannot be: the agent broke the protocol.
-    Number,
 }
 
 impl Forwards {
@@ -137,6 +118,7 @@ impl Forwards {
 
     /// There is no agent to answer, nor to listen.
     pub fn fail(&mut self) {
+        self.guest = None;
         self.listeners.clear();
         for answer in &mut self.answers {
             if matches!(answer, Answer::Awaited(_)) {
@@ -163,35 +145,24 @@ impl Forwards {
         }
     }
 
-    /// The agent opens a channel.
-    pub fn open(&mut self, open: &Open<'_>) -> Result<Result<(), Refusal>, Malformed> {
-        let asked_for = match open.channel_type {
-            b"auth-agent@openssh.com" => self.agent,
-            b"x11" => self.x11,
+    /// Whether a channel that the agent opens leads from something that it was asked to listen on.
+    pub fn lead_to(&self, open: &Open<'_>) -> Result<bool, Malformed> {
+        Ok(match open.channel_type {
             b"forwarded-tcpip" => self.listeners.contains(&Listener::tcp(open.specific)?),
             b"forwarded-streamlocal@openssh.com" => self.listeners.contains(&Listener::unix(open.specific)?),
             _ => false,
-        };
-        Ok(if !asked_for {
-            Err(Refusal::NotAskedFor)
-        } else if self.opening.len() >= OPENING {
-            Err(Refusal::TooMany)
-        } else if open.sender >= early::FIRST || !self.opening.insert(open.sender) {
-            Err(Refusal::Number)
-        } else {
-            Ok(())
         })
     }
 
-    /// Whether the client's answer to the agent's open `number` is one: the first and only.
-    pub fn opened(&mut self, number: u32) -> bool {
-        self.opening.remove(&number)
+    /// Whether the agent listens for the client, or has been asked to.
+    pub fn are_in_use(&self) -> bool {
+        !self.listeners.is_empty() || self.answers.iter().any(|answer| matches!(answer, Answer::Awaited(_)))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Forwards, Refusal};
+    use super::Forwards;
     use crate::connection::forward::HostPort;
     use crate::connection::message::{GlobalRequest, Open, number};
     use crate::connection::wire::{Malformed, Write};
@@ -206,9 +177,9 @@ mod tests {
         forwards.passed_on(&GlobalRequest { name: name.as_bytes(), want_reply: true, specific }).unwrap();
     }
 
-    fn open(forwards: &mut Forwards, channel_type: &str, sender: u32, specific: &[u8]) -> Result<(), Refusal> {
+    fn lead_to(forwards: &Forwards, channel_type: &str, specific: &[u8]) -> bool {
         let channel_type = channel_type.as_bytes();
-        forwards.open(&Open { channel_type, sender, window: 1, maximum_packet: 1, specific }).unwrap()
+        forwards.lead_to(&Open { channel_type, sender: 1, window: 1, maximum_packet: 1, specific }).unwrap()
     }
 
     fn answers(forwards: &mut Forwards) -> Vec<Vec<u8>> {
@@ -243,58 +214,43 @@ mod tests {
     }
 
     #[test]
-    fn the_agent_opens_only_what_its_client_asked_for() {
+    fn only_what_was_asked_for_and_listened_on_leads_to_the_client() {
         let mut forwards = Forwards::default();
-        let refused = Err(Refusal::NotAskedFor);
         let port = host_port("", 257);
         for (channel_type, specific) in [
             ("forwarded-tcpip", port.as_slice()),
             ("forwarded-streamlocal@openssh.com", &[0, 0, 0, 0]),
-            ("auth-agent@openssh.com", b""),
-            ("x11", b""),
             ("session", b""),
             ("direct-tcpip", &port),
             ("tcpip-forward", &port),
         ] {
-            assert_eq!(open(&mut forwards, channel_type, 1, specific), refused, "{channel_type}");
+            assert!(!lead_to(&forwards, channel_type, specific), "{channel_type}");
         }
         pass(&mut forwards, "tcpip-forward", &host_port("", 0));
-        assert_eq!(open(&mut forwards, "forwarded-tcpip", 1, &port), refused);
+        assert!(forwards.are_in_use() && !lead_to(&forwards, "forwarded-tcpip", &port));
         forwards.answered(number::REQUEST_SUCCESS, &[0, 0, 1, 1]).unwrap();
-        assert_eq!(open(&mut forwards, "forwarded-tcpip", 1, &port), Ok(()));
-        assert_eq!(open(&mut forwards, "forwarded-tcpip", 2, &host_port("", 258)), refused);
-        assert_eq!(open(&mut forwards, "forwarded-tcpip", 2, &host_port("localhost", 257)), refused);
+        assert!(lead_to(&forwards, "forwarded-tcpip", &port));
+        assert!(!lead_to(&forwards, "forwarded-tcpip", &host_port("", 258)));
+        assert!(!lead_to(&forwards, "forwarded-tcpip", &host_port("localhost", 257)));
         pass(&mut forwards, "cancel-tcpip-forward", &port);
-        assert_eq!(open(&mut forwards, "forwarded-tcpip", 2, &port), refused);
+        assert!(!lead_to(&forwards, "forwarded-tcpip", &port));
     }
 
     #[test]
-    fn what_failed_is_not_asked_for() {
+    fn what_failed_is_not_listened_on() {
         let mut forwards = Forwards::default();
         let path = [0, 0, 0, 2, b'/', b's'];
         pass(&mut forwards, "streamlocal-forward@openssh.com", &path);
         forwards.answered(number::REQUEST_FAILURE, b"").unwrap();
-        assert_eq!(open(&mut forwards, "forwarded-streamlocal@openssh.com", 1, &path), Err(Refusal::NotAskedFor));
+        assert!(!lead_to(&forwards, "forwarded-streamlocal@openssh.com", &path));
         pass(&mut forwards, "streamlocal-forward@openssh.com", &path);
         forwards.fail();
         assert_eq!(answers(&mut forwards), [[number::REQUEST_FAILURE], [number::REQUEST_FAILURE]]);
+        assert!(!forwards.are_in_use());
         let request = GlobalRequest { name: b"streamlocal-forward@openssh.com", want_reply: false, specific: &path };
         forwards.passed_on(&request).unwrap();
         let mut with_reserved = path.to_vec();
         with_reserved.put_string("");
-        assert_eq!(open(&mut forwards, "forwarded-streamlocal@openssh.com", 1, &with_reserved), Ok(()));
-    }
-
-    #[test]
-    fn numbers_are_the_agents_own_and_answered_once() {
-        let mut forwards = Forwards { x11: true, ..Forwards::default() };
-        assert_eq!(open(&mut forwards, "x11", 0x8000_0000, b""), Err(Refusal::Number));
-        assert_eq!(open(&mut forwards, "x11", 3, b""), Ok(()));
-        assert_eq!(open(&mut forwards, "x11", 3, b""), Err(Refusal::Number));
-        assert!(forwards.opened(3) && !forwards.opened(3) && !forwards.opened(4));
-        for sender in 0..1024 {
-            assert_eq!(open(&mut forwards, "x11", sender, b""), Ok(()));
-        }
-        assert_eq!(open(&mut forwards, "x11", 5000, b""), Err(Refusal::TooMany));
+        assert!(lead_to(&forwards, "forwarded-streamlocal@openssh.com", &with_reserved));
     }
 }

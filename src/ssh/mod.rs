@@ -7,9 +7,11 @@
 mod agent;
 mod authentication;
 mod bridge;
+mod channels;
 mod connection;
 mod early;
 mod forwards;
+mod guest;
 mod hostkey;
 mod listener;
 mod policy;

@@ -39,6 +39,11 @@ impl<T: Send + 'static> Pending<T> {
         Pending(receiver)
     }
 
+    /// The result, once it is there.
+    pub fn wait(&self) -> Result<T, Lost> {
+        self.0.recv().map_err(|_| Lost)
+    }
+
     /// The result, where it is there.
     pub fn poll(&self) -> Option<Result<T, Lost>> {
         match self.0.try_recv() {

@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth::auth::{Authenticator, ForwardAddress, Restrictions};
-use berth::backend::{Backend, Container, Error, Request, Waiter};
+use berth::backend::{Backend, Container, Error, Request, Scope, Waiter};
 use berth::config;
 use berth::connection::frame::{self, HELLO, VERSION};
 use berth::connection::message::{GlobalRequest, number};
@@ -57,10 +57,15 @@ impl Authenticator for Anybody {
 /// Gives agents in place of containers.
 struct Agents {
     directory: PathBuf,
+    scope: Scope,
     played: Mutex<Sender<UnixStream>>,
 }
 
 impl Backend for Agents {
+    fn scope(&self) -> Scope {
+        self.scope
+    }
+
     fn start(&self, request: &Request, _waiter: &dyn Waiter) -> Result<Container, Error> {
         match request.user.as_str() {
             "nowhere" => Err(Error { user: "no container today".into(), log: "no container".into() }),
@@ -74,7 +79,7 @@ impl Backend for Agents {
                 if user == "late" {
                     until("the test lets the container begin", || self.directory.join("begin").exists());
                 }
-                let socket = self.directory.join(&request.connection);
+                let socket = self.directory.join(request.id());
                 let listener = UnixListener::bind(&socket).unwrap();
                 let mut agent = Command::new(env!("CARGO_BIN_EXE_berth"));
                 agent.args(["agent", "--socket"]).arg(&socket).stdin(Stdio::null());
@@ -108,6 +113,10 @@ impl Server {
     }
 
     pub fn start_with(forwarding: config::Forwarding) -> Self {
+        Self::start_as(forwarding, Scope::Connection)
+    }
+
+    pub fn start_as(forwarding: config::Forwarding, scope: Scope) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("berth-bridge-{}-{count}", std::process::id()));
@@ -117,7 +126,7 @@ impl Server {
         assert!(keygen.unwrap().success());
         let port = free_port();
         let (sender, played) = channel();
-        let backend = Box::new(Agents { directory: directory.clone(), played: Mutex::new(sender) });
+        let backend = Box::new(Agents { directory: directory.clone(), scope, played: Mutex::new(sender) });
         let settings = settings(port, directory.join("ssh_host_ed25519_key"));
         let forwarding = config::Forwardings { everyone: forwarding, ..Default::default() };
         // Ends with the process.
@@ -282,6 +291,7 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
         accept_env: Vec::new(),
         client_alive_interval: Duration::ZERO,
         client_alive_count_max: 3,
+        max_sessions: 10,
     }
 }
 

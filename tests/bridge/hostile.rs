@@ -3,6 +3,8 @@
 use std::io::Write as _;
 use std::process::Stdio;
 
+use berth::backend::Scope;
+use berth::config;
 use berth::connection::forward::HostPort;
 use berth::connection::frame;
 use berth::connection::message::{
@@ -10,7 +12,7 @@ use berth::connection::message::{
 };
 use berth::connection::wire::{Reader, Write};
 
-use crate::harness::{Killed, Played, Server, free_port, has_hung_up, until};
+use crate::harness::{Killed, Played, Server, free_port, has_hung_up, text, until};
 
 /// An open of the agent's.
 fn open(channel_type: &str, sender: u32, specific: &[u8]) -> Vec<u8> {
@@ -34,7 +36,12 @@ fn data(recipient: u32, bytes: &[u8]) -> Vec<u8> {
 
 /// A client that runs a command, and its agent, which has confirmed the session: the client's number.
 fn session(server: &Server) -> (Killed, Played, u32) {
-    let mut ssh = server.ssh("played", &["localhost", "command"]);
+    session_with(server, &[])
+}
+
+/// As [`session`], with options for the client.
+fn session_with(server: &Server, options: &[&str]) -> (Killed, Played, u32) {
+    let mut ssh = server.ssh("played", &[options, &["localhost", "command"]].concat());
     let ssh = Killed(ssh.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let mut agent = server.play();
     agent.greet();
@@ -136,6 +143,25 @@ fn an_agent_that_breaks_the_protocol_loses_its_connection_alone() {
         assert_eq!(ssh.0.wait().unwrap().code(), Some(255), "{what}");
     }
     server.assert_serves_others();
+}
+
+#[test]
+fn an_agent_that_speaks_on_anothers_channel_loses_its_session_alone() {
+    let server = Server::start_as(config::Forwarding::default(), Scope::Session);
+    let control = server.directory.join("control");
+    let options = ["-S", text(&control)];
+    let _master = Killed(server.ssh("played", &[&options[..], &["-M", "-N", "localhost"]].concat()).spawn().unwrap());
+    until("the control socket", || control.exists());
+    let (mut first, mut good, client) = session_with(&server, &options);
+    let (mut second, mut bad, _) = session_with(&server, &options);
+    bad.send(&data(client, b"forged"));
+    bad.ends();
+    assert_eq!(second.0.wait().unwrap().code(), Some(255));
+    good.send(&data(client, b"undisturbed"));
+    good.send(&exit_status(client, 0));
+    good.send(&bare(number::CHANNEL_CLOSE, client));
+    assert!(first.0.wait().unwrap().success());
+    assert_eq!(crate::harness::read_to_end(first.0.stdout.take().unwrap()), "undisturbed");
 }
 
 #[test]

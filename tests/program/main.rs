@@ -8,6 +8,7 @@ mod common;
 mod containers;
 mod forwarding;
 mod images;
+mod modes;
 mod sessions;
 mod terminals;
 mod transport;

@@ -1,4 +1,4 @@
-//! The Docker backend: one container per connection, over the Engine API on a local unix socket.
+//! The Docker backend: a container per connection or session, over the Engine API on a local unix socket.
 //!
 //! A start is: see that the image is here, create the container with the agent as its entry point, start it, and accept
 //! the agent's connection on a unix socket that is mounted into the container. The agent connects a little before the
@@ -16,7 +16,7 @@ mod socket;
 
 pub use error::Error;
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -26,9 +26,9 @@ use std::time::Duration;
 use rustix::event::PollFlags;
 use serde_json::{Value, json};
 
-use crate::backend::{self, Backend, Container, Request, Waiter};
+use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
 use crate::config;
-use crate::config::ImagePullPolicy;
+use crate::config::{ExecutionMode, ImagePullPolicy};
 use crate::http::Deadline;
 use crate::turn::Turns;
 use agent::Agent;
@@ -62,8 +62,8 @@ struct Shared {
     api: Api,
     stop: Duration,
     removals: Turns,
-    /// The connections that have a lease: not to be reaped.
-    live: Mutex<HashSet<String>>,
+    /// How many leases each connection has that has any: not to be reaped.
+    live: Mutex<HashMap<String, usize>>,
 }
 
 impl Docker {
@@ -123,8 +123,8 @@ impl Docker {
         let platform_query = platform.map_or_else(String::new, |p| format!("&platform={}", encode(p)));
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request);
-        let socket = Socket::listen(&self.run_directory, &request.connection)?;
-        let path = format!("/containers/create?name={}{platform_query}", lease.container());
+        let socket = Socket::listen(&self.run_directory, &request.id())?;
+        let path = format!("/containers/create?name={}{platform_query}", lease.container);
         let mut pulled = settings.image_pull_policy != ImagePullPolicy::IfNotPresent;
         let deadline = loop {
             let volume = self.agent.deliver(api, name, &platform_query, &Value::Object(labels.clone()));
@@ -147,7 +147,7 @@ impl Docker {
             }
         };
         present(waiter)?;
-        let stream = self.connect(&lease.container(), &socket, deadline, waiter)?;
+        let stream = self.connect(&lease.container, &socket, deadline, waiter)?;
         lease.attempts = REMOVE_ATTEMPTS;
         Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })
     }
@@ -221,13 +221,20 @@ fn present(waiter: &dyn Waiter) -> Result<(), Error> {
 }
 
 impl Backend for Docker {
+    fn scope(&self) -> Scope {
+        match self.settings.mode {
+            ExecutionMode::Connection => Scope::Connection,
+            ExecutionMode::Session => Scope::Session,
+        }
+    }
+
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {
         Ok(Docker::start(self, request, waiter)?)
     }
 
     fn reap(&self) -> Result<usize, backend::Error> {
         let api = &self.shared.api;
-        socket::reap(&self.run_directory, |connection| self.shared.live().contains(connection));
+        socket::reap(&self.run_directory, |connection| self.shared.live().contains_key(connection));
         let filters = json!({ "label": [format!("{}={}", body::INSTANCE_LABEL, self.instance)] }).to_string();
         let path = format!("/containers/json?all=true&filters={}", encode(&filters));
         let list = api.call("list this instance's containers", "GET", &path, None, api.deadline())?;
@@ -235,7 +242,7 @@ impl Backend for Docker {
         for container in list.as_array().into_iter().flatten() {
             let label = container.get("Labels").and_then(|labels| labels.get(body::CONNECTION_LABEL));
             let is_live =
-                label.and_then(Value::as_str).is_some_and(|connection| self.shared.live().contains(connection));
+                label.and_then(Value::as_str).is_some_and(|connection| self.shared.live().contains_key(connection));
             if let Some(id) = container.get("Id").and_then(Value::as_str)
                 && !is_live
             {
@@ -251,7 +258,7 @@ impl Backend for Docker {
 }
 
 impl Shared {
-    fn live(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn live(&self) -> MutexGuard<'_, HashMap<String, usize>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -270,6 +277,8 @@ impl Shared {
 struct Lease {
     shared: Arc<Shared>,
     connection: String,
+    /// The container's name.
+    container: String,
     /// Whether there may be a container: set before it is asked for, since the answer may be lost.
     created: bool,
     /// How often its removal is tried: once while its user waits for the error, more often in its own time.
@@ -278,24 +287,20 @@ struct Lease {
 
 impl Lease {
     fn new(shared: &Arc<Shared>, request: &Request) -> Lease {
-        shared.live().insert(request.connection.clone());
-        Lease { shared: shared.clone(), connection: request.connection.clone(), created: false, attempts: 1 }
-    }
-
-    /// The container's name.
-    fn container(&self) -> String {
-        format!("berth-{}", self.connection)
+        *shared.live().entry(request.connection.clone()).or_default() += 1;
+        let (connection, container) = (request.connection.clone(), format!("berth-{}", request.id()));
+        Lease { shared: shared.clone(), connection, container, created: false, attempts: 1 }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let container = self.container();
+        let container = &self.container;
         let mut wait = REMOVE_INTERVAL;
         // A daemon that hangs must not keep the others: then it is tried all the same.
         let _turn = self.created.then(|| self.shared.removals.take(0, self.shared.stop));
         for attempt in 1..=self.attempts {
-            match if self.created { self.shared.remove(&container) } else { Ok(()) } {
+            match if self.created { self.shared.remove(container) } else { Ok(()) } {
                 Ok(()) => break,
                 Err(e) if attempt == self.attempts => {
                     log::error!("{e}; container {container} stays until the next reaping");
@@ -307,6 +312,12 @@ impl Drop for Lease {
                 }
             }
         }
-        self.shared.live().remove(&self.connection);
+        let mut live = self.shared.live();
+        if let Some(count) = live.get_mut(&self.connection) {
+            *count -= 1;
+            if *count == 0 {
+                live.remove(&self.connection);
+            }
+        }
     }
 }

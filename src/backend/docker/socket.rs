@@ -90,16 +90,16 @@ impl Drop for Socket {
     }
 }
 
-/// Removes the directories in `parent` that an earlier process left: those that are named like a connection and do not
-/// belong to one for which `is_live`.
+/// Removes the directories in `parent` that an earlier process left: those that are named like a request and do not
+/// belong to a connection for which `is_live`.
 pub(super) fn reap(parent: &Path, is_live: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(parent) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        if let Some(name) = name.to_str()
-            && name.len() == 32
-            && name.bytes().all(|b| b.is_ascii_hexdigit())
-            && !is_live(name)
+        if let Some(connection) = name.to_str().and_then(|name| name.split('-').next())
+            && connection.len() == 32
+            && connection.bytes().all(|b| b.is_ascii_hexdigit())
+            && !is_live(connection)
         {
             remove(&entry.path());
         }

@@ -1,0 +1,258 @@
+//! Which channels a client has with an agent.
+//!
+//! Data passes through the bridge unseen but for this: what an agent says must be for a channel of its own. Its client
+//! may have others, with other agents.
+
+use std::collections::{HashMap, HashSet};
+
+use libssh_server::{Error, Session};
+
+use super::early::Early;
+use super::forwards::Forwards;
+use crate::connection::message::{ChannelRequest, Open, OpenFailure, bare, number, open_failure};
+use crate::connection::wire::{Malformed, Write};
+
+/// An agent's channel numbers are below this: the server adds to them which agent's they are.
+pub const NUMBERS: u32 = 1 << 24;
+
+/// How many of an agent's opens may wait for the client's answer: as many as an agent has channels.
+const OPENING: usize = 1024;
+
+/// All channels of one agent.
+#[derive(Debug, Default)]
+pub struct Channels {
+    /// By the client's numbers.
+    open: HashMap<u32, Channel>,
+    /// The agent's numbers of channels that the client has not answered.
+    opening: HashSet<u32>,
+    /// `auth-agent-req@openssh.com` was passed on.
+    pub agent: bool,
+    /// `x11-req` was passed on.
+    pub x11: bool,
+}
+
+#[derive(Debug)]
+struct Channel {
+    /// The agent's number, once it has confirmed the channel.
+    agent: Option<u32>,
+    is_session: bool,
+    closed_by_agent: bool,
+    closed_by_client: bool,
+}
+
+impl Channel {
+    fn new(agent: Option<u32>, is_session: bool) -> Self {
+        Channel { agent, is_session, closed_by_agent: false, closed_by_client: false }
+    }
+}
+
+/// Why an agent may not open a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The client did not ask for such.
+    NotAskedFor,
+    /// Too many wait already.
+    TooMany,
+    /// The number cannot be: the agent broke the protocol.
+    Number,
+}
+
+impl Channels {
+    /// Whether there is a channel that the client calls so.
+    pub fn contains(&self, client: u32) -> bool {
+        self.open.contains_key(&client)
+    }
+
+    /// Whether none is left, as far as both sides know.
+    pub fn is_empty(&self) -> bool {
+        self.open.is_empty() && self.opening.is_empty()
+    }
+
+    /// Whether the agent has closed all that there were.
+    pub fn are_closed_by_agent(&self) -> bool {
+        self.opening.is_empty() && self.open.values().all(|channel| channel.closed_by_agent)
+    }
+
+    /// How many sessions the agent has, or has been offered.
+    pub fn sessions(&self) -> usize {
+        self.open.values().filter(|channel| channel.is_session && !channel.closed_by_agent).count()
+    }
+
+    /// The client opens a channel.
+    pub fn offer(&mut self, open: &Open<'_>) {
+        self.open.insert(open.sender, Channel::new(None, open.channel_type == b"session"));
+    }
+
+    /// The agent has confirmed the client's channel, and calls it `agent`.
+    pub fn confirmed(&mut self, client: u32, agent: u32) -> Result<(), Malformed> {
+        match self.open.get_mut(&client) {
+            Some(channel) if channel.agent.is_none() && agent < NUMBERS => channel.agent = Some(agent),
+            _ => return Err(Malformed),
+        }
+        Ok(())
+    }
+
+    /// The agent has refused the client's channel.
+    pub fn refused(&mut self, client: u32) -> Result<(), Malformed> {
+        if self.open.get(&client).is_none_or(|channel| channel.agent.is_some()) {
+            return Err(Malformed);
+        }
+        self.open.remove(&client);
+        Ok(())
+    }
+
+    /// The agent says something on the client's channel: `kind` is the message's number.
+    pub fn said(&mut self, client: u32, kind: u8) -> Result<(), Malformed> {
+        let Some(channel) = self.open.get_mut(&client) else { return Err(Malformed) };
+        if channel.agent.is_none() || channel.closed_by_agent {
+            return Err(Malformed);
+        }
+        if kind == number::CHANNEL_CLOSE {
+            channel.closed_by_agent = true;
+            if channel.closed_by_client {
+                self.open.remove(&client);
+            }
+        }
+        Ok(())
+    }
+
+    /// The client has closed the agent's channel.
+    pub fn closed_by_client(&mut self, agent: u32) {
+        self.open.retain(|_, channel| {
+            channel.closed_by_client |= channel.agent == Some(agent);
+            !(channel.closed_by_client && channel.closed_by_agent)
+        });
+    }
+
+    /// The agent opens a channel. `forwards` are given where it listens for the client.
+    pub fn open(&mut self, open: &Open<'_>, forwards: Option<&Forwards>) -> Result<Result<(), Refusal>, Malformed> {
+        let asked_for = match open.channel_type {
+            b"auth-agent@openssh.com" => self.agent,
+            b"x11" => self.x11,
+            _ => match forwards {
+                Some(forwards) => forwards.lead_to(open)?,
+                None => false,
+            },
+        };
+        Ok(if !asked_for {
+            Err(Refusal::NotAskedFor)
+        } else if self.opening.len() >= OPENING {
+            Err(Refusal::TooMany)
+        } else if open.sender >= NUMBERS || !self.opening.insert(open.sender) {
+            Err(Refusal::Number)
+        } else {
+            Ok(())
+        })
+    }
+
+    /// The client answers the agent's open, with its own number where it confirms. Whether there was one to answer.
+    pub fn answered(&mut self, agent: u32, client: Option<u32>) -> bool {
+        if let Some(client) = client {
+            self.open.insert(client, Channel::new(Some(agent), false));
+        }
+        self.opening.remove(&agent)
+    }
+
+    /// The agent is gone: the client is told so for each channel, and for a session as of a command that was killed.
+    pub fn abandon(&mut self, session: &mut Session, early: &mut Early) -> Result<(), Error> {
+        let mut result = Ok(());
+        self.open.retain(|&client, channel| {
+            let mut send = |message: &[u8]| {
+                if result.is_ok() {
+                    result = session.send(message);
+                }
+            };
+            if channel.agent.is_none() {
+                if early.refused(client) {
+                    send(&open_failure(client, OpenFailure::ConnectFailed, "open failed"));
+                }
+                return false;
+            }
+            if !channel.closed_by_agent {
+                if channel.is_session {
+                    send(&killed(client));
+                }
+                send(&bare(number::CHANNEL_CLOSE, client));
+                channel.closed_by_agent = true;
+            }
+            !channel.closed_by_client
+        });
+        result
+    }
+}
+
+/// The channel request `exit-signal`, RFC 4254 section 6.10, for SIGKILL.
+fn killed(recipient: u32) -> Vec<u8> {
+    let mut specific = Vec::new();
+    specific.put_string("KILL");
+    specific.put_boolean(false);
+    specific.put_string("");
+    specific.put_string("");
+    ChannelRequest { recipient, name: b"exit-signal", want_reply: false, specific: &specific }.encode()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Channels, NUMBERS, Refusal};
+    use crate::connection::message::{Open, number};
+    use crate::connection::wire::Malformed;
+
+    fn open(channel_type: &'static str, sender: u32) -> Open<'static> {
+        Open { channel_type: channel_type.as_bytes(), sender, window: 1, maximum_packet: 1, specific: b"" }
+    }
+
+    #[test]
+    fn an_agent_speaks_on_channels_that_it_has_confirmed_and_not_closed() {
+        let mut channels = Channels::default();
+        assert_eq!(channels.said(3, number::CHANNEL_DATA), Err(Malformed));
+        channels.offer(&open("session", 3));
+        assert_eq!(channels.said(3, number::CHANNEL_DATA), Err(Malformed));
+        assert_eq!(channels.confirmed(4, 0), Err(Malformed));
+        assert_eq!(channels.confirmed(3, NUMBERS), Err(Malformed));
+        assert_eq!(channels.confirmed(3, 7), Ok(()));
+        assert_eq!(channels.confirmed(3, 7), Err(Malformed));
+        assert_eq!(channels.refused(3), Err(Malformed));
+        assert_eq!(channels.said(3, number::CHANNEL_DATA), Ok(()));
+        assert_eq!(channels.sessions(), 1);
+        assert_eq!(channels.said(3, number::CHANNEL_CLOSE), Ok(()));
+        assert_eq!(channels.said(3, number::CHANNEL_DATA), Err(Malformed));
+        assert_eq!((channels.sessions(), channels.is_empty(), channels.are_closed_by_agent()), (0, false, true));
+        channels.closed_by_client(7);
+        assert!(channels.is_empty());
+    }
+
+    #[test]
+    fn a_channel_is_there_until_both_have_closed_it() {
+        let mut channels = Channels::default();
+        channels.offer(&open("direct-tcpip", 3));
+        channels.confirmed(3, 7).unwrap();
+        channels.closed_by_client(7);
+        assert!(channels.contains(3) && !channels.are_closed_by_agent());
+        channels.said(3, number::CHANNEL_CLOSE).unwrap();
+        assert!(!channels.contains(3));
+    }
+
+    #[test]
+    fn the_agent_opens_only_what_its_client_asked_for() {
+        let mut channels = Channels::default();
+        for channel_type in ["auth-agent@openssh.com", "x11", "session", "forwarded-tcpip", "direct-tcpip"] {
+            assert_eq!(channels.open(&open(channel_type, 1), None), Ok(Err(Refusal::NotAskedFor)), "{channel_type}");
+        }
+    }
+
+    #[test]
+    fn the_agents_numbers_are_its_own_and_answered_once() {
+        let mut channels = Channels { x11: true, ..Channels::default() };
+        let mut opens = |sender| channels.open(&open("x11", sender), None).unwrap();
+        assert_eq!(opens(NUMBERS), Err(Refusal::Number));
+        assert_eq!(opens(3), Ok(()));
+        assert_eq!(opens(3), Err(Refusal::Number));
+        assert!(channels.answered(3, Some(8)) && !channels.answered(3, None) && !channels.answered(4, None));
+        assert_eq!(channels.said(8, number::CHANNEL_DATA), Ok(()));
+        let mut opens = |sender| channels.open(&open("x11", sender), None).unwrap();
+        for sender in 0..1024 {
+            assert_eq!(opens(sender), Ok(()));
+        }
+        assert_eq!(opens(5000), Err(Refusal::TooMany));
+    }
+}
