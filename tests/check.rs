@@ -80,7 +80,7 @@ FILE:9: auth.users.alice.password: not a password hash of a known form ($argon2i
 make one with 'berth keygen -t password'
 FILE:10: auth.users.bob.authorizedKeys[0]: the key is not of type ssh-rsa, which stands before it
 FILE:11: backend: kubernetes is not available yet; use docker
-FILE:14: docker.execution.mode: must be connection
+FILE:14: docker.execution.mode: must be connection or session; did you mean connection?
 FILE:15: docker.execution.agentPath: berth delivers its own agent; remove it
 FILE:16: docker.execution.container.labls: unknown key; did you mean labels?
 FILE:16: docker.execution.container.tty: must be true or false, without quotes
