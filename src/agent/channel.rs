@@ -18,12 +18,13 @@ use std::rc::Rc;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::Shutdown;
-use rustix::process::{Pid, Signal, WaitStatus};
+use rustix::process::Signal;
 
 use super::buffer::Buffer;
 use super::error::Error;
+use super::host::{Exit, Host};
 use super::outbound::Outbound;
-use super::session::{Answer, Session, State, Surroundings, exit_message};
+use super::session::{Answer, Session, Surroundings, exit_message};
 use crate::connection::message::{ChannelRequest, MAXIMUM_PACKET, WINDOW, bare, exit_status, number, window_adjust};
 use crate::connection::wire::Malformed;
 
@@ -46,9 +47,9 @@ pub enum Role {
 
 /// What stands behind a channel.
 #[derive(Debug)]
-pub enum Kind {
+pub enum Kind<H: Host> {
     /// A program: the channel type `session`.
-    Session(Session),
+    Session(Session<H>),
     /// A connected socket: all other types.
     Socket,
 }
@@ -77,8 +78,8 @@ pub struct Ends {
 
 /// A channel that is open.
 #[derive(Debug)]
-pub struct Channel {
-    kind: Kind,
+pub struct Channel<H: Host> {
+    kind: Kind<H>,
     /// The client's number for it.
     peer: u32,
 
@@ -120,10 +121,10 @@ impl Reader {
     }
 }
 
-impl Channel {
+impl<H: Host> Channel<H> {
     /// A session without a program. Its window is 0 until one starts, as with `sshd`: what nobody reads needs no room.
     pub fn session(peer: Peer) -> Self {
-        Self::new(Kind::Session(Session::default()), peer)
+        Self::new(Kind::Session(Session::new()), peer)
     }
 
     /// A channel for `socket`, which is connected and non-blocking. Its window is [`WINDOW`].
@@ -134,7 +135,7 @@ impl Channel {
         channel
     }
 
-    fn new(kind: Kind, peer: Peer) -> Self {
+    fn new(kind: Kind<H>, peer: Peer) -> Self {
         Channel {
             kind,
             peer: peer.number,
@@ -171,7 +172,7 @@ impl Channel {
     pub fn request(
         &mut self,
         request: &ChannelRequest,
-        surroundings: &mut Surroundings,
+        surroundings: &mut Surroundings<'_, H>,
         out: &mut Outbound,
     ) -> Result<(), Malformed> {
         let answer = match (request.name, &mut self.kind) {
@@ -341,7 +342,7 @@ impl Channel {
 
     /// Whether this is a terminal whose program has ended.
     fn is_ended_terminal(&self) -> bool {
-        matches!(&self.kind, Kind::Session(session) if session.has_terminal() && *session.state() == State::Ended)
+        matches!(&self.kind, Kind::Session(session) if session.has_terminal() && session.has_ended())
     }
 
     /// How much the client takes in one message now.
@@ -383,23 +384,23 @@ impl Channel {
         Some(reader)
     }
 
-    /// Takes note that `pid` was reaped. If it was this channel's, the client learns at once how it ended; output that
+    /// Takes note that `process` has ended. If it was this channel's, the client learns at once how it ended; output that
     /// is still in a pipe follows.
-    pub fn reaped(&mut self, pid: Pid, status: WaitStatus, out: &mut Outbound) -> bool {
+    pub fn ended(&mut self, process: &H::Process, exit: Exit, out: &mut Outbound) -> bool {
         let ours = match &mut self.kind {
-            Kind::Session(session) => session.reaped(pid),
+            Kind::Session(session) => session.ended(process),
             Kind::Socket => false,
         };
         if ours && !self.close_sent {
-            out.send(&exit_message(self.peer, status));
+            out.send(&exit_message(self.peer, exit));
         }
         ours
     }
 
     /// Sends `signal` to the program.
-    pub fn kill(&self, signal: Signal) {
+    pub fn kill(&self, signal: Signal, host: &mut H) {
         if let Kind::Session(session) = &self.kind {
-            session.kill(signal);
+            session.kill(signal, host);
         }
     }
 
@@ -428,7 +429,7 @@ impl Channel {
         }
 
         // The program ended: nobody reads input any more.
-        let ended = matches!(&self.kind, Kind::Session(session) if *session.state() == State::Ended);
+        let ended = matches!(&self.kind, Kind::Session(session) if session.has_ended());
         if ended && self.writer.is_some() {
             self.end_input(out);
         }
@@ -449,7 +450,7 @@ impl Channel {
         // CLOSE is the last word, so everything else must have been said.
         let over = match &self.kind {
             // A client that closes before there was a program waits for nothing.
-            Kind::Session(session) if *session.state() == State::Larval => self.close_received,
+            Kind::Session(session) if session.is_larval() => self.close_received,
             // All output, and how the program ended. A program that closed its output and lives on holds the channel
             // open, as does a background job that keeps the pipes of a program that ended.
             Kind::Session(_) => ended && output_ended,

@@ -2,7 +2,7 @@
 //!
 //! Nothing here knows of the stream to the server: messages come in one by one, replies queue in [`Outbound`].
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -10,13 +10,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
-use rustix::process::{Pid, Signal, WaitStatus};
+use rustix::process::Signal;
 
 use super::channel::{Channel, Peer, Role};
+use super::environment::Variables;
 use super::error::{Error, in_message};
 use super::forward::{Connecting, Listeners, Resolver, Step, connect_unix};
+use super::host::{Exit, Host};
 use super::outbound::Outbound;
-use super::process::Container;
 use super::session::Surroundings;
 use crate::connection::forward::{HostPort, Listening};
 use crate::connection::frame::{HELLO, VERSION};
@@ -25,8 +26,11 @@ use crate::connection::message::{
 };
 use crate::connection::wire::{Malformed, Reader, Write};
 
-/// What this agent can do, for its hello: channel types and subsystems.
-const CAPABILITIES: &str = "session,sftp,direct-tcpip,direct-streamlocal@openssh.com,tcpip-forward,\
+/// What this end can do, for its hello: channel types and subsystems.
+const CAPABILITIES: &str = "session,sftp";
+
+/// And where sockets can be forwarded.
+const FORWARDING: &str = ",direct-tcpip,direct-streamlocal@openssh.com,tcpip-forward,\
     streamlocal-forward@openssh.com,auth-agent-req@openssh.com,x11-req";
 
 /// More channels than this are not open at once.
@@ -40,14 +44,16 @@ const CONNECT: Duration = Duration::from_secs(130);
 
 /// The agent's end of an SSH connection.
 #[derive(Debug)]
-pub struct Connection {
-    container: Container,
+pub struct Connection<H: Host> {
+    host: H,
+    /// What the server sets in every session.
+    environment: Variables,
     /// Whether the server's hello came.
     greeted: bool,
     /// Whether sessions are refused: the client said that it opens no more, or the container is being stopped.
     no_more_sessions: bool,
     /// By our number. Numbers are used again.
-    channels: Vec<Slot>,
+    channels: Vec<Slot<H>>,
     listeners: Listeners,
     resolver: Resolver,
     /// What goes to the server.
@@ -56,7 +62,7 @@ pub struct Connection {
 
 /// What a channel number stands for.
 #[derive(Debug)]
-enum Slot {
+enum Slot<H: Host> {
     Free,
     /// The client wants a connection, whose name is being looked up; until when.
     Resolving(Peer, u64, Instant),
@@ -64,7 +70,7 @@ enum Slot {
     Connecting(Peer, Connecting, Instant),
     /// We have opened a channel for this connection, and the client has not answered.
     Opening(OwnedFd),
-    Open(Box<Channel>),
+    Open(Box<Channel<H>>),
 }
 
 /// What has descriptors that the loop polls.
@@ -80,16 +86,17 @@ pub enum Source {
     Resolver,
 }
 
-impl Connection {
-    /// A connection that begins with our hello. `command` is the image's.
-    pub fn new(command: Vec<OsString>) -> Result<Self, Error> {
+impl<H: Host> Connection<H> {
+    /// A connection that begins with our hello.
+    pub fn new(host: H) -> Result<Self, Error> {
         let mut out = Outbound::default();
         let mut specific = Vec::new();
         specific.put_u32(VERSION);
-        specific.put_string(CAPABILITIES);
+        specific.put_string([CAPABILITIES, if H::FORWARDS { FORWARDING } else { "" }].concat());
         out.send(&GlobalRequest { name: HELLO, want_reply: false, specific: &specific }.encode());
         Ok(Connection {
-            container: Container { command, ..Container::default() },
+            host,
+            environment: Variables::default(),
             greeted: false,
             no_more_sessions: false,
             channels: Vec::new(),
@@ -183,7 +190,7 @@ impl Connection {
         }
         for _ in 0..fields.u32().map_err(&malformed)? {
             let (name, value) = (fields.string().map_err(&malformed)?, fields.string().map_err(&malformed)?);
-            if !self.container.environment.add(name, value) {
+            if !self.environment.add(name, value) {
                 return Err(Error::Malformed(number));
             }
         }
@@ -200,7 +207,8 @@ impl Connection {
                 Some(Vec::new())
             }
             // keepalive@openssh.com is none of theirs either, and fails: any reply will do for that.
-            _ => self.listeners.request(request)?,
+            _ if H::FORWARDS => self.listeners.request(request)?,
+            _ => None,
         };
         if request.want_reply {
             let mut reply = vec![if success.is_some() { number::REQUEST_SUCCESS } else { number::REQUEST_FAILURE }];
@@ -222,6 +230,10 @@ impl Connection {
                 self.refuse(peer, OpenFailure::AdministrativelyProhibited, "no more sessions are allowed");
             }
             b"session" => self.confirm(number, peer, Channel::session(peer)),
+            b"direct-tcpip" | b"direct-streamlocal@openssh.com" if !H::FORWARDS => {
+                log::info!("forwarding is refused: it takes an agent, which disableAgent keeps out");
+                self.refuse(peer, OpenFailure::AdministrativelyProhibited, "open failed");
+            }
             b"direct-tcpip" => {
                 let target = HostPort::decode(&mut fields)?;
                 let _originator = HostPort::decode(&mut fields)?;
@@ -262,7 +274,7 @@ impl Connection {
         }
     }
 
-    fn confirm(&mut self, number: u32, peer: Peer, channel: Channel) {
+    fn confirm(&mut self, number: u32, peer: Peer, channel: Channel<H>) {
         self.out.send(&open_confirmation(peer.number, number, channel.receive_window()));
         self.put(number, Slot::Open(Box::new(channel)));
     }
@@ -304,18 +316,23 @@ impl Connection {
     }
 
     /// Sets what a free number, or one in use, stands for.
-    fn put(&mut self, number: u32, slot: Slot) {
+    fn put(&mut self, number: u32, slot: Slot<H>) {
         match self.channels.get_mut(number as usize) {
             Some(old) => *old = slot,
             None => self.channels.push(slot),
         }
     }
 
-    fn channel(&mut self, number: u32) -> Result<(&mut Channel, Surroundings<'_>, &mut Outbound), Error> {
+    fn channel(&mut self, number: u32) -> Result<(&mut Channel<H>, Surroundings<'_, H>, &mut Outbound), Error> {
         let Some(Slot::Open(channel)) = self.channels.get_mut(number as usize) else {
             return Err(Error::Protocol("a message for a channel that is not open"));
         };
-        let surroundings = Surroundings { container: &self.container, listeners: &mut self.listeners, channel: number };
+        let surroundings = Surroundings {
+            host: &mut self.host,
+            environment: &self.environment,
+            listeners: &mut self.listeners,
+            channel: number,
+        };
         Ok((channel, surroundings, &mut self.out))
     }
 
@@ -348,13 +365,6 @@ impl Connection {
         let listeners = listeners.map(|(number, fd)| (Source::Listener(number), fd, PollFlags::IN));
         let resolver = (Source::Resolver, self.resolver.interest(), PollFlags::IN);
         channels.chain(listeners).chain([resolver])
-    }
-
-    fn open_channels(&self) -> impl Iterator<Item = (u32, &Channel)> {
-        (0..).zip(&self.channels).filter_map(|(number, slot)| match slot {
-            Slot::Open(channel) => Some((number, channel.as_ref())),
-            _ => None,
-        })
     }
 
     /// Serves one of [`interests`](Connection::interests) that is ready.
@@ -430,10 +440,10 @@ impl Connection {
     }
 
     /// Tells the channel whose process this was how it ended. Orphans have none.
-    pub fn reaped(&mut self, pid: Pid, status: WaitStatus) {
+    pub fn ended(&mut self, process: &H::Process, exit: Exit) {
         for number in 0..self.channels.len() as u32 {
             if let Ok((channel, _, out)) = self.channel(number)
-                && channel.reaped(pid, status, out)
+                && channel.ended(process, exit, out)
             {
                 return self.settle(number);
             }
@@ -441,8 +451,12 @@ impl Connection {
     }
 
     /// Sends `signal` to the programs of all sessions.
-    pub fn kill(&self, signal: Signal) {
-        self.open_channels().for_each(|(_, channel)| channel.kill(signal));
+    pub fn kill(&mut self, signal: Signal) {
+        for slot in &self.channels {
+            if let Slot::Open(channel) = slot {
+                channel.kill(signal, &mut self.host);
+            }
+        }
     }
 
     /// Opens no more sessions, and accepts no more connections.

@@ -1,6 +1,7 @@
 //! Messages one by one, without a stream.
 
 use super::connection::{CHANNELS, Connection};
+use super::process::Local;
 use crate::connection::forward::Listening;
 use crate::connection::frame::{HELLO, VERSION};
 use crate::connection::message::{ChannelRequest, GlobalRequest, Open, bare, number};
@@ -19,8 +20,8 @@ fn hello(version: u32, environment: &[(&str, &str)]) -> Vec<u8> {
 }
 
 /// A connection after both hellos.
-fn greeted() -> Connection {
-    let mut connection = Connection::new(Vec::new()).unwrap();
+fn greeted() -> Connection<Local> {
+    let mut connection = Connection::new(Local::default()).unwrap();
     connection.message(&hello(VERSION, &[("A", "1")])).unwrap();
     connection.out.take_messages();
     connection
@@ -31,14 +32,14 @@ fn open(channel_type: &[u8]) -> Vec<u8> {
 }
 
 /// The numbers of the messages that `message` is answered with.
-fn answers(connection: &mut Connection, message: &[u8]) -> Vec<u8> {
+fn answers(connection: &mut Connection<Local>, message: &[u8]) -> Vec<u8> {
     connection.message(message).unwrap();
     connection.out.take_messages().iter().map(|message| message[0]).collect()
 }
 
 #[test]
 fn another_version_or_a_first_message_that_is_no_hello_ends_the_stream() {
-    let error = |message: &[u8]| Connection::new(Vec::new()).unwrap().message(message).unwrap_err().to_string();
+    let error = |message: &[u8]| Connection::new(Local::default()).unwrap().message(message).unwrap_err().to_string();
     assert!(error(&hello(2, &[])).contains("version 2"));
     assert!(error(&open(b"session")).contains("hello@berth"));
     assert!(error(&hello(VERSION, &[("A=B", "")])).contains("malformed"));
@@ -136,7 +137,7 @@ fn no_message_whatever_panics() {
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut served = 0;
     for _ in 0..3000 {
-        let mut connection = if random.next(8) == 0 { Connection::new(Vec::new()).unwrap() } else { greeted() };
+        let mut connection = if random.next(8) == 0 { Connection::new(Local::default()).unwrap() } else { greeted() };
         let _ = connection.message(&open(b"session"));
         while connection.message(&random.message()).is_ok() {
             served += 1;

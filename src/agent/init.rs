@@ -15,6 +15,7 @@ use rustix::process::{Signal, WaitOptions, umask, wait};
 use super::buffer::Buffer;
 use super::connection::{Connection, Source};
 use super::error::Error;
+use super::process::Local;
 use super::system;
 use crate::connection::frame;
 
@@ -40,7 +41,7 @@ pub fn run(socket: &Path, command: Vec<OsString>) -> Result<(), Error> {
         stream,
         signals,
         inbound: Buffer::default(),
-        connection: Connection::new(command)?,
+        connection: Connection::new(Local { command })?,
         stop: None,
         turn: 0,
     };
@@ -68,7 +69,7 @@ struct Init {
     signals: OwnedFd,
     /// What came from the server and is no whole frame yet.
     inbound: Buffer,
-    connection: Connection,
+    connection: Connection<Local>,
     /// When to exit at the latest, once somebody asked us to.
     stop: Option<Instant>,
     /// Whose turn it is to be served first: whoever always were would keep the others from the stream.
@@ -176,7 +177,7 @@ impl Init {
     fn reap(&mut self) {
         loop {
             match wait(WaitOptions::NOHANG) {
-                Ok(Some((pid, status))) => self.connection.reaped(pid, status),
+                Ok(Some((pid, status))) => self.connection.ended(&pid, status.into()),
                 Err(Errno::INTR) => {}
                 // None has ended, or there is none.
                 Ok(None) | Err(_) => break,
@@ -185,7 +186,7 @@ impl Init {
     }
 
     /// A stopped program learns of it when it is continued.
-    fn hang_up(&self) {
+    fn hang_up(&mut self) {
         self.connection.kill(Signal::HUP);
         self.connection.kill(Signal::CONT);
     }

@@ -19,6 +19,7 @@ mod connection_tests;
 mod environment;
 mod error;
 mod forward;
+mod host;
 mod init;
 mod modes;
 mod outbound;

@@ -13,14 +13,16 @@ use std::rc::Rc;
 use rustix::fs::{Access, OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::termios::Winsize;
 
 use super::channel::Ends;
-use super::environment::{self, Sources, Variables};
-use super::forward::Forwarded;
+use super::environment::{self, Sources};
+use super::host::{Host, Requested, Started};
 use super::passwd;
 use super::pty::Pty;
 use super::system;
+use crate::connection::wire::Malformed;
 
 const SHELL: &str = "/bin/sh";
 
@@ -30,13 +32,11 @@ const NOT_FOUND: u32 = 127;
 /// A shell's exit status for a command that cannot be executed.
 const NOT_EXECUTABLE: u32 = 126;
 
-/// What all sessions of an agent share.
+/// The agent's own container, as a [`Host`].
 #[derive(Debug, Default)]
-pub struct Container {
+pub struct Local {
     /// The image's command.
     pub command: Vec<OsString>,
-    /// What the server sets in every session.
-    pub environment: Variables,
 }
 
 /// What a client asked a session to run.
@@ -50,62 +50,74 @@ pub enum Start {
     Sftp,
 }
 
-/// What a client asked for before it asked for something to run.
-#[derive(Clone, Copy, Debug)]
-pub struct Requested<'a> {
-    /// Its `env` requests.
-    pub variables: &'a Variables,
-    /// The terminal's type, and the terminal.
-    pub pty: Option<(&'a OsStr, &'a Pty)>,
-    /// The sockets that lead to the client.
-    pub forwarded: &'a Forwarded,
-}
+impl Host for Local {
+    type Terminal = Pty;
+    /// The leader of a session and process group of its own.
+    type Process = Pid;
 
-/// How a start went.
-#[derive(Debug)]
-pub enum Started {
-    /// The leader of a new session runs.
-    Running(Pid),
-    /// There was nothing to run. The reason waits to be read like a program's standard error; this is the exit status.
-    NotRunning(u32),
-}
+    const FORWARDS: bool = true;
 
-/// Starts what `start` says, on a terminal if one was requested, and on pipes otherwise. An error means that there is
-/// not enough of something: processes, descriptors, memory.
-pub fn start(start: &Start, container: &Container, requested: Requested) -> io::Result<(Started, Ends)> {
-    let pty = requested.pty;
-    let entry = passwd::by_uid(rustix::process::getuid().as_raw());
-    let shell = entry.as_ref().map(|entry| entry.shell.as_os_str()).filter(|shell| is_executable(shell));
-    let program = choose(start, shell, &container.command, is_executable(OsStr::new(SHELL)));
-    let environment = environment::build(Sources {
-        container: std::env::vars_os().collect(),
-        requested: requested.variables,
-        entry: entry.as_ref(),
-        shell: shell.or_else(|| is_executable(OsStr::new(SHELL)).then_some(OsStr::new(SHELL))),
-        server: &container.environment,
-        terminal: pty.map(|(term, pty)| (term, pty.path.as_os_str())),
-        forwarded: requested.forwarded.variables(),
-    });
-    requested.forwarded.prepare(&environment);
-    let directory = directory(&environment);
-    let (ends, theirs) = match pty {
-        Some((_, pty)) => terminal_ends(pty)?,
-        // Standard error of a subsystem is nothing that its client would understand: it goes to the container's log.
-        None => pipe_ends(!matches!(start, Start::Sftp))?,
-    };
-    let complaint = theirs.error.as_ref().unwrap_or(&theirs.output).try_clone()?;
-    let result = match program {
-        Some(program) => program.spawn(theirs, environment, pty.is_some(), directory),
-        None => Err(Failure::NotRunnable(NOT_FOUND, "no shell and no command in this image".into())),
-    };
-    match result {
-        Ok(pid) => Ok((Started::Running(pid), ends)),
-        Err(Failure::NotRunnable(status, reason)) => {
-            // A few words fit into an empty pipe or terminal.
-            let _ = rustix::io::write(&complaint, format!("berth: {reason}\n").as_bytes());
-            Ok((Started::NotRunning(status), ends))
+    fn open_terminal(&mut self, size: Winsize, modes: &[u8]) -> Result<Option<Pty>, Malformed> {
+        let pty = match Pty::open() {
+            Ok(pty) => pty,
+            Err(error) => {
+                log::warn!("no pseudo-terminal: {error}; is /dev/pts mounted in the container?");
+                return Ok(None);
+            }
+        };
+        pty.set_modes(modes)?;
+        pty.set_size(size);
+        Ok(Some(pty))
+    }
+
+    fn resize(&mut self, pty: &mut Pty, _leader: Option<&Pid>, size: Winsize) {
+        pty.set_size(size);
+    }
+
+    fn send_break(&mut self, pty: &Pty) -> bool {
+        pty.send_break()
+    }
+
+    fn start(&mut self, start: &Start, requested: Requested<'_, Pty>) -> io::Result<(Started<Pid>, Ends)> {
+        let pty = requested.terminal;
+        let entry = passwd::by_uid(rustix::process::getuid().as_raw());
+        let shell = entry.as_ref().map(|entry| entry.shell.as_os_str()).filter(|shell| is_executable(shell));
+        let program = choose(start, shell, &self.command, is_executable(OsStr::new(SHELL)));
+        let environment = environment::build(Sources {
+            container: std::env::vars_os().collect(),
+            requested: requested.variables,
+            entry: entry.as_ref(),
+            shell: shell.or_else(|| is_executable(OsStr::new(SHELL)).then_some(OsStr::new(SHELL))),
+            server: requested.server,
+            terminal: pty.map(|(term, pty)| (term, pty.path.as_os_str())),
+            forwarded: requested.forwarded.variables(),
+        });
+        requested.forwarded.prepare(&environment);
+        let directory = directory(&environment);
+        let (ends, theirs) = match pty {
+            Some((_, pty)) => terminal_ends(pty)?,
+            // Standard error of a subsystem is nothing that its client would understand: it goes to the container's
+            // log.
+            None => pipe_ends(!matches!(start, Start::Sftp))?,
+        };
+        let complaint = theirs.error.as_ref().unwrap_or(&theirs.output).try_clone()?;
+        let result = match program {
+            Some(program) => program.spawn(theirs, environment, pty.is_some(), directory),
+            None => Err(Failure::NotRunnable(NOT_FOUND, "no shell and no command in this image".into())),
+        };
+        match result {
+            Ok(pid) => Ok((Started::Running(pid), ends)),
+            Err(Failure::NotRunnable(status, reason)) => {
+                // A few words fit into an empty pipe or terminal.
+                let _ = rustix::io::write(&complaint, format!("berth: {reason}\n").as_bytes());
+                Ok((Started::NotRunning(status), ends))
+            }
+            Err(Failure::Resources(error)) => Err(error),
         }
-        Err(Failure::Resources(error)) => Err(error),
+    }
+
+    fn signal(&mut self, leader: &Pid, signal: Signal) -> bool {
+        kill_process_group(*leader, signal).is_ok()
     }
 }
 

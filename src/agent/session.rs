@@ -3,31 +3,33 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use rustix::process::{Pid, Signal, WaitStatus, kill_process_group};
+use rustix::process::Signal;
 
 use super::channel::Ends;
 use super::environment::Variables;
 use super::forward::{Forwarded, Listeners};
-use super::process::{self, Container, Requested, Start, Started};
-use super::pty::{self, Pty};
-use super::signal;
-use crate::connection::message::{ChannelRequest, exit_status};
-use crate::connection::wire::{Malformed, Reader, Write};
+use super::host::{Exit, Host, Requested, Started};
+use super::process::Start;
+use super::{pty, signal};
+use crate::connection::message::{ChannelRequest, exit_signal, exit_status};
+use crate::connection::wire::{Malformed, Reader};
 
 /// One session.
-#[derive(Debug, Default)]
-pub struct Session {
+#[derive(Debug)]
+pub struct Session<H: Host> {
     requested: Variables,
-    pty: Option<Terminal>,
+    terminal: Option<Terminal<H::Terminal>>,
     forwarded: Forwarded,
-    state: State,
+    state: State<H::Process>,
 }
 
 /// What is around a session.
 #[derive(Debug)]
-pub struct Surroundings<'a> {
-    /// What all sessions share.
-    pub container: &'a Container,
+pub struct Surroundings<'a, H> {
+    /// Where programs run.
+    pub host: &'a mut H,
+    /// What the server sets in every session.
+    pub environment: &'a Variables,
     /// Where its forwarding is registered,
     pub listeners: &'a mut Listeners,
     /// under the number of its channel.
@@ -35,20 +37,19 @@ pub struct Surroundings<'a> {
 }
 
 #[derive(Debug)]
-struct Terminal {
+struct Terminal<T> {
     /// The TERM of the client.
     term: OsString,
-    pty: Pty,
+    terminal: T,
 }
 
 /// How far a session's process has come.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub enum State {
+#[derive(Debug)]
+enum State<P> {
     /// Nothing was asked for yet. The only state in which anything may be.
-    #[default]
     Larval,
-    /// The leader of its own session and process group; whether the client may send it signals.
-    Running(Pid, bool),
+    /// It runs; whether the client may send it signals.
+    Running(P, bool),
     /// It was reaped, and its exit status sent.
     Ended,
 }
@@ -70,82 +71,96 @@ impl From<bool> for Answer {
     }
 }
 
-impl Session {
-    /// How far the process has come.
-    pub fn state(&self) -> &State {
-        &self.state
+impl<H: Host> Session<H> {
+    /// One for which nothing was asked yet.
+    pub fn new() -> Self {
+        Session {
+            requested: Variables::default(),
+            terminal: None,
+            forwarded: Forwarded::default(),
+            state: State::Larval,
+        }
+    }
+
+    /// Whether nothing has run yet.
+    pub fn is_larval(&self) -> bool {
+        matches!(self.state, State::Larval)
+    }
+
+    /// Whether its program has ended.
+    pub fn has_ended(&self) -> bool {
+        matches!(self.state, State::Ended)
     }
 
     /// Whether there is a terminal.
     pub fn has_terminal(&self) -> bool {
-        self.pty.is_some()
+        self.terminal.is_some()
     }
 
     /// Serves one channel request. Unknown ones fail, as do all that ask for something to run, or prepare it, when
     /// something does already.
-    pub fn request(&mut self, request: &ChannelRequest, around: &mut Surroundings) -> Result<Answer, Malformed> {
-        let container = around.container;
+    pub fn request(&mut self, request: &ChannelRequest, around: &mut Surroundings<'_, H>) -> Result<Answer, Malformed> {
         let mut fields = Reader::new(request.specific);
-        let larval = self.state == State::Larval;
+        let larval = self.is_larval();
         Ok(match request.name {
-            b"pty-req" if larval => self.allocate_terminal(&mut fields)?.into(),
+            b"pty-req" if larval => self.open_terminal(&mut fields, around.host)?.into(),
             b"env" if larval => self.requested.add_limited(fields.string()?, fields.string()?).into(),
-            b"auth-agent-req@openssh.com" if larval => {
+            b"auth-agent-req@openssh.com" if larval && H::FORWARDS => {
                 self.forwarded.authentication_agent(around.listeners, around.channel).into()
             }
-            b"x11-req" if larval => self.forwarded.x11(&mut fields, around.listeners, around.channel)?.into(),
-            b"shell" if larval => self.start(Start::Shell, container),
+            b"x11-req" if larval && H::FORWARDS => {
+                self.forwarded.x11(&mut fields, around.listeners, around.channel)?.into()
+            }
+            b"shell" if larval => self.start(Start::Shell, around),
             b"exec" if larval => match fields.string()? {
                 command if command.contains(&0) => Answer::Failure,
-                command => self.start(Start::Exec(OsString::from_vec(command.to_vec())), container),
+                command => self.start(Start::Exec(OsString::from_vec(command.to_vec())), around),
             },
             b"subsystem" if larval => match fields.string()? {
-                b"sftp" => self.start(Start::Sftp, container),
+                b"sftp" => self.start(Start::Sftp, around),
                 _ => Answer::Failure,
             },
             b"window-change" => {
                 let size = pty::read_size(&mut fields)?;
-                self.pty.as_ref().map(|terminal| terminal.pty.set_size(size)).is_some().into()
+                let process = match &self.state {
+                    State::Running(process, _) => Some(process),
+                    State::Larval | State::Ended => None,
+                };
+                let resize = |terminal: &mut Terminal<_>| around.host.resize(&mut terminal.terminal, process, size);
+                self.terminal.as_mut().map(resize).is_some().into()
             }
             b"break" => {
                 let _milliseconds = fields.u32()?;
-                self.pty.as_ref().is_some_and(|terminal| terminal.pty.send_break()).into()
+                self.terminal.as_ref().is_some_and(|terminal| around.host.send_break(&terminal.terminal)).into()
             }
-            b"signal" => self.signal(fields.string()?).into(),
+            b"signal" => self.signal(fields.string()?, around.host).into(),
             _ => Answer::Failure,
         })
     }
 
-    fn allocate_terminal(&mut self, fields: &mut Reader) -> Result<bool, Malformed> {
+    fn open_terminal(&mut self, fields: &mut Reader, host: &mut H) -> Result<bool, Malformed> {
         let term = fields.string()?;
         let size = pty::read_size(fields)?;
         let modes = fields.string()?;
-        if self.pty.is_some() || term.contains(&0) {
+        if self.terminal.is_some() || term.contains(&0) {
             return Ok(false);
         }
-        let pty = match Pty::open() {
-            Ok(pty) => pty,
-            Err(error) => {
-                log::warn!("no pseudo-terminal: {error}; is /dev/pts mounted in the container?");
-                return Ok(false);
-            }
-        };
-        pty.set_modes(modes)?;
-        pty.set_size(size);
-        self.pty = Some(Terminal { term: OsStr::from_bytes(term).into(), pty });
-        Ok(true)
+        let terminal = host.open_terminal(size, modes)?;
+        self.terminal = terminal.map(|terminal| Terminal { term: OsStr::from_bytes(term).into(), terminal });
+        Ok(self.terminal.is_some())
     }
 
-    fn start(&mut self, start: Start, container: &Container) -> Answer {
+    fn start(&mut self, start: Start, around: &mut Surroundings<'_, H>) -> Answer {
         let requested = Requested {
             variables: &self.requested,
-            pty: self.pty.as_ref().map(|terminal| (terminal.term.as_os_str(), &terminal.pty)),
+            server: around.environment,
+            terminal: self.terminal.as_ref().map(|terminal| (terminal.term.as_os_str(), &terminal.terminal)),
             forwarded: &self.forwarded,
         };
-        match process::start(&start, container, requested) {
-            Ok((Started::Running(pid), ends)) => {
+        match around.host.start(&start, requested) {
+            Ok((Started::Running(process), ends)) => {
                 // A client may not signal a subsystem: sshd's rule.
-                self.state = State::Running(pid, !matches!(start, Start::Sftp));
+                self.state = State::Running(process, !matches!(start, Start::Sftp));
                 Answer::Started(ends, None)
             }
             Ok((Started::NotRunning(status), ends)) => {
@@ -159,24 +174,24 @@ impl Session {
         }
     }
 
-    fn signal(&self, name: &[u8]) -> bool {
+    fn signal(&self, name: &[u8], host: &mut H) -> bool {
         match (&self.state, signal::by_name(name)) {
-            (State::Running(pid, true), Some(signal)) => kill_process_group(*pid, signal).is_ok(),
+            (State::Running(process, true), Some(signal)) => host.signal(process, signal),
             _ => false,
         }
     }
 
-    /// Sends `signal` to the process group, whatever runs.
-    pub fn kill(&self, signal: Signal) {
-        if let State::Running(pid, _) = self.state {
+    /// Sends `signal` to the program, whatever it is.
+    pub fn kill(&self, signal: Signal, host: &mut H) {
+        if let State::Running(process, _) = &self.state {
             // It fails where nobody is left.
-            let _ = kill_process_group(pid, signal);
+            let _ = host.signal(process, signal);
         }
     }
 
-    /// Takes note that `pid` was reaped, if that is the process of this session.
-    pub fn reaped(&mut self, pid: Pid) -> bool {
-        let ours = matches!(self.state, State::Running(running, _) if running == pid);
+    /// Takes note that `process` has ended, if that is the one of this session.
+    pub fn ended(&mut self, process: &H::Process) -> bool {
+        let ours = matches!(&self.state, State::Running(running, _) if running == process);
         if ours {
             self.state = State::Ended;
         }
@@ -185,20 +200,14 @@ impl Session {
 
     /// Lets go of the terminal: with the channel's descriptors closed too, the kernel hangs it up.
     pub fn release_terminal(&mut self) {
-        self.pty = None;
+        self.terminal = None;
     }
 }
 
 /// The message `exit-status` or `exit-signal`, RFC 4254 section 6.10.
-pub fn exit_message(recipient: u32, status: WaitStatus) -> Vec<u8> {
-    let Some(signal) = status.terminating_signal() else {
-        return exit_status(recipient, status.exit_status().unwrap_or_default() as u32);
-    };
-    let core_dumped = status.as_raw() & 0x80 != 0;
-    let mut specific = Vec::new();
-    specific.put_string(signal::name(signal));
-    specific.put_boolean(core_dumped);
-    specific.put_string(""); // message
-    specific.put_string(""); // language tag
-    ChannelRequest { recipient, name: b"exit-signal", want_reply: false, specific: &specific }.encode()
+pub fn exit_message(recipient: u32, exit: Exit) -> Vec<u8> {
+    match exit {
+        Exit::Status(status) => exit_status(recipient, status),
+        Exit::Signal { number, core_dumped } => exit_signal(recipient, signal::name(number), core_dumped),
+    }
 }

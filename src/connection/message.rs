@@ -171,6 +171,18 @@ pub fn stderr(recipient: u32, data: &[u8]) -> Vec<u8> {
     message
 }
 
+/// The channel request `exit-signal`, RFC 4254 section 6.10, with an empty message: `name` is the signal's, without
+/// `SIG`.
+pub fn exit_signal(recipient: u32, name: &str, core_dumped: bool) -> Vec<u8> {
+    let mut specific = Vec::new();
+    specific.put_string(name);
+    specific.put_boolean(core_dumped);
+    // The message, and its language.
+    specific.put_string("");
+    specific.put_string("");
+    ChannelRequest { recipient, name: b"exit-signal", want_reply: false, specific: &specific }.encode()
+}
+
 /// The channel request `exit-status`, RFC 4254 section 6.10.
 pub fn exit_status(recipient: u32, status: u32) -> Vec<u8> {
     ChannelRequest { recipient, name: b"exit-status", want_reply: false, specific: &status.to_be_bytes() }.encode()

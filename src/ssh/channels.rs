@@ -9,8 +9,8 @@ use libssh_server::{Error, Session};
 
 use super::early::Early;
 use super::forwards::Forwards;
-use crate::connection::message::{ChannelRequest, Open, OpenFailure, bare, number, open_failure};
-use crate::connection::wire::{Malformed, Write};
+use crate::connection::message::{Open, OpenFailure, bare, exit_signal, number, open_failure};
+use crate::connection::wire::Malformed;
 
 /// An agent's channel numbers are below this: the server adds to them which agent's they are.
 pub const NUMBERS: u32 = 1 << 24;
@@ -170,7 +170,7 @@ impl Channels {
             }
             if !channel.closed_by_agent {
                 if channel.is_session {
-                    send(&killed(client));
+                    send(&exit_signal(client, "KILL", false));
                 }
                 send(&bare(number::CHANNEL_CLOSE, client));
                 channel.closed_by_agent = true;
@@ -179,16 +179,6 @@ impl Channels {
         });
         result
     }
-}
-
-/// The channel request `exit-signal`, RFC 4254 section 6.10, for SIGKILL.
-fn killed(recipient: u32) -> Vec<u8> {
-    let mut specific = Vec::new();
-    specific.put_string("KILL");
-    specific.put_boolean(false);
-    specific.put_string("");
-    specific.put_string("");
-    ChannelRequest { recipient, name: b"exit-signal", want_reply: false, specific: &specific }.encode()
 }
 
 #[cfg(test)]
