@@ -16,6 +16,7 @@ mod channel;
 mod connection;
 #[cfg(test)]
 mod connection_tests;
+mod endpoint;
 mod environment;
 mod error;
 mod forward;

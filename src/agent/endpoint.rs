@@ -1,0 +1,126 @@
+//! The loop over a [`Connection`] and the stream to the server.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use super::buffer::Buffer;
+use super::connection::{Connection, Source};
+use super::error::Error;
+use super::host::Host;
+use crate::connection::frame;
+
+/// How much is read from the server at once, in bytes: a few of OpenSSH's messages.
+const READ: usize = 256 * 1024;
+
+/// A connection, and its stream.
+pub struct Endpoint<H: Host> {
+    pub connection: Connection<H>,
+    stream: OwnedFd,
+    /// What came from the server and is no whole frame yet.
+    inbound: Buffer,
+    /// Whose turn it is to be served first: whoever always were would keep the others from the stream.
+    turn: usize,
+}
+
+/// What a round has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Round {
+    /// Whether the other descriptor can be read.
+    Served(bool),
+    /// The stream has ended.
+    Ended,
+}
+
+/// What a descriptor is for.
+#[derive(Clone, Copy)]
+enum Token {
+    Other,
+    Stream,
+    Connection(Source),
+}
+
+impl<H: Host> Endpoint<H> {
+    /// `stream` is non-blocking.
+    pub fn new(stream: OwnedFd, connection: Connection<H>) -> Self {
+        Endpoint { connection, stream, inbound: Buffer::default(), turn: 0 }
+    }
+
+    /// Sends what waits, as far as the server takes it. False where the server has gone.
+    pub fn flush(&mut self) -> Result<bool, Error> {
+        match self.connection.out.flush(&self.stream) {
+            Ok(()) => Ok(true),
+            Err(Errno::PIPE | Errno::CONNRESET) => Ok(false),
+            Err(errno) => Err(Error::Stream(errno.into())),
+        }
+    }
+
+    /// Sends, waits, and serves what is ready: of its own descriptors, while `other` is the caller's. Waits until
+    /// `deadline` at most.
+    pub fn round(&mut self, other: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<Round, Error> {
+        self.connection.expire(Instant::now());
+        // Reading terminals on can fill the stream again, and what it filled must be sent first.
+        self.connection.drain();
+        let mut ready = self.wait(other, deadline)?;
+        let turn = self.turn % ready.len().max(1);
+        ready.rotate_left(turn);
+        self.turn = self.turn.wrapping_add(1);
+        let mut found = false;
+        for token in ready {
+            match token {
+                Token::Other => found = true,
+                Token::Stream => {
+                    if !self.receive()? {
+                        return Ok(Round::Ended);
+                    }
+                }
+                Token::Connection(source) => self.connection.ready(source),
+            }
+        }
+        Ok(Round::Served(found))
+    }
+
+    fn wait(&self, other: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<Vec<Token>, Error> {
+        let out = &self.connection.out;
+        let mut stream = PollFlags::empty();
+        stream.set(PollFlags::IN, out.takes_replies());
+        stream.set(PollFlags::OUT, !out.is_empty());
+        let mut tokens = vec![Token::Other, Token::Stream];
+        let mut fds = vec![PollFd::from_borrowed_fd(other, PollFlags::IN), PollFd::new(&self.stream, stream)];
+        for (source, fd, flags) in self.connection.interests() {
+            tokens.push(Token::Connection(source));
+            fds.push(PollFd::from_borrowed_fd(fd, flags));
+        }
+        let deadline = self.connection.deadline().into_iter().chain(deadline).min();
+        let timeout = deadline.map(|deadline| Timespec::try_from(deadline.saturating_duration_since(Instant::now())));
+        let timeout = timeout.map(|timeout| timeout.unwrap_or_default());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Vec::new()),
+            Err(errno) => return Err(Error::System("poll", errno.into())),
+        }
+        Ok(tokens.into_iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()).map(|(token, _)| token).collect())
+    }
+
+    /// Reads from the server and serves every whole frame. Returns false at the stream's end.
+    fn receive(&mut self) -> Result<bool, Error> {
+        if !self.connection.out.takes_replies() {
+            return Ok(true);
+        }
+        match rustix::io::read(self.stream.as_fd(), self.inbound.space(READ)) {
+            Ok(0) => return Ok(false),
+            Ok(count) => self.inbound.commit(count),
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(true),
+            Err(Errno::CONNRESET) => return Ok(false),
+            Err(errno) => return Err(Error::Stream(errno.into())),
+        }
+        while let Some((message, _)) = frame::split(self.inbound.bytes()).map_err(Error::Frame)? {
+            self.connection.message(message)?;
+            let count = size_of::<u32>() + message.len();
+            self.inbound.consume(count);
+        }
+        Ok(true)
+    }
+}
