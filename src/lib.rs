@@ -15,3 +15,4 @@ pub mod logger;
 mod pattern;
 pub mod ssh;
 mod turn;
+mod waker;

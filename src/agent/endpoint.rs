@@ -17,6 +17,7 @@ const READ: usize = 256 * 1024;
 
 /// A connection, and its stream.
 pub struct Endpoint<H: Host> {
+    /// Messages go to it, and what it answers waits in it.
     pub connection: Connection<H>,
     stream: OwnedFd,
     /// What came from the server and is no whole frame yet.

@@ -23,6 +23,11 @@ pub struct Variables {
 }
 
 impl Variables {
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &(OsString, OsString)> {
+        self.list.iter()
+    }
+
     /// Adds one. Whether that was possible: no process can have a name that is empty or holds `=`, nor a NUL.
     pub fn add(&mut self, name: &[u8], value: &[u8]) -> bool {
         let possible = !name.is_empty() && !name.contains(&b'=') && !name.contains(&0) && !value.contains(&0);
@@ -62,7 +67,7 @@ pub struct Sources<'a> {
 /// The environment as `sshd` would put it together, on top of the container's own.
 pub fn build(sources: Sources) -> BTreeMap<OsString, OsString> {
     let mut environment: BTreeMap<OsString, OsString> = sources.container.into_iter().collect();
-    environment.extend(sources.requested.list.iter().cloned());
+    environment.extend(sources.requested.iter().cloned());
     if let Some(entry) = sources.entry {
         environment.insert("USER".into(), entry.name.clone());
         environment.insert("LOGNAME".into(), entry.name.clone());

@@ -13,7 +13,7 @@ use super::forward::Forwarded;
 use super::process::Start;
 use crate::connection::wire::Malformed;
 
-/// Where the programs of sessions run: for an agent its own container ([`super::process::Local`]).
+/// Where the programs of sessions run: for an agent its own container, or what a backend makes of it.
 pub trait Host: Debug {
     /// A terminal that a client has asked for.
     type Terminal: Debug;
@@ -22,6 +22,9 @@ pub trait Host: Debug {
 
     /// Whether sockets there can be reached, so that anything can be forwarded.
     const FORWARDS: bool;
+
+    /// Whether a subsystem of this name can be started.
+    fn has_subsystem(&self, name: &[u8]) -> bool;
 
     /// Opens a terminal with these encoded modes (RFC 4254 section 8). `None` where there can be none.
     fn open_terminal(&mut self, size: Winsize, modes: &[u8]) -> Result<Option<Self::Terminal>, Malformed>;

@@ -9,6 +9,8 @@
 //! - `session`: the channel type `session`, with `pty`, `process`, and what goes into a process's surroundings;
 //! - `forward`: all other channel types, which end at sockets.
 //!
+//! All but `init`, `process` and `forward` also serves clients whose containers have no agent: see [`Host`].
+//!
 //! `docs/PROTOCOL.md` describes the stream.
 
 mod buffer;
@@ -31,6 +33,16 @@ mod session;
 pub mod sftp;
 mod signal;
 mod system;
+
+pub use channel::Ends;
+pub use connection::Connection;
+pub use endpoint::{Endpoint, Round};
+pub use environment::Variables;
+pub use error::Error;
+pub use forward::Forwarded;
+pub use host::{Exit, Host, Requested, Started};
+pub use process::Start;
+pub use signal::name as signal_name;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;

@@ -46,8 +46,8 @@ pub enum Start {
     Shell,
     /// A command, for the shell to understand.
     Exec(OsString),
-    /// This program's own SFTP server.
-    Sftp,
+    /// The subsystem of this name. The agent has one: this program's own SFTP server.
+    Subsystem(OsString),
 }
 
 impl Host for Local {
@@ -56,6 +56,10 @@ impl Host for Local {
     type Process = Pid;
 
     const FORWARDS: bool = true;
+
+    fn has_subsystem(&self, name: &[u8]) -> bool {
+        name == b"sftp"
+    }
 
     fn open_terminal(&mut self, size: Winsize, modes: &[u8]) -> Result<Option<Pty>, Malformed> {
         let pty = match Pty::open() {
@@ -98,7 +102,7 @@ impl Host for Local {
             Some((_, pty)) => terminal_ends(pty)?,
             // Standard error of a subsystem is nothing that its client would understand: it goes to the container's
             // log.
-            None => pipe_ends(!matches!(start, Start::Sftp))?,
+            None => pipe_ends(!matches!(start, Start::Subsystem(_)))?,
         };
         let complaint = theirs.error.as_ref().unwrap_or(&theirs.output).try_clone()?;
         let result = match program {
@@ -168,7 +172,7 @@ struct Program {
 fn choose(start: &Start, shell: Option<&OsStr>, command: &[OsString], bin_sh: bool) -> Option<Program> {
     let shell_or_sh = shell.or(bin_sh.then_some(OsStr::new(SHELL)));
     let words = match (start, shell, shell_or_sh) {
-        (Start::Sftp, ..) => {
+        (Start::Subsystem(_), ..) => {
             let arguments = vec!["agent".into(), "sftp".into()];
             return Some(Program { path: "/proc/self/exe".into(), name: Some("berth".into()), arguments });
         }

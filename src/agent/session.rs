@@ -117,7 +117,9 @@ impl<H: Host> Session<H> {
                 command => self.start(Start::Exec(OsString::from_vec(command.to_vec())), around),
             },
             b"subsystem" if larval => match fields.string()? {
-                b"sftp" => self.start(Start::Sftp, around),
+                name if around.host.has_subsystem(name) => {
+                    self.start(Start::Subsystem(OsString::from_vec(name.to_vec())), around)
+                }
                 _ => Answer::Failure,
             },
             b"window-change" => {
@@ -160,7 +162,7 @@ impl<H: Host> Session<H> {
         match around.host.start(&start, requested) {
             Ok((Started::Running(process), ends)) => {
                 // A client may not signal a subsystem: sshd's rule.
-                self.state = State::Running(process, !matches!(start, Start::Sftp));
+                self.state = State::Running(process, !matches!(start, Start::Subsystem(_)));
                 Answer::Started(ends, None)
             }
             Ok((Started::NotRunning(status), ends)) => {

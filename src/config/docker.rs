@@ -1,11 +1,12 @@
 //! The `docker` section.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
 
 use super::docker_api::{CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
-use super::kind::{Scalar, choice, duration, parsed, text};
+use super::kind::{Named, Scalar, choice, duration, one_or_more, parsed, switch, text};
 use super::reader::{Kind, Reader, Section};
 use super::yaml::{Node, Value as Typed};
 
@@ -26,6 +27,15 @@ pub struct Docker {
     pub networking_config: Map<String, Value>,
     /// `docker.execution.platform`: as in `docker run --platform`.
     pub platform: Option<String>,
+    /// `docker.execution.disableAgent`: native mode.
+    pub disable_agent: bool,
+    /// `docker.execution.idleCommand`: in native mode, what keeps a container running.
+    pub idle_command: Vec<String>,
+    /// `docker.execution.shellCommand`: in native mode, what a shell is; by default `/bin/sh`, or the container's own
+    /// command where each session has a container.
+    pub shell_command: Vec<String>,
+    /// `docker.execution.subsystems`: in native mode, the commands of subsystems, by their names.
+    pub subsystems: BTreeMap<String, String>,
     /// `docker.timeouts.containerStart`: from create to the agent's first byte, pulls excluded.
     pub container_start: Duration,
     /// `docker.timeouts.containerStop`: for the removal.
@@ -33,6 +43,12 @@ pub struct Docker {
     /// `docker.timeouts.http`: for one API call, and for silence during a pull.
     pub http: Duration,
 }
+
+/// Keeps a container running that has a shell, reaps what is orphaned, and ends at once when it is stopped.
+const IDLE_COMMAND: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait $!; done"];
+
+/// Where Debian has OpenSSH's, as ContainerSSH assumes.
+const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
 
 /// Which of a user's doings share a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +83,10 @@ impl Docker {
             host_config: Map::new(),
             networking_config: Map::new(),
             platform: None,
+            disable_agent: false,
+            idle_command: IDLE_COMMAND.map(str::to_owned).to_vec(),
+            shell_command: Vec::new(),
+            subsystems: BTreeMap::from([("sftp".to_owned(), SFTP_SERVER.to_owned())]),
             container_start: Duration::from_secs(60),
             container_stop: Duration::from_secs(60),
             http: Duration::from_secs(15),
@@ -93,6 +113,12 @@ fn connection() -> Section<Docker> {
 fn execution() -> Section<Docker> {
     const MODES: &[(&str, ExecutionMode)] =
         &[("connection", ExecutionMode::Connection), ("session", ExecutionMode::Session)];
+    let word = || text("a text", |_| true);
+    let subsystems = Named {
+        allowed: "a name",
+        good: |name| !name.is_empty() && !name.contains(char::is_control),
+        value: text("a command", |command| !command.is_empty()),
+    };
     const POLICIES: &[(&str, ImagePullPolicy)] = &[
         ("Always", ImagePullPolicy::Always),
         ("IfNotPresent", ImagePullPolicy::IfNotPresent),
@@ -106,10 +132,11 @@ fn execution() -> Section<Docker> {
         .key("network", |docker| &mut docker.networking_config, &NETWORKING_CONFIG)
         .key("platform", |docker| &mut docker.platform, Platform::kind())
         .refused(&["agentPath"], "berth delivers its own agent; remove it")
-        .refused(&["disableAgent", "auth", "exposeAuthMetadataAsEnv"], "not available yet; remove it")
-        .refused(&["idleCommand"], "berth's agent keeps the container running; remove it")
-        .refused(&["shellCommand"], "the shell is the user's in the image, or else container.cmd; remove it")
-        .refused(&["subsystems"], "SFTP is built in; remove it")
+        .key("disableAgent", |docker| &mut docker.disable_agent, switch())
+        .key("idleCommand", |docker| &mut docker.idle_command, one_or_more(word()))
+        .key("shellCommand", |docker| &mut docker.shell_command, one_or_more(word()))
+        .key("subsystems", |docker| &mut docker.subsystems, subsystems)
+        .refused(&["auth", "exposeAuthMetadataAsEnv"], "not available yet; remove it")
         .refused(&["containername"], "each connection has a container, which berth names; remove it")
 }
 

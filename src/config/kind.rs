@@ -76,6 +76,11 @@ pub(super) fn parsed<T: 'static, E: Display + 'static>(allowed: &str, parse: fn(
     Scalar { allowed: allowed.to_owned(), parse, plain: false }
 }
 
+/// `true` or `false`.
+pub(super) fn switch() -> Scalar<bool> {
+    Scalar { plain: true, ..Scalar::new("true or false", |text| text.parse().ok()) }
+}
+
 /// A whole number.
 pub(super) fn integer<T: TryFrom<i64> + 'static>(range: RangeInclusive<i64>) -> Scalar<T> {
     let allowed = format!("a number from {} to {}", range.start(), range.end());

@@ -404,6 +404,13 @@ pub struct Upgraded {
     transport: Transport,
 }
 
+impl Upgraded {
+    /// Says that no more is written. Reading goes on.
+    pub fn shutdown_write(&mut self) -> io::Result<()> {
+        self.transport.shutdown_write()
+    }
+}
+
 impl Read for Upgraded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut early = self.early.get(self.start..).unwrap_or_default();

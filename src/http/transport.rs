@@ -1,6 +1,7 @@
 //! The byte streams that HTTP is spoken over.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -63,6 +64,13 @@ impl Transport {
     /// what nobody asked for.
     pub(super) fn is_quiet(&self) -> bool {
         matches!(Deadline::after(std::time::Duration::ZERO).poll([(self.as_fd(), PollFlags::IN)]), Ok([false]))
+    }
+
+    /// Says that no more is written. Reading goes on.
+    pub(super) fn shutdown_write(&mut self) -> io::Result<()> {
+        match self {
+            Transport::Unix(socket) => socket.shutdown(Shutdown::Write),
+        }
     }
 
     /// Reads what there is, at least one byte; 0 is the end.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use libssh_server::{Session, number};
 
-use super::waker::Waker;
 use super::worker::Pending;
 use super::{Server, reason};
 use crate::auth::{LONGEST_PASSWORD, Restrictions};
 use crate::connection::wire::{Malformed, Reader, Write};
+use crate::waker::Waker;
 
 /// The longest user name, in bytes.
 const LONGEST_NAME: usize = 1024;

@@ -24,13 +24,13 @@ use super::early;
 use super::forwards::Forwards;
 use super::guest::{self, Guest};
 use super::policy::Policy;
-use super::waker::Waker;
 use super::worker::Pending;
 use super::{Server, reason};
 use crate::backend::{Request, Scope};
 use crate::connection::frame::Queue;
 use crate::connection::message::{self, GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::{Malformed, Reader};
+use crate::waker::Waker;
 
 /// Bytes that may wait in either direction before the bridge stops reading from where they come.
 pub const LIMIT: usize = 256 * 1024;

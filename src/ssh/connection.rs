@@ -11,10 +11,10 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::authentication::{Authentication, Login, Progress};
 use super::bridge::{Bridge, End, LIMIT};
 use super::listener::Startup;
-use super::waker::Waker;
 use super::{Server, reason, stack};
 use crate::connection::frame::Queue;
 use crate::connection::message::GlobalRequest;
+use crate::waker::Waker;
 
 /// A connection on which nothing moves for so long is idle, and gives back its buffers.
 const IDLE: Duration = Duration::from_secs(1);

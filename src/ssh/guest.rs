@@ -14,12 +14,12 @@ use super::channels::{Channels, NUMBERS};
 use super::early::{self, Early, Verdict};
 use super::forwards::Forwards;
 use super::policy::Policy;
-use super::waker::Waker;
 use super::worker::{Lost, Pending};
 use crate::backend::{self, Container, Request, Waiter};
 use crate::connection::frame::Queue;
 use crate::connection::message::{GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::Reader;
+use crate::waker::Waker;
 
 /// How many guests one client can have.
 pub const MOST: u32 = early::FIRST / NUMBERS;

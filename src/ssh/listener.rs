@@ -17,12 +17,12 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::connection::Connection;
-use super::waker::Waker;
 use super::worker::STACK;
 use super::{KeyFileError, Server, hostkey};
 use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::config;
+use crate::waker::Waker;
 
 /// The signature algorithms that a user's key may sign with: no SHA-1, no DSA.
 pub const SIGNATURE_ALGORITHMS: &str = "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,\

@@ -16,7 +16,6 @@ mod hostkey;
 mod listener;
 mod policy;
 mod stack;
-mod waker;
 mod worker;
 
 use std::sync::Arc;

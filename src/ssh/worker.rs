@@ -2,7 +2,7 @@
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 
-use super::waker::Waker;
+use crate::waker::Waker;
 
 /// Stack of a connection's thread and of its workers, in bytes. Only what is touched costs memory.
 pub const STACK: usize = 512 * 1024;

@@ -9,6 +9,7 @@ mod containers;
 mod forwarding;
 mod images;
 mod modes;
+mod native;
 mod sessions;
 mod terminals;
 mod transport;

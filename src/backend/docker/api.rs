@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Error;
-use crate::http::{self, Address, Body, Client, Deadline, Exchange, Request, Response};
+use crate::http::{self, Address, Body, Client, Deadline, Exchange, Request, Response, Upgraded};
 
 /// The oldest API that berth can use: `VolumeOptions` in mounts, platforms and `Api-Version` are all there.
 const OLDEST: Version = Version(1, 40);
@@ -142,6 +142,23 @@ impl Api {
     pub(super) fn finish(&self, step: &'static str, exchange: Exchange, deadline: Deadline) -> Result<Value, Error> {
         let response = self.answer(step, exchange, deadline)?;
         self.json(step, response, deadline)
+    }
+
+    /// Makes a call whose answer is a raw stream both ways ("hijacking").
+    pub(super) fn hijack(
+        &self,
+        step: &'static str,
+        path: &str,
+        body: Option<&Value>,
+        deadline: Deadline,
+    ) -> Result<Upgraded, Error> {
+        let target = self.target(path)?;
+        let bytes = body.map(Value::to_string);
+        let body = bytes.as_ref().map_or(Body::Empty, |bytes| Body::Bytes(bytes.as_bytes()));
+        let fields = [("Content-Type", "application/json"), ("Connection", "Upgrade"), ("Upgrade", "tcp")];
+        let request = Request { method: "POST", target: &target, fields: &fields, body };
+        let response = self.client.send(request, deadline).map_err(|e| self.failed(step, e))?;
+        self.checked(step, response, deadline)?.upgrade().map_err(|e| self.failed(step, e))
     }
 
     fn json(&self, step: &'static str, mut response: Response, deadline: Deadline) -> Result<Value, Error> {

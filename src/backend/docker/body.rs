@@ -38,7 +38,7 @@ pub(super) fn check(settings: &config::Docker) -> Result<(), Error> {
     if image(settings).is_empty() {
         return wrong("docker.execution.container.image is missing");
     }
-    if settings.host_config.get("Init") == Some(&Value::Bool(true)) {
+    if !settings.disable_agent && settings.host_config.get("Init") == Some(&Value::Bool(true)) {
         return wrong("docker.execution.host.init must not be true: the agent is the container's init; remove it");
     }
     for (map, name, good) in [
@@ -65,19 +65,10 @@ pub(super) fn create(
     volume: &str,
     directory: &Path,
 ) -> Value {
-    let mut body = settings.container.clone();
+    let (mut body, mut host) = configured(settings, labels, false);
     let command = command(&body, image);
-    for name in ["AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce", "Tty"] {
-        body.insert(name.into(), Value::Bool(false));
-    }
     body.insert("Entrypoint".into(), json!([agent::PATH, "agent", "--socket", SOCKET_PATH, "--"]));
     body.insert("Cmd".into(), command);
-    match body.get_mut("Labels") {
-        Some(Value::Object(configured)) => configured.extend(labels),
-        _ => drop(body.insert("Labels".into(), Value::Object(labels))),
-    }
-
-    let mut host = settings.host_config.clone();
     let mounts = [
         agent::mount(volume, true),
         json!({
@@ -94,10 +85,73 @@ pub(super) fn create(
     // Even a daemon that gives every container an init must not give one to this.
     host.insert("Init".into(), Value::Bool(false));
     default(&mut host, "AutoRemove", Value::Bool(true));
-    // The agent's standard output is nobody's, and a log on disk costs time and space.
+    whole(settings, body, host)
+}
+
+/// Whether a container has a command of its own.
+pub(super) fn has_command(settings: &config::Docker, image: &Image) -> bool {
+    command(&settings.container, image).as_array().is_some_and(|words| !words.is_empty())
+}
+
+/// The body for a container without an agent, which waits for programs to be executed in it.
+pub(super) fn idle(settings: &config::Docker, labels: Map<String, Value>) -> Value {
+    let (mut body, host) = configured(settings, labels, false);
+    body.insert("Entrypoint".into(), settings.idle_command.as_slice().into());
+    body.insert("Cmd".into(), json!([]));
+    whole(settings, body, host)
+}
+
+/// The body for a container without an agent whose command is a session's program. Without `words` that is the
+/// container's own.
+pub(super) fn program(
+    settings: &config::Docker,
+    labels: Map<String, Value>,
+    words: Vec<String>,
+    environment: &[String],
+    size: Option<[u16; 2]>,
+) -> Value {
+    let (mut body, mut host) = configured(settings, labels, true);
+    // Its exit status is asked for once it has ended; then its lease removes it.
+    host.insert("AutoRemove".into(), Value::Bool(false));
+    body.insert("Tty".into(), Value::Bool(size.is_some()));
+    if let Some(size) = size {
+        // From API 1.42 on; else it is set once the program runs.
+        host.insert("ConsoleSize".into(), size.as_slice().into());
+    }
+    if !words.is_empty() {
+        body.insert("Entrypoint".into(), words.into());
+        body.insert("Cmd".into(), json!([]));
+    }
+    let mut all = self::words(body.get("Env"));
+    all.extend(environment.iter().map(|variable| Value::from(variable.as_str())));
+    body.insert("Env".into(), Value::Array(all));
+    whole(settings, body, host)
+}
+
+/// The configured `Config` and `HostConfig`, with labels, with standard input if that is to be attached to, and without
+/// a terminal.
+fn configured(
+    settings: &config::Docker,
+    labels: Map<String, Value>,
+    attached: bool,
+) -> (Map<String, Value>, Map<String, Value>) {
+    let mut body = settings.container.clone();
+    for name in ["AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce"] {
+        body.insert(name.into(), Value::Bool(attached));
+    }
+    body.insert("Tty".into(), Value::Bool(false));
+    match body.get_mut("Labels") {
+        Some(Value::Object(configured)) => configured.extend(labels),
+        _ => drop(body.insert("Labels".into(), Value::Object(labels))),
+    }
+    (body, settings.host_config.clone())
+}
+
+/// The body in one.
+fn whole(settings: &config::Docker, mut body: Map<String, Value>, mut host: Map<String, Value>) -> Value {
+    // Standard output is nobody's but the client's, and a log on disk costs time and space.
     default(&mut host, "LogConfig", json!({ "Type": "none" }));
     body.insert("HostConfig".into(), Value::Object(host));
-
     if !settings.networking_config.is_empty() {
         body.insert("NetworkingConfig".into(), Value::Object(settings.networking_config.clone()));
     }
@@ -134,6 +188,7 @@ fn words(value: Option<&Value>) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
     use std::time::Duration;
 
     fn map(value: Value) -> Map<String, Value> {
@@ -152,6 +207,10 @@ mod tests {
             container_start: Duration::from_secs(60),
             container_stop: Duration::from_secs(10),
             http: Duration::from_secs(10),
+            disable_agent: false,
+            idle_command: Vec::new(),
+            shell_command: Vec::new(),
+            subsystems: BTreeMap::new(),
         }
     }
 

@@ -81,6 +81,13 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// Native mode's own end of a connection.
+    Native {
+        /// What was being done.
+        step: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
     /// The user went away while the container was being made.
     Gone,
 }
@@ -106,6 +113,7 @@ impl Error {
             | Error::Api { .. }
             | Error::Answer { .. }
             | Error::Socket { .. }
+            | Error::Native { .. }
             | Error::Agent { .. } => "the container cannot be started".into(),
         }
     }
@@ -143,6 +151,7 @@ impl std::fmt::Display for Error {
             ),
             Error::Socket { path, source } => write!(f, "cannot use {}: {source}", path.display()),
             Error::Agent { path, source } => write!(f, "cannot read the agent's binary {}: {source}", path.display()),
+            Error::Native { step, source } => write!(f, "cannot {step}: {source}"),
             Error::Gone => f.write_str("the user went away while the container was being made"),
         }
     }

@@ -12,6 +12,8 @@ mod api;
 mod body;
 mod error;
 mod image;
+mod multiplex;
+mod native;
 mod socket;
 
 pub use error::Error;
@@ -49,7 +51,7 @@ const REMOVALS: usize = 4;
 /// A Docker daemon as a [`Backend`].
 #[derive(Debug)]
 pub struct Docker {
-    settings: config::Docker,
+    settings: Arc<config::Docker>,
     instance: String,
     run_directory: PathBuf,
     agent: Agent,
@@ -92,7 +94,7 @@ impl Docker {
             removals: Turns::new(REMOVALS, 0),
             live: Mutex::default(),
         });
-        Ok(Docker { settings, instance, run_directory, agent: Agent::new(agent), shared })
+        Ok(Docker { settings: Arc::new(settings), instance, run_directory, agent: Agent::new(agent), shared })
     }
 
     /// Sees whether the daemon answers, and returns the API version that will be spoken. For a word in the log at
@@ -102,6 +104,9 @@ impl Docker {
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
+        if self.settings.disable_agent {
+            return native::start(self, request, waiter);
+        }
         match self.try_start(request, waiter) {
             // The agent's volume was removed behind our back, and the daemon has made an empty one in its place.
             Err(Error::Api { message, .. }) if message.contains(agent::PATH) && message.contains("no such file") => {
@@ -274,6 +279,7 @@ impl Shared {
 }
 
 /// Owns a connection's container, and removes it when dropped.
+#[derive(Debug)]
 struct Lease {
     shared: Arc<Shared>,
     connection: String,

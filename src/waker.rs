@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rustix::event::{EventfdFlags, eventfd};
 
 /// An eventfd, shared by the loop that polls it and those who wake it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Waker(Arc<OwnedFd>);
 
 impl Waker {

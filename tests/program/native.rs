@@ -1,0 +1,150 @@
+//! Containers without an agent: `docker.execution.disableAgent`.
+
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::common::{Berth, DEADLINE, Terminal, docker};
+
+fn without_agent(config: &mut Value) {
+    config["docker"]["execution"]["disableAgent"] = true.into();
+}
+
+fn without_agent_per_session(config: &mut Value) {
+    without_agent(config);
+    config["docker"]["execution"]["mode"] = "session".into();
+}
+
+/// Both modes, each with a server.
+fn both() -> [Berth; 2] {
+    [Berth::with(without_agent), Berth::with(without_agent_per_session)]
+}
+
+#[test]
+fn streams_are_separate_and_whole_and_the_exit_status_is_the_commands() {
+    for berth in both() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
+        let ran = berth.exec("cat; echo mistake >&2; exit 41").input(bytes.clone()).run().exits(41);
+        assert!(ran.stdout == bytes, "{} bytes", ran.stdout.len());
+        assert_eq!(ran.stderr, "mistake\n");
+        berth
+            .exec("head -c 20000000 /dev/zero | md5sum")
+            .run()
+            .succeeds()
+            .prints("10e4462c9d0b08e7f0b304c4fbfeafa3  -\n");
+        berth.exec("cat").stdin(Stdio::null()).run().succeeds().prints("");
+        // Its output ends long before it does.
+        berth.exec("exec >&- 2>&-; sleep 1; exit 3").run().exits(3);
+        berth.exec("sh -c 'kill -9 $$'; exit $?").run().exits(137);
+    }
+}
+
+#[test]
+fn a_person_has_a_terminal_whose_size_is_the_clients() {
+    for berth in both() {
+        // Docker sets the size once the program runs.
+        let command = "size() { until [ \"$(stty size)\" = \"$1\" ]; do sleep 0.1; done; echo is $1 $TERM; }; \
+            size '24 80'; size '43 132'; read word; exit $word";
+        let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", command]), 24, 80, "");
+        terminal.shows("is 24 80 xterm\r\n");
+        terminal.resize(43, 132);
+        terminal.shows("is 43 132 xterm\r\n");
+        terminal.type_in("6\n");
+        terminal.wait().exits(6);
+        let mut terminal = Terminal::open(&berth.ssh(["berth"]), 24, 80, "");
+        terminal.shows("# ");
+        terminal.type_in("exit 4\n");
+        terminal.wait().exits(4);
+    }
+}
+
+#[test]
+fn sftp_takes_the_images_own_server() {
+    let berth = Berth::with(|config| {
+        without_agent(config);
+        config["docker"]["execution"]["container"]["image"] = "berth-test/tools".into();
+    });
+    let batch = berth.path("batch");
+    std::fs::write(berth.path("file"), "over and back").unwrap();
+    std::fs::write(&batch, format!("put {0} /tmp/file\nget /tmp/file {0}.back\n", berth.path("file").display()))
+        .unwrap();
+    berth.openssh("sftp").arg("-b").arg(&batch).arg("berth").run().succeeds();
+    assert_eq!(std::fs::read_to_string(berth.path("file.back")).unwrap(), "over and back");
+    // This image has none.
+    let berth = Berth::with(|config| {
+        without_agent(config);
+        config["docker"]["execution"]["subsystems"] = json!({"hello": "echo hello; exit 5"});
+    });
+    berth.ssh(["-s", "berth", "hello"]).run().exits(5).prints("hello\n");
+    berth.ssh(["-s", "berth", "other"]).run().exits(255).says("subsystem request failed");
+}
+
+#[test]
+fn many_sessions_share_a_connections_container() {
+    let berth = Berth::with(without_agent);
+    let master = berth.master();
+    master.exec("echo one >/tmp/shared").run().succeeds();
+    let sessions: Vec<_> = (0..5).map(|_| master.exec("cat /tmp/shared; cat").input("two\n").spawn()).collect();
+    for session in sessions {
+        session.wait().succeeds().prints("one\ntwo\n");
+    }
+    assert_eq!(berth.containers().len(), 1);
+}
+
+#[test]
+fn a_session_with_a_container_of_its_own_is_that_containers_command() {
+    let berth = Berth::with(|config| {
+        without_agent_per_session(config);
+        config["docker"]["execution"]["container"]["cmd"] = json!(["sh", "-c", "echo default $SSH_CONNECTION; exit 8"]);
+    });
+    let ran = berth.ssh(["-T", "berth"]).run().exits(8);
+    assert!(ran.text().starts_with("default 127.0.0.1 "), "{ran:?}");
+    berth.exec("echo $$").run().succeeds().prints("1\n");
+}
+
+#[test]
+fn what_takes_an_agent_is_refused() {
+    let berth = Berth::with(without_agent);
+    let master = berth.master();
+    let refused = master.client("ssh").args(["-O", "forward", "-R", "0:localhost:1", "berth"]).run();
+    assert_ne!(refused.code, Some(0), "{refused:?}");
+    berth.ssh(["-W", "localhost:1", "berth"]).run().exits(255).says("administratively prohibited");
+    master.exec("echo on").run().succeeds().prints("on\n");
+}
+
+#[test]
+fn a_container_that_is_killed_ends_what_ran_in_it() {
+    for berth in both() {
+        let running = berth.exec("echo ready; cat").stdin(Stdio::piped()).spawn();
+        running.stdout.line("ready");
+        docker(&["kill", &berth.containers()[0]]);
+        let ran = running.wait();
+        assert_ne!(ran.code, Some(0), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_client_that_is_killed_leaves_no_container() {
+    for berth in both() {
+        let running = berth.exec("echo ready; cat").stdin(Stdio::piped()).spawn();
+        running.stdout.line("ready");
+        running.signal(rustix::process::Signal::KILL);
+        berth.has_containers(0, DEADLINE);
+    }
+}
+
+#[test]
+fn what_cannot_start_is_told() {
+    let berth = Berth::with(|config| {
+        without_agent(config);
+        config["docker"]["execution"]["container"]["image"] = "berth-test/scratch".into();
+    });
+    berth.exec("true").run().exits(255).says("berth: the container cannot be started");
+    berth.log().line("idleCommand");
+    let berth = Berth::with(|config| {
+        without_agent(config);
+        config["docker"]["execution"]["shellCommand"] = "/bin/nothing".into();
+    });
+    let ran = berth.ssh(["-T", "berth"]).run();
+    assert!(matches!(ran.code, Some(126 | 127)), "{ran:?}");
+}
