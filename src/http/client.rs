@@ -12,8 +12,8 @@ use super::{Address, Deadline, Error, Phase, Transport, parse};
 const IDLE_LIMIT: usize = 8;
 /// The most interim (1xx) responses before the real one.
 const INTERIM_LIMIT: usize = 8;
-/// How much is read from the socket at a time.
-const READ_SIZE: usize = 16 * 1024;
+/// How much is read at a time: so much that what is left is in the socket, where poll finds it.
+const READ_SIZE: usize = Transport::WHOLE_READ;
 /// How long an abandoned answer that has begun may take to end.
 const ABANDONED_WAIT: Duration = Duration::from_millis(100);
 
@@ -64,11 +64,6 @@ impl Client {
         Client(Arc::new(Shared { address, idle: Mutex::default(), abandoned: Mutex::default() }))
     }
 
-    /// The server's address.
-    pub fn address(&self) -> &Address {
-        &self.0.address
-    }
-
     /// Sends a request and reads the answer's head. An idempotent request (RFC 9110 section 9.2.2) whose body can be
     /// sent again is sent once more if a kept connection turns out to have been closed.
     pub fn send(&self, mut request: Request<'_, '_>, deadline: Deadline) -> Result<Response, Error> {
@@ -96,9 +91,10 @@ impl Client {
         request: &mut Request<'_, '_>,
         deadline: Deadline,
     ) -> Result<Exchange, Error> {
-        match connection.write(request, deadline) {
-            // A server that refuses a request before its body's end answers and closes: the answer says why.
-            Err(Error::Write(_)) if matches!(request.body, Body::Stream(..)) => {}
+        match connection.write(&self.0.address.host(), request, deadline) {
+            // A server that refuses a request before its end answers and closes: the answer says why. TLS has alerts for
+            // that.
+            Err(Error::Write(_)) => {}
             result => result?,
         }
         Ok(Exchange { client: self.clone(), connection, answers_head: request.method == "HEAD" })
@@ -147,9 +143,8 @@ impl Connection {
         Ok(Connection { transport: Transport::connect(address, deadline)?, buffer: Vec::new(), start: 0 })
     }
 
-    fn write(&mut self, request: &mut Request<'_, '_>, deadline: Deadline) -> Result<(), Error> {
-        // The daemon wants a Host field and ignores its value.
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: berth\r\n", request.method, request.target);
+    fn write(&mut self, host: &str, request: &mut Request<'_, '_>, deadline: Deadline) -> Result<(), Error> {
+        let mut head = format!("{} {} HTTP/1.1\r\nHost: {host}\r\n", request.method, request.target);
         for (name, value) in request.fields {
             head.push_str(&format!("{name}: {value}\r\n"));
         }

@@ -1,16 +1,18 @@
 //! A minimal blocking HTTP/1.1 client.
 //!
-//! Framing (`parse`) takes bytes and gives events, and owns no socket; `transport` moves bytes, and knows no HTTP;
-//! `client` joins the two. There are no redirects, cookies, proxies or compression: the daemons and API servers that
+//! Framing (`parse`) takes bytes and gives events, and owns no socket; `transport` moves bytes over unix sockets, TCP and
+//! TLS, and knows no HTTP; `client` joins the two. There are no redirects, cookies, proxies or compression: the daemons and API servers that
 //! berth talks to use none. Every wait has a [`Deadline`], and an error names the [`Phase`] that it ended.
 
 mod client;
 mod deadline;
 pub mod parse;
+mod tls;
 mod transport;
 
 pub use client::{Body, Client, Exchange, Request, Response, Upgraded};
 pub use deadline::{Deadline, Phase};
+pub use tls::{Tls, TlsError, TlsSettings};
 pub use transport::{Address, Transport};
 
 use std::io;
@@ -20,6 +22,8 @@ use std::io;
 pub enum Error {
     /// No connection to the server: it is down, or may not be reached.
     Connect(io::Error),
+    /// No TLS with the server; in OpenSSL's words.
+    Tls(String),
     /// The connection failed while the request was being written.
     Write(io::Error),
     /// The connection failed while the answer was being read.
@@ -42,6 +46,7 @@ impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Error::Connect(e) => write!(f, "cannot connect: {e}"),
+            Error::Tls(reason) => f.write_str(reason),
             Error::Write(e) => write!(f, "cannot send the request: {e}"),
             Error::Read(e) => write!(f, "cannot read the answer: {e}"),
             Error::Source(e) => write!(f, "cannot read the request's body from its source: {e}"),

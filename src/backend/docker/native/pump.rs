@@ -3,14 +3,14 @@
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::backend::docker::multiplex::{Demultiplexer, Kind};
-use crate::http::Upgraded;
+use crate::http::{Transport, Upgraded};
 
-/// How much is carried at a time, and waits at most in one direction, in bytes.
-const SIZE: usize = 32 * 1024;
+/// How much is carried at a time, and waits at most in one direction, in bytes. No less than [`Transport::WHOLE_READ`].
+const SIZE: usize = 2 * Transport::WHOLE_READ;
 
 /// The program's ends of a channel's pipes, non-blocking.
 #[derive(Debug)]
@@ -70,6 +70,8 @@ pub(super) fn run(mut connection: Upgraded, streams: Streams) -> io::Result<bool
     let mut to_program: Vec<u8> = Vec::new();
     let mut has_ended = false;
     let mut buffer = vec![0; SIZE];
+    // What came along with the daemon's answer does not show in poll.
+    let mut is_first = true;
     loop {
         let waiting = output.waiting.len() + error.waiting.len();
         if has_ended && waiting == 0 {
@@ -102,13 +104,14 @@ pub(super) fn run(mut connection: Upgraded, streams: Streams) -> io::Result<bool
                 fds.push(PollFd::new(pipe, flags));
             }
         }
-        match poll(&mut fds, None) {
+        let timeout = std::mem::take(&mut is_first).then(Timespec::default);
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(errno.into()),
         }
         let found: Vec<_> = roles.into_iter().zip(fds.iter().map(PollFd::revents)).collect();
         for (role, found) in found {
-            if found.is_empty() {
+            if found.is_empty() && !(role == Role::Connection && timeout.is_some()) {
                 continue;
             }
             match role {
