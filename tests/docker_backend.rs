@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use berth::backend::docker::Docker;
 use berth::backend::{Backend, Container, Error, Request, Stream, Waiter};
-use berth::config::{self, ExecutionMode, ImagePullPolicy};
+use berth::config::{self, DockerConnection, ExecutionMode, ImagePullPolicy};
 use berth::http::{self, Address, Body, Client, Deadline};
 use serde_json::{Value, json};
 
@@ -139,7 +139,7 @@ impl Drop for Berth {
 fn settings() -> config::Docker {
     let map = |value: Value| value.as_object().unwrap().clone();
     config::Docker {
-        host: format!("unix://{SOCKET}"),
+        connection: DockerConnection::unix(SOCKET.as_ref()),
         mode: ExecutionMode::Connection,
         image_pull_policy: ImagePullPolicy::Never,
         container: map(json!({ "Image": image() })),
@@ -272,7 +272,8 @@ fn an_image_for_another_platform_is_pulled_for_the_one_that_is_asked_for() {
 
 #[test]
 fn a_daemon_that_is_down_is_told_at_once_and_only_the_log_names_the_socket() {
-    let berth = Berth::new(|settings| settings.host = "unix:///nonexistent/docker.sock".into());
+    let berth =
+        Berth::new(|settings| settings.connection = DockerConnection::unix("/nonexistent/docker.sock".as_ref()));
     let begin = Instant::now();
     let error = error(berth.start());
     assert!(begin.elapsed() < Duration::from_secs(5));

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::Config;
 use super::docker_api::{CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
+use super::docker_connection::{self, DockerConnection};
 use super::kind::{Named, Scalar, choice, duration, one_or_more, parsed, switch, text};
 use super::reader::{Kind, Reader, Section};
 use super::yaml::{Node, Value as Typed};
@@ -13,8 +15,8 @@ use super::yaml::{Node, Value as Typed};
 /// Settings of the Docker backend, resolved.
 #[derive(Clone, Debug)]
 pub struct Docker {
-    /// `docker.connection.host`: the daemon, as in `DOCKER_HOST` ("unix:///var/run/docker.sock").
-    pub host: String,
+    /// `docker.connection`: the daemon.
+    pub connection: DockerConnection,
     /// `docker.execution.mode`.
     pub mode: ExecutionMode,
     /// `docker.execution.imagePullPolicy`.
@@ -73,10 +75,10 @@ pub enum ImagePullPolicy {
 }
 
 impl Docker {
-    /// The defaults, with this daemon.
-    pub(super) fn new(host: &str) -> Self {
+    /// The defaults.
+    pub(super) fn new() -> Self {
         Docker {
-            host: host.to_owned(),
+            connection: DockerConnection::default(),
             mode: ExecutionMode::default(),
             image_pull_policy: ImagePullPolicy::default(),
             container: Map::new(),
@@ -94,20 +96,11 @@ impl Docker {
     }
 }
 
-pub(super) fn section() -> Section<Docker> {
+pub(super) fn section() -> Section<Config> {
     Section::new()
-        .key("connection", |docker: &mut Docker| docker, connection())
-        .key("execution", |docker| docker, execution())
-        .key("timeouts", |docker| docker, timeouts())
-}
-
-fn connection() -> Section<Docker> {
-    let host = text("a socket, such as unix:///var/run/docker.sock; TCP and TLS are not available yet", |host| {
-        host.strip_prefix("unix://").is_some_and(|path| path.starts_with('/') && !path.contains(char::is_control))
-    });
-    Section::new()
-        .key("host", |docker: &mut Docker| &mut docker.host, host)
-        .refused(&["cacert", "cert", "key"], "TLS is not available yet; use a unix socket and remove it")
+        .key("connection", |config: &mut Config| &mut config.docker_connection, docker_connection::section())
+        .key("execution", |config| &mut config.docker, execution())
+        .key("timeouts", |config| &mut config.docker, timeouts())
 }
 
 fn execution() -> Section<Docker> {

@@ -6,6 +6,7 @@
 mod auth;
 mod docker;
 mod docker_api;
+mod docker_connection;
 mod error;
 mod forwarding;
 mod kind;
@@ -20,6 +21,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use docker::{Docker, ExecutionMode, ImagePullPolicy};
+pub use docker_connection::{DockerConnection, DockerEnvironment};
 pub use error::Error;
 pub use forwarding::{Forwarding, Forwardings};
 pub use place::Place;
@@ -42,6 +44,8 @@ pub struct Config {
     pub users: BTreeMap<String, User>,
     /// `docker`
     pub docker: Docker,
+    /// `docker.connection` as typed: what it means depends on the environment, too.
+    docker_connection: docker_connection::Typed,
     /// `security.forwarding`, and the users' own.
     pub forwarding: Forwardings,
     /// `instance`: tells this berth's containers from those of others on the same daemon.
@@ -88,7 +92,8 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
     let mut config = Config {
         ssh: Ssh::new(&place.directory),
         users: BTreeMap::new(),
-        docker: Docker::new(&place.docker_host),
+        docker: Docker::new(),
+        docker_connection: docker_connection::Typed::default(),
         forwarding: Forwardings::default(),
         instance: String::new(),
         run_directory: place.run_directory.clone(),
@@ -131,7 +136,7 @@ fn section() -> Section<Config> {
         .key("ssh", |config: &mut Config| &mut config.ssh, ssh::section())
         .key("auth", |config| &mut config.users, auth::section())
         .only("backend", "docker", &["kubernetes", "sshproxy"])
-        .key("docker", |config| &mut config.docker, docker::section())
+        .key("docker", |config| config, docker::section())
         .key("security", |config| config, security)
         .key("instance", |config| &mut config.instance, parsed("a name", place::parse_instance))
         .key("runDirectory", |config| &mut config.run_directory, path())
@@ -164,6 +169,13 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     if !config.docker.container.contains_key("Image") && !reader.is_wrong_in("docker") {
         let path = ["docker", "execution", "container", "image"];
         reader.wrong_at(root, &path, "missing; name the image that containers are made of");
+    }
+    match docker_connection::resolve(&config.docker_connection, &place.docker) {
+        Ok(connection) => config.docker.connection = connection,
+        Err((key, message)) => {
+            let path = ["docker", "connection", key];
+            reader.wrong_at(root, if key.is_empty() { &path[..2] } else { &path }, message);
+        }
     }
     read_users_forwarding(root, config, reader);
     match place::run_directory(&config.run_directory, &config.instance) {

@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use super::docker_connection::DockerEnvironment;
+
 /// The longest path of a unix socket, in bytes: unix(7).
 const LONGEST_SOCKET: usize = 107;
 
@@ -30,8 +32,8 @@ pub struct Place {
     pub host_name: String,
     /// Where run directories are, unless the configuration says something else.
     pub run_directory: PathBuf,
-    /// The Docker daemon, unless the configuration says something else.
-    pub docker_host: String,
+    /// What Docker's client would take from the environment.
+    pub docker: DockerEnvironment,
 }
 
 impl Place {
@@ -45,13 +47,12 @@ impl Place {
             Some(directory) => directory.join("berth"),
             None => format!("/tmp/berth-{}", uid.as_raw()).into(),
         };
-        let docker_host = set("DOCKER_HOST").and_then(|host| host.into_string().ok());
         Ok(Place {
             file: file.to_owned(),
             directory: absolute.parent().unwrap_or(Path::new("/")).to_owned(),
             host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             run_directory,
-            docker_host: docker_host.unwrap_or_else(|| "unix:///var/run/docker.sock".to_owned()),
+            docker: DockerEnvironment::of_process(),
         })
     }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Error;
-use crate::http::{self, Address, Body, Client, Deadline, Exchange, Request, Response, Upgraded};
+use crate::config::DockerConnection;
+use crate::http::{self, Body, Client, Deadline, Exchange, Request, Response, Upgraded};
 
 /// The oldest API that berth can use: `VolumeOptions` in mounts, platforms and `Api-Version` are all there.
 const OLDEST: Version = Version(1, 40);
@@ -38,21 +39,23 @@ impl std::fmt::Display for Version {
 #[derive(Debug)]
 pub(super) struct Api {
     client: Client,
+    /// For messages.
     host: String,
+    /// What stands before the path of every request.
+    base: String,
     timeout: Duration,
+    /// The version to be spoken whatever the daemon says.
+    fixed: Option<Version>,
     /// Negotiated at the first call, and again after the daemon was down: it may come back as another version.
     version: Mutex<Option<Version>>,
 }
 
 impl Api {
-    /// The daemon at `host`, as in `DOCKER_HOST`; `timeout` is for one ordinary call.
-    pub(super) fn new(host: &str, timeout: Duration) -> Result<Api, Error> {
-        let Some(path) = host.strip_prefix("unix://").filter(|path| path.starts_with('/')) else {
-            let detail = format!("docker.connection.host {host:?} is not supported; use unix:///path/to/docker.sock");
-            return Err(Error::Settings(detail));
-        };
-        let client = Client::new(Address::Unix(path.into()));
-        Ok(Api { client, host: host.to_owned(), timeout, version: Mutex::default() })
+    /// The daemon behind this connection; `timeout` is for one ordinary call.
+    pub(super) fn new(connection: &DockerConnection, timeout: Duration) -> Api {
+        let DockerConnection { host, address, base, api_version } = connection.clone();
+        let fixed = api_version.as_deref().and_then(Version::parse);
+        Api { client: Client::new(address), host, base, timeout, fixed, version: Mutex::default() }
     }
 
     /// The deadline of an ordinary call that begins now.
@@ -64,28 +67,26 @@ impl Api {
     pub(super) fn ping(&self) -> Result<String, Error> {
         const STEP: &str = "ping the daemon";
         let deadline = self.deadline();
-        let request = Request { method: "GET", target: "/_ping", fields: &[], body: Body::Empty };
-        let response = self.client.send(request, deadline).map_err(|e| self.failed(STEP, e))?;
+        let target = format!("{}/_ping", self.base);
+        let request = Request { method: "GET", target: &target, fields: &[], body: Body::Empty };
+        let response = self.client.send(request, deadline).map_err(|e| match e {
+            http::Error::TimedOut(_) => self.failed(STEP, e),
+            // One that takes a connection and nothing more is not to be had, either: TLS 1.3 refuses clients so.
+            source => self.unavailable(source),
+        })?;
         // A daemon that is still starting answers 503 or 500, with the version all the same.
         let offered = response.field("api-version").unwrap_or_default().to_owned();
         self.checked(STEP, response, deadline)?.bytes(MESSAGE_LIMIT, deadline).map_err(|e| self.failed(STEP, e))?;
-        match Version::parse(&offered) {
-            Some(daemon) if daemon >= OLDEST => {
-                let version = daemon.min(NEWEST);
-                *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
-                Ok(version.to_string())
-            }
-            _ => Err(Error::Version { daemon: offered }),
-        }
+        let version = self.fixed.or_else(|| negotiate(&offered)).ok_or(Error::Version { daemon: offered })?;
+        *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+        Ok(version.to_string())
     }
 
     /// `/v1.41` and the path.
     fn target(&self, path: &str) -> Result<String, Error> {
         let known = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
-        match known {
-            Some(version) => Ok(format!("/v{version}{path}")),
-            None => Ok(format!("/v{}{path}", self.ping()?)),
-        }
+        let version = known.map_or_else(|| self.ping(), |version| Ok(version.to_string()))?;
+        Ok(format!("{}/v{version}{path}", self.base))
     }
 
     /// Makes a call and returns the answer once its head is there; a status of 400 or more is an error. `step`
@@ -191,17 +192,26 @@ impl Api {
     /// The error for a call without answer.
     pub(super) fn failed(&self, step: &'static str, source: http::Error) -> Error {
         match source {
-            http::Error::Connect(_) | http::Error::TimedOut(http::Phase::Connect) => {
-                self.forget_version();
-                Error::Unavailable { host: self.host.clone(), source }
+            http::Error::Connect(_) | http::Error::Tls(_) | http::Error::TimedOut(http::Phase::Connect) => {
+                self.unavailable(source)
             }
             source => Error::Http { step, source },
         }
     }
 
+    fn unavailable(&self, source: http::Error) -> Error {
+        self.forget_version();
+        Error::Unavailable { host: self.host.clone(), source }
+    }
+
     fn forget_version(&self) {
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+}
+
+/// The newest version that both can speak, where the daemon's newest is `offered`.
+fn negotiate(offered: &str) -> Option<Version> {
+    Version::parse(offered).filter(|daemon| *daemon >= OLDEST).map(|daemon| daemon.min(NEWEST))
 }
 
 fn fields(body: &Body<'_>) -> &'static [(&'static str, &'static str)] {
@@ -237,12 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn only_unix_hosts_are_taken_yet_and_the_error_says_so() {
-        assert!(Api::new("unix:///run/docker.sock", Duration::ZERO).is_ok());
-        for host in ["tcp://10.0.0.1:2375", "unix://relative", "", "npipe:////./pipe/docker"] {
-            let error = Api::new(host, Duration::ZERO).unwrap_err().to_string();
-            assert!(error.contains(host) && error.contains("unix:///"), "{error}");
-        }
+    fn the_newest_common_version_is_spoken() {
+        let spoken = |offered| negotiate(offered).map(|version| version.to_string());
+        assert_eq!(spoken("1.41").as_deref(), Some("1.41"));
+        assert_eq!(spoken("1.52"), Some(NEWEST.to_string()));
+        // Docker 29 refuses clients below this.
+        assert!(NEWEST >= Version(1, 44));
+        assert_eq!(spoken("1.12"), None);
+        assert_eq!(spoken(""), None);
     }
 
     #[test]

@@ -197,7 +197,7 @@ mod tests {
 
     fn settings(container: Value, host_config: Value) -> config::Docker {
         config::Docker {
-            host: "unix:///run/docker.sock".into(),
+            connection: config::DockerConnection::default(),
             mode: config::ExecutionMode::Connection,
             image_pull_policy: config::ImagePullPolicy::Never,
             container: map(container),

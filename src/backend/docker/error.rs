@@ -125,10 +125,14 @@ impl std::fmt::Display for Error {
         match self {
             Error::Settings(detail) => f.write_str(detail),
             Error::Unavailable { host, source } => {
-                write!(
-                    f,
-                    "the daemon at {host} is unavailable: {source}; is it running, and may berth open its socket?"
-                )
+                write!(f, "the daemon at {host} is unavailable: {source}")?;
+                match source {
+                    http::Error::Connect(_) if host.starts_with("unix:") => {
+                        f.write_str("; is it running, and may berth open its socket?")
+                    }
+                    http::Error::Connect(_) => f.write_str("; is it running, and does it listen there?"),
+                    _ => Ok(()),
+                }
             }
             Error::Version { daemon } => {
                 write!(f, "the daemon's API version {daemon} is too old: berth needs 1.40 (Docker 19.03) or newer")

@@ -87,7 +87,7 @@ impl Docker {
         // The daemon mounts from it, and has another working directory.
         let run_directory = std::path::absolute(&run_directory)
             .map_err(|source| Error::Socket { path: run_directory.clone(), source })?;
-        let api = Api::new(&settings.host, settings.http)?;
+        let api = Api::new(&settings.connection, settings.http);
         let shared = Arc::new(Shared {
             api,
             stop: settings.container_stop,
