@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, DEADLINE, Master, Running, eventually, key};
+use crate::common::{Berth, Client, DEADLINE, LONG, Master, Running, eventually, key};
 
 /// What a web server in the container serves.
 const PAGE: &str = "from the container\n";
@@ -217,13 +217,13 @@ fn a_gibibyte_passes_each_way_unchanged() {
     let port = target.local_addr().unwrap().port();
     forward(&master, &["-L", &format!("{local}:127.0.0.1:7000")]);
     let remote = forward(&master, &["-R", &format!("0:127.0.0.1:{port}")]);
-    let within = Duration::from_secs(180);
     // What goes in by -R comes out by -L: from here, through netcat in the container, to here.
     let relay = format!("nc 127.0.0.1 {} | nc -l -p 7000", remote.trim());
-    let _relay = master.exec(&relay).within(within).spawn();
+    let _relay = master.exec(&relay).within(LONG).spawn();
     let (mut sender, _) = target.accept().unwrap();
     eventually("netcat listens", DEADLINE, || master.exec("netstat -lnt | grep -q :7000").run().code == Some(0));
     let receiver = TcpStream::connect(("127.0.0.1", local)).unwrap();
+    receiver.set_read_timeout(Some(DEADLINE)).unwrap();
     let sending = std::thread::spawn(move || {
         let mut block = noise();
         for number in 0..SIZE / block.len() as u64 {

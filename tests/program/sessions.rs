@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Berth, Client};
+use crate::common::{Berth, Client, LONG};
 
 const GIB: &str = "1073741824";
 
@@ -42,7 +42,8 @@ fn standard_error_is_separate_and_byte_for_byte_too() {
 fn a_gibibyte_goes_up_intact() {
     let berth = Berth::start();
     let script = r#"head -c $0 /dev/urandom | tee >(sha256sum >&2) | "$@""#;
-    let ran = Client::new("bash").args(["-c", script, GIB]).args(berth.exec("sha256sum").words()).run().succeeds();
+    let client = Client::new("bash").args(["-c", script, GIB]).args(berth.exec("sha256sum").words());
+    let ran = client.within(LONG).run().succeeds();
     assert_eq!(ran.text(), ran.stderr);
 }
 
@@ -51,7 +52,8 @@ fn a_gibibyte_comes_down_intact() {
     let berth = Berth::start();
     let command = format!("mkfifo /tmp/f; sha256sum </tmp/f >&2 & head -c {GIB} /dev/urandom | tee /tmp/f; wait");
     let words = berth.exec(&command).words();
-    let ran = Client::new("bash").args(["-c", r#""$@" | sha256sum"#, "bash"]).args(words).run().succeeds();
+    let client = Client::new("bash").args(["-c", r#""$@" | sha256sum"#, "bash"]).args(words);
+    let ran = client.within(LONG).run().succeeds();
     assert_eq!(ran.text(), ran.stderr);
 }
 
@@ -59,7 +61,8 @@ fn a_gibibyte_comes_down_intact() {
 fn data_flows_both_ways_at_once() {
     let berth = Berth::start();
     let script = r#"head -c 300000000 /dev/urandom | tee >(sha256sum >&2) | "$@" | sha256sum"#;
-    let ran = Client::new("bash").args(["-c", script, "bash"]).args(berth.exec("cat").words()).run().succeeds();
+    let client = Client::new("bash").args(["-c", script, "bash"]).args(berth.exec("cat").words());
+    let ran = client.within(LONG).run().succeeds();
     assert_eq!(ran.text(), ran.stderr);
 }
 

@@ -11,6 +11,9 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 /// Nothing takes that long where it is not said: a container starts in less than a second, but many tests run at once.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
+/// For what moves a gibibyte, on a machine that is busy with other things.
+pub const LONG: Duration = Duration::from_secs(300);
+
 /// How often a condition is looked at.
 const INTERVAL: Duration = Duration::from_millis(20);
 
