@@ -6,6 +6,7 @@
 mod authentication;
 mod common;
 mod containers;
+mod files;
 mod forwarding;
 mod images;
 mod modes;
