@@ -1,17 +1,23 @@
-//! Patterns of `*` and `?`, as in ssh_config(5), PATTERNS.
+//! Patterns: of `*` and `?`, as in ssh_config(5), PATTERNS, and of other elements.
 
-/// Whether `text` matches a pattern. In time linear in both lengths multiplied, whatever the pattern.
+/// Whether `text` matches a pattern.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    fits(pattern, text, |byte| *byte == b'*', |expected, byte| *expected == b'?' || *expected == byte)
+}
+
+/// Whether `text` fits the elements of a pattern, of which some stand for any bytes (`is_star`) and the others for one
+/// (`is_one`). In time linear in both lengths multiplied, whatever the pattern.
+pub fn fits<E>(pattern: &[E], text: &[u8], is_star: impl Fn(&E) -> bool, is_one: impl Fn(&E, u8) -> bool) -> bool {
     let (mut p, mut t) = (0, 0);
-    // Where to go on after a mismatch: behind the last `*`, with that `*` holding one byte more.
+    // Where to go on after a mismatch: behind the last star, with that star holding one byte more.
     let mut star = None;
     while t < text.len() {
         match pattern.get(p) {
-            Some(b'*') => {
+            Some(element) if is_star(element) => {
                 star = Some((p + 1, t));
                 p += 1;
             }
-            Some(&byte) if byte == b'?' || byte == text[t] => (p, t) = (p + 1, t + 1),
+            Some(element) if is_one(element, text[t]) => (p, t) = (p + 1, t + 1),
             _ => match star {
                 Some((after, held)) => {
                     star = Some((after, held + 1));
@@ -21,7 +27,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
             },
         }
     }
-    pattern[p..].iter().all(|&byte| byte == b'*')
+    pattern[p..].iter().all(is_star)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
-//! Why an agent ends.
+//! Why an agent ends, and what users are told of a failed system call.
 
 use std::io;
 use std::path::PathBuf;
+
+use rustix::io::Errno;
 
 use crate::connection::frame::{BadLength, VERSION};
 use crate::connection::wire::Malformed;
@@ -54,4 +56,21 @@ impl std::error::Error for Error {}
 /// Names the message in which something was malformed.
 pub fn in_message(number: u8) -> impl Fn(Malformed) -> Error {
     move |Malformed| Error::Malformed(number)
+}
+
+/// What is wrong, in the words of glibc, which users of `sshd` know, where musl has others.
+pub fn words(errno: Errno) -> String {
+    match errno {
+        Errno::ADDRNOTAVAIL => "Cannot assign requested address".into(),
+        Errno::TIMEDOUT => "Connection timed out".into(),
+        Errno::HOSTUNREACH => "No route to host".into(),
+        Errno::NETUNREACH => "Network is unreachable".into(),
+        Errno::LOOP => "Too many levels of symbolic links".into(),
+        Errno::NAMETOOLONG => "File name too long".into(),
+        Errno::DQUOT => "Disk quota exceeded".into(),
+        _ => {
+            let text = io::Error::from(errno).to_string();
+            text.split(" (os error").next().unwrap_or_default().to_owned()
+        }
+    }
 }

@@ -9,6 +9,8 @@
 //! - `session`: the channel type `session`, with `pty`, `process`, and what goes into a process's surroundings;
 //! - `forward`: all other channel types, which end at sockets.
 //!
+//! What an image may lack is here as well, and runs as a process of its session: `sftp`, `scp`, and for commands `exec`.
+//!
 //! All but `init`, `process` and `forward` also serves clients whose containers have no agent: see [`Host`].
 //!
 //! `docs/PROTOCOL.md` describes the stream.
@@ -21,7 +23,9 @@ mod connection_tests;
 mod endpoint;
 mod environment;
 mod error;
+mod exec;
 mod forward;
+mod glob;
 mod host;
 mod init;
 mod modes;
@@ -29,10 +33,12 @@ mod outbound;
 mod passwd;
 mod process;
 mod pty;
+pub mod scp;
 mod session;
 pub mod sftp;
 mod signal;
 mod system;
+mod words;
 
 pub use channel::Ends;
 pub use connection::Connection;
@@ -45,7 +51,9 @@ pub use process::Start;
 pub use signal::name as signal_name;
 
 use std::ffi::{OsStr, OsString};
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -53,13 +61,21 @@ use std::process::ExitCode;
 ///
 /// - `--socket PATH [-- COMMAND...]`: serves the connection at PATH until it ends. COMMAND, the image's own, is what a
 ///   `shell` request runs where the container's user has no passwd entry.
-/// - `sftp`: the SFTP subsystem on standard input and output; the agent starts this itself.
+///
+/// and, started by the agent itself in sessions:
+///
+/// - `sftp`: the SFTP subsystem on standard input and output;
+/// - `scp ARGUMENTS`: the far end of a client's `scp`, likewise;
+/// - `exec COMMAND`: a command in an image without a shell.
 ///
 /// Exits with 0 where the stream or SIGTERM ended it, 1 after an error (told on standard error, so in the container's
-/// log), 2 for wrong arguments.
+/// log), 2 for wrong arguments; `exec` with what a shell would.
 pub fn run(args: Vec<OsString>) -> ExitCode {
-    if args.first().is_some_and(|word| word == "sftp") {
-        return report(sftp::serve_stdio());
+    match args.split_first() {
+        Some((word, [])) if word == "sftp" => return report(sftp::serve_stdio()),
+        Some((word, arguments)) if word == "scp" => return scp::run(arguments),
+        Some((word, [command])) if word == "exec" => return exec::run(command),
+        _ => {}
     }
     match parse(args) {
         Ok((socket, command)) => report(init::run(&socket, command)),
@@ -95,9 +111,16 @@ fn report<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
     }
 }
 
+/// The process's standard input and output, without the small buffers of std's own handles, which would cut large
+/// packets to pieces.
+fn streams() -> io::Result<(File, File)> {
+    let (input, output) = (io::stdin().as_fd().try_clone_to_owned()?, io::stdout().as_fd().try_clone_to_owned()?);
+    Ok((input.into(), output.into()))
+}
+
 /// Tells the container's log. That may be closed: `eprintln!` would panic.
 fn complain(problem: &str) {
-    let _ = writeln!(std::io::stderr(), "berth agent: {problem}");
+    let _ = writeln!(io::stderr(), "berth agent: {problem}");
 }
 
 #[cfg(test)]

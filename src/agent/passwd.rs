@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// More of a passwd file than this is not read. In bytes.
 const LIMIT: u64 = 1024 * 1024;
@@ -21,24 +21,35 @@ pub struct Entry {
 
 /// The entry of user `uid` in /etc/passwd, as the file is now.
 pub fn by_uid(uid: u32) -> Option<Entry> {
-    let mut bytes = Vec::new();
-    File::open("/etc/passwd").ok()?.take(LIMIT).read_to_end(&mut bytes).ok()?;
-    find(&bytes, uid)
+    find(&read()?, |_, id| id == uid)
 }
 
-fn find(passwd: &[u8], uid: u32) -> Option<Entry> {
+/// The entry of the user called `name` in /etc/passwd, as the file is now.
+pub fn by_name(name: &[u8]) -> Option<Entry> {
+    find(&read()?, |entry, _| entry.name.as_bytes() == name)
+}
+
+fn read() -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open("/etc/passwd").ok()?.take(LIMIT).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The first entry that is `wanted`, told its user id besides.
+fn find(passwd: &[u8], wanted: impl Fn(&Entry, u32) -> bool) -> Option<Entry> {
     passwd.split(|byte| *byte == b'\n').find_map(|line| {
         let mut fields = line.split(|byte| *byte == b':');
         let mut field = || fields.next().map(|field| OsString::from_vec(field.to_vec()));
         let (name, _password, id, _gid, _gecos) = (field()?, field()?, field()?, field()?, field()?);
         let (home, mut shell) = (field()?, field()?);
-        if id.to_str()?.parse() != Ok(uid) || line.contains(&0) {
+        if line.contains(&0) {
             return None;
         }
         if shell.is_empty() {
             shell = "/bin/sh".into();
         }
-        Some(Entry { name, home, shell })
+        let entry = Entry { name, home, shell };
+        wanted(&entry, id.to_str()?.parse().ok()?).then_some(entry)
     })
 }
 
@@ -48,16 +59,21 @@ mod tests {
 
     const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/ash\nbroken:x:7\n\nweb:x:1000:1000::/srv/web:\n";
 
+    fn by_uid(uid: u32) -> Option<Entry> {
+        find(PASSWD, |_, id| id == uid)
+    }
+
     #[test]
-    fn an_entry_is_found_by_user_id() {
-        let root = Entry { name: "root".into(), home: "/root".into(), shell: "/bin/ash".into() };
-        assert_eq!(find(PASSWD, 0), Some(root));
-        assert_eq!(find(PASSWD, 7), None);
-        assert_eq!(find(PASSWD, 100), None);
+    fn an_entry_is_found_by_user_id_and_by_name() {
+        let root = || Entry { name: "root".into(), home: "/root".into(), shell: "/bin/ash".into() };
+        assert_eq!(by_uid(0), Some(root()));
+        assert_eq!(find(PASSWD, |entry, _| entry.name == "root"), Some(root()));
+        assert_eq!(by_uid(7), None);
+        assert_eq!(by_uid(100), None);
     }
 
     #[test]
     fn an_empty_shell_field_means_bin_sh() {
-        assert_eq!(find(PASSWD, 1000).map(|entry| entry.shell), Some("/bin/sh".into()));
+        assert_eq!(by_uid(1000).map(|entry| entry.shell), Some("/bin/sh".into()));
     }
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 
-use rustix::fs::{Access, OFlags, fcntl_setfl};
+use rustix::fs::{OFlags, fcntl_setfl};
 use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -18,6 +18,7 @@ use rustix::termios::Winsize;
 
 use super::channel::Ends;
 use super::environment::{self, Sources};
+use super::exec::{self, NOT_FOUND, is_executable};
 use super::host::{Host, Requested, Started};
 use super::passwd;
 use super::pty::Pty;
@@ -25,12 +26,6 @@ use super::system;
 use crate::connection::wire::Malformed;
 
 const SHELL: &str = "/bin/sh";
-
-/// A shell's exit status for a command that is not there.
-const NOT_FOUND: u32 = 127;
-
-/// A shell's exit status for a command that cannot be executed.
-const NOT_EXECUTABLE: u32 = 126;
 
 /// The agent's own container, as a [`Host`].
 #[derive(Debug, Default)]
@@ -85,18 +80,20 @@ impl Host for Local {
     fn start(&mut self, start: &Start, requested: Requested<'_, Pty>) -> io::Result<(Started<Pid>, Ends)> {
         let pty = requested.terminal;
         let entry = passwd::by_uid(rustix::process::getuid().as_raw());
-        let shell = entry.as_ref().map(|entry| entry.shell.as_os_str()).filter(|shell| is_executable(shell));
-        let program = choose(start, shell, &self.command, is_executable(OsStr::new(SHELL)));
+        let bin_sh = is_executable(Path::new(SHELL)).then_some(OsStr::new(SHELL));
+        let shell = entry.as_ref().map(|entry| entry.shell.as_os_str()).filter(|shell| is_executable(Path::new(shell)));
         let environment = environment::build(Sources {
             container: std::env::vars_os().collect(),
             requested: requested.variables,
             entry: entry.as_ref(),
-            shell: shell.or_else(|| is_executable(OsStr::new(SHELL)).then_some(OsStr::new(SHELL))),
+            shell: shell.or(bin_sh),
             server: requested.server,
             terminal: pty.map(|(term, pty)| (term, pty.path.as_os_str())),
             forwarded: requested.forwarded.variables(),
         });
         requested.forwarded.prepare(&environment);
+        let path = environment.get(OsStr::new("PATH")).map(OsString::as_os_str).unwrap_or_default();
+        let program = choose(start, shell, bin_sh, &self.command, path);
         let directory = directory(&environment);
         let (ends, theirs) = match pty {
             Some((_, pty)) => terminal_ends(pty)?,
@@ -114,7 +111,7 @@ impl Host for Local {
             Err(Failure::NotRunnable(status, reason)) => {
                 // A few words fit into an empty pipe or terminal.
                 let _ = rustix::io::write(&complaint, format!("berth: {reason}\n").as_bytes());
-                Ok((Started::NotRunning(status), ends))
+                Ok((Started::NotRunning(status.into()), ends))
             }
             Err(Failure::Resources(error)) => Err(error),
         }
@@ -155,7 +152,7 @@ fn pipe_ends(with_error: bool) -> io::Result<(Ends, Theirs)> {
 /// Why there is no process.
 enum Failure {
     /// With the exit status and words of a shell.
-    NotRunnable(u32, String),
+    NotRunnable(u8, String),
     Resources(io::Error),
 }
 
@@ -167,26 +164,36 @@ struct Program {
     arguments: Vec<OsString>,
 }
 
-/// Decides what runs. `shell` is that of the passwd entry, if there is one that can run; `bin_sh` says whether /bin/sh
-/// can. An image may have neither (FROM scratch): then a command is its words.
-fn choose(start: &Start, shell: Option<&OsStr>, command: &[OsString], bin_sh: bool) -> Option<Program> {
-    let shell_or_sh = shell.or(bin_sh.then_some(OsStr::new(SHELL)));
-    let words = match (start, shell, shell_or_sh) {
-        (Start::Subsystem(_), ..) => {
-            let arguments = vec!["agent".into(), "sftp".into()];
-            return Some(Program { path: "/proc/self/exe".into(), name: Some("berth".into()), arguments });
-        }
+/// Decides what runs. `shell` is that of the passwd entry, if there is one that can run, and `bin_sh` /bin/sh, if that
+/// can. An image may have neither (FROM scratch): then the agent takes a shell's place. `path` is the session's PATH.
+fn choose(
+    start: &Start,
+    shell: Option<&OsStr>,
+    bin_sh: Option<&OsStr>,
+    command: &[OsString],
+    path: &OsStr,
+) -> Option<Program> {
+    match (start, shell, shell.or(bin_sh)) {
+        (Start::Subsystem(_), ..) => Some(agent(["sftp".into()])),
         (Start::Exec(command), _, Some(shell)) => {
-            let arguments = vec!["-c".into(), command.clone()];
-            return Some(Program { path: shell.into(), name: Some(base_name(shell).into()), arguments });
+            let command = exec::with_own_scp(command, path).unwrap_or_else(|| command.clone());
+            let arguments = vec!["-c".into(), command];
+            Some(Program { path: shell.into(), name: Some(base_name(shell).into()), arguments })
         }
-        (Start::Shell, Some(shell), _) => return Some(login(shell)),
-        (Start::Shell, None, Some(shell)) if command.is_empty() => return Some(login(shell)),
-        (Start::Shell, ..) => command.to_vec(),
-        (Start::Exec(command), ..) => split(command),
-    };
-    let mut words = words.into_iter();
-    Some(Program { path: words.next()?, name: None, arguments: words.collect() })
+        (Start::Exec(command), _, None) => Some(agent(["exec".into(), command.clone()])),
+        (Start::Shell, Some(shell), _) => Some(login(shell)),
+        (Start::Shell, None, Some(shell)) if command.is_empty() => Some(login(shell)),
+        (Start::Shell, ..) => {
+            let (path, arguments) = command.split_first()?;
+            Some(Program { path: path.clone(), name: None, arguments: arguments.to_vec() })
+        }
+    }
+}
+
+/// This program, as `berth agent ARGUMENTS`.
+fn agent<const N: usize>(arguments: [OsString; N]) -> Program {
+    let arguments = std::iter::once("agent".into()).chain(arguments).collect();
+    Program { path: "/proc/self/exe".into(), name: Some("berth".into()), arguments }
 }
 
 /// A login shell knows by the dash that it is one.
@@ -198,15 +205,6 @@ fn login(shell: &OsStr) -> Program {
 
 fn base_name(path: &OsStr) -> &OsStr {
     Path::new(path).file_name().unwrap_or(path)
-}
-
-fn split(command: &OsStr) -> Vec<OsString> {
-    let words = command.as_bytes().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    words.map(|word| OsString::from_vec(word.to_vec())).collect()
-}
-
-fn is_executable(path: &OsStr) -> bool {
-    Path::new(path).is_file() && rustix::fs::access(path, Access::EXEC_OK).is_ok()
 }
 
 /// Where a process starts: where the image says (WORKDIR, and so PID 1's own directory), or else at home.
@@ -242,12 +240,12 @@ impl Program {
     }
 
     fn failure(&self, error: io::Error) -> Failure {
-        let path = self.path.display();
         match Errno::from_io_error(&error) {
             Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => Failure::Resources(error),
-            Some(Errno::NOENT | Errno::NOTDIR) => Failure::NotRunnable(NOT_FOUND, format!("{path}: not found")),
-            Some(errno) => Failure::NotRunnable(NOT_EXECUTABLE, format!("{path}: {}", io::Error::from(errno))),
-            None => Failure::NotRunnable(NOT_EXECUTABLE, format!("{path}: {error}")),
+            _ => {
+                let (status, reason) = exec::not_runnable(&self.path, &error);
+                Failure::NotRunnable(status, reason)
+            }
         }
     }
 }
@@ -260,7 +258,8 @@ mod tests {
 
     fn chosen(start: Start, shell: Option<&str>, command: &[&str], bin_sh: bool) -> String {
         let command: Vec<OsString> = command.iter().map(Into::into).collect();
-        choose(&start, shell.map(OsStr::new), &command, bin_sh).map_or("nothing".into(), |program| {
+        let bin_sh = bin_sh.then_some(OsStr::new("/bin/sh"));
+        choose(&start, shell.map(OsStr::new), bin_sh, &command, OsStr::new("")).map_or("nothing".into(), |program| {
             let name = program.name.map_or(String::new(), |name| format!(" as {}", name.display()));
             format!("{}{name} {:?}", program.path.display(), program.arguments)
         })
@@ -275,11 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_the_shells_to_understand_or_is_split_where_there_is_no_shell() {
+    fn a_command_is_the_shells_to_understand_or_the_agents_where_there_is_no_shell() {
         let exec = || Start::Exec(" echo  'a b' ".into());
         assert_eq!(chosen(exec(), Some("/bin/bash"), &[], true), "/bin/bash as bash [\"-c\", \" echo  'a b' \"]");
         assert_eq!(chosen(exec(), None, &["top"], true), "/bin/sh as sh [\"-c\", \" echo  'a b' \"]");
-        assert_eq!(chosen(exec(), None, &["top"], false), "echo [\"'a\", \"b'\"]");
-        assert_eq!(chosen(Start::Exec(" ".into()), None, &["top"], false), "nothing");
+        let agent = r#"/proc/self/exe as berth ["agent", "exec", " echo  'a b' "]"#;
+        assert_eq!(chosen(exec(), None, &["top"], false), agent);
     }
 }

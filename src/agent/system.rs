@@ -1,17 +1,18 @@
 //! The system calls that neither std nor rustix make safely.
 #![allow(
     unsafe_code,
-    reason = "signalfd and signal masks are not in rustix; what runs between fork and exec is unsafe by nature"
+    reason = "signalfd and signal masks are not in rustix; closing a descriptor by hand and what runs between fork and exec \
+              are unsafe by nature"
 )]
 
 use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use rustix::io::Errno;
+use rustix::io::{Errno, try_close};
 
 /// Blocks `signals` and returns a descriptor, non-blocking, to read them from instead. A blocked signal reaches PID 1
 /// too, for which the kernel discards what has neither handler nor block.
@@ -59,6 +60,13 @@ pub fn read_signals(fd: impl AsFd) -> Vec<i32> {
 pub fn keep_descriptors() {
     // SAFETY: only marks descriptors close-on-exec; none is closed or created.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+}
+
+/// Closes `fd` and says how that went: file systems over a network and with quotas report a failed write only then.
+/// Dropping an `OwnedFd` cannot tell.
+pub fn close(fd: OwnedFd) -> Result<(), Errno> {
+    // SAFETY: the descriptor was owned, and nobody owns it after `into_raw_fd`.
+    unsafe { try_close(fd.into_raw_fd()) }
 }
 
 /// Makes `command` run as `sshd` runs programs: leader of a new session, with the terminal at its standard input as

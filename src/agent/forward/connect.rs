@@ -1,6 +1,5 @@
 //! Connections that the agent makes for its client.
 
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -9,6 +8,7 @@ use rustix::io::Errno;
 use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 
 use super::bind;
+use crate::agent::error::words;
 
 /// A TCP connection on its way: one address after another, as `sshd` tries them.
 #[derive(Debug)]
@@ -84,20 +84,6 @@ pub fn connect_unix(path: &Path) -> Result<OwnedFd, String> {
         Ok(socket)
     };
     connect().map_err(words)
-}
-
-/// What is wrong, in the words of glibc, which users of `sshd` know, where musl has others.
-fn words(errno: Errno) -> String {
-    match errno {
-        Errno::ADDRNOTAVAIL => "Cannot assign requested address".into(),
-        Errno::TIMEDOUT => "Connection timed out".into(),
-        Errno::HOSTUNREACH => "No route to host".into(),
-        Errno::NETUNREACH => "Network is unreachable".into(),
-        _ => {
-            let text = io::Error::from(errno).to_string();
-            text.split(" (os error").next().unwrap_or_default().to_owned()
-        }
-    }
 }
 
 #[cfg(test)]

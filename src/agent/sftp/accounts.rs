@@ -40,16 +40,6 @@ impl Accounts {
     }
 }
 
-/// The home directory of the user called `name`.
-pub(super) fn home_of(name: &[u8]) -> Option<Vec<u8>> {
-    find_home(&read(PASSWD), |fields| fields.first() == Some(&name))
-}
-
-/// The home directory of the user with this id.
-pub(super) fn home_of_id(id: u32) -> Option<Vec<u8>> {
-    find_home(&read(PASSWD), |fields| number(fields.get(2)) == Some(id))
-}
-
 fn read(path: &str) -> Vec<u8> {
     let mut text = Vec::new();
     if let Ok(file) = File::open(path) {
@@ -72,10 +62,6 @@ fn names(text: &[u8]) -> Names {
     names
 }
 
-fn find_home(text: &[u8], wanted: impl Fn(&[&[u8]]) -> bool) -> Option<Vec<u8>> {
-    lines(text).find(|fields| wanted(fields)).and_then(|fields| fields.get(5).map(|home| home.to_vec()))
-}
-
 fn lines(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
     text.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b':').collect())
 }
@@ -86,7 +72,7 @@ fn number(field: Option<&&[u8]>) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{find_home, names};
+    use super::names;
 
     const TEXT: &[u8] = b"root:x:0:0:root:/root:/bin/sh\nbroken\n:x:9:\ntoor:x:0:0::/toor:/bin/sh\n\
         al\xff:x:1000:1000::/home/al:\ncut:x:10";
@@ -98,11 +84,5 @@ mod tests {
         assert_eq!(names.get(&1000).map(|name| &**name), Some(&b"al\xff"[..]));
         assert_eq!(names.get(&10).map(|name| &**name), Some(&b"cut"[..]));
         assert_eq!(names.len(), 3);
-    }
-
-    #[test]
-    fn a_home_is_found_by_name() {
-        assert_eq!(find_home(TEXT, |fields| fields[0] == b"toor"), Some(b"/toor".to_vec()));
-        assert_eq!(find_home(TEXT, |fields| fields[0] == b"cut"), None);
     }
 }

@@ -27,9 +27,7 @@ pub use packet::fuzz_requests;
 
 use packet::{MAX_PACKET, Packet, Request};
 use session::Session;
-use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
 
 /// A packet and the length before it.
 const MAX_FRAME: usize = 4 + MAX_PACKET;
@@ -84,10 +82,8 @@ impl std::error::Error for Error {
 /// # Errors
 /// Those of [`serve`].
 pub fn serve_stdio() -> Result<(), Error> {
-    // Not std's own handles: their small buffers would cut large packets to pieces.
-    let input = io::stdin().as_fd().try_clone_to_owned().map_err(Error::Read)?;
-    let output = io::stdout().as_fd().try_clone_to_owned().map_err(Error::Write)?;
-    serve(File::from(input), File::from(output))
+    let (input, output) = super::streams().map_err(Error::Read)?;
+    serve(input, output)
 }
 
 /// Serves one session until its input ends. Files are opened as the process's own user, with its umask, and relative

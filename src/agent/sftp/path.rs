@@ -1,7 +1,7 @@
 //! Paths made absolute, as REALPATH and `expand-path@openssh.com` answer them.
 
-use super::accounts;
 use super::reply::Status;
+use crate::agent::passwd;
 use rustix::fs::{FileType, lstat, readlink};
 use rustix::io::Errno;
 use std::os::unix::ffi::OsStringExt;
@@ -94,8 +94,10 @@ pub(super) fn expand(path: &[u8]) -> Result<Vec<u8>, Status> {
     let Some(tilde) = path.strip_prefix(b"~") else { return Ok(real(path)?) };
     let end = tilde.iter().position(|byte| *byte == b'/').unwrap_or(tilde.len());
     let (user, rest) = tilde.split_at(end);
-    let mut expanded =
-        if user.is_empty() { current_directory()? } else { accounts::home_of(user).ok_or(Status::NoSuchUser)? };
+    let mut expanded = match user {
+        b"" => current_directory()?,
+        user => passwd::by_name(user).ok_or(Status::NoSuchUser)?.home.into_vec(),
+    };
     expanded.extend_from_slice(rest);
     Ok(real(&expanded)?)
 }

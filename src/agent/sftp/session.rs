@@ -1,10 +1,11 @@
 //! What each request does. Where a client can tell, it does what OpenSSH's `sftp-server` does.
 
-use super::accounts::{self, Accounts};
+use super::accounts::Accounts;
 use super::handles::{File, Handles};
 use super::packet::{Attributes, CopyData, MAX_DATA, MAX_PACKET, Packet, Request};
 use super::reply::{Kind, Replies, Status};
 use super::{Error, attributes, copy, listing, path, sys};
+use crate::agent::{passwd, system};
 use crate::connection::wire::{Reader, Write};
 use rustix::fs::{self, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, pwrite, write};
@@ -84,7 +85,7 @@ impl Session {
                 replies.handle(id, self.handles.insert_directory(directory)?);
             }
             Request::Close { handle } => {
-                sys::close(self.handles.remove(handle).ok_or(Status::NoSuchFile)?)?;
+                system::close(self.handles.remove(handle).ok_or(Status::NoSuchFile)?)?;
                 return Ok(Success::Done);
             }
             Request::Read { handle, offset, length } => self.read(id, handle, offset, length)?,
@@ -262,11 +263,11 @@ fn rename(from: &[u8], to: &[u8]) -> Result<(), Status> {
 }
 
 fn home_directory(user: &[u8]) -> Result<Vec<u8>, Status> {
-    if !user.is_empty() {
-        return accounts::home_of(user).ok_or(Status::Failure);
-    }
-    // A container may run a user that its image does not know.
-    accounts::home_of_id(rustix::process::getuid().as_raw())
-        .or_else(|| std::env::var_os("HOME").map(OsStringExt::into_vec))
-        .ok_or(Status::Failure)
+    let home = if user.is_empty() {
+        // A container may run a user that its image does not know.
+        passwd::by_uid(rustix::process::getuid().as_raw()).map(|entry| entry.home).or_else(|| std::env::var_os("HOME"))
+    } else {
+        passwd::by_name(user).map(|entry| entry.home)
+    };
+    home.map(OsStringExt::into_vec).ok_or(Status::Failure)
 }

@@ -1,15 +1,8 @@
 //! The system calls that neither std nor rustix has a safe form of.
 #![allow(unsafe_code, reason = "each function says why")]
 
-use rustix::io::{Errno, pread, try_close};
-use std::os::fd::{AsFd, IntoRawFd, OwnedFd};
-
-/// Closes `fd` and says how that went: file systems over a network and with quotas report a failed write only then.
-/// Dropping an `OwnedFd` cannot tell.
-pub(super) fn close(fd: OwnedFd) -> Result<(), Errno> {
-    // SAFETY: the descriptor was owned, and nobody owns it after `into_raw_fd`.
-    unsafe { try_close(fd.into_raw_fd()) }
-}
+use rustix::io::{Errno, pread};
+use std::os::fd::AsFd;
 
 /// Appends up to `length` bytes of the file at `offset` to `buffer`, and returns how many. rustix can read into a
 /// vector's spare room without clearing it first, but only into the whole of it.

@@ -1,14 +1,14 @@
 //! `berth agent sftp` beside OpenSSH's `sftp-server`: driven by the real client, and packet by packet. Needs the
 //! `sftp` and `sftp-server` programs of OpenSSH.
 
-mod client;
-
 use berth::connection::wire::{Reader, Write as _};
-use client::*;
 use std::fs::{self, File};
 use std::io::Write;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime};
+
+use crate::sftp_client::*;
+use crate::tree::*;
 
 #[test]
 fn the_openssh_client_sees_and_leaves_the_same() {
