@@ -11,6 +11,7 @@ mod forwarding;
 mod images;
 mod modes;
 mod native;
+mod scp;
 mod sessions;
 mod terminals;
 mod transport;

@@ -14,6 +14,9 @@ use std::path::Path;
 /// How much of a file is read at once, in bytes: what a pipe holds.
 const CHUNK: usize = 64 * 1024;
 
+/// The bits of a mode that are sent: OpenSSH's `scp` leaves the sticky one out.
+const MODE: u32 = 0o6777;
+
 /// The kernel's `PATH_MAX`, in bytes, the final NUL included: what ends the descent where links go round in circles.
 const PATH_MAX: usize = 4096;
 
@@ -138,7 +141,7 @@ impl<R: Read, W: Write> Source<'_, R, W> {
 
     /// Sends a record of this kind, and says whether the client takes it.
     fn record(&mut self, what: &str, kind: char, stat: &Stat, size: u64, path: &Path) -> Result<bool, End> {
-        let mut record = format!("{kind}{:04o} {size} ", stat.st_mode & 0o7777).into_bytes();
+        let mut record = format!("{kind}{:04o} {size} ", stat.st_mode & MODE).into_bytes();
         record.extend(escaped(last(path.as_os_str().as_bytes())));
         if self.call.verbose {
             tell(&format!("{what}: {}", String::from_utf8_lossy(&record)));
