@@ -1,5 +1,5 @@
 # `make` lists what there is. Everything works from a fresh Debian 12: what is missing is installed first (as root).
-.PHONY: help run build test bench setup guests clean
+.PHONY: help run build test bench fuzz setup guests clean
 SHELL := /bin/bash
 
 help:
@@ -7,6 +7,7 @@ help:
 	@echo 'make build  build the static binary: target/berth'
 	@echo 'make test   check and test everything'
 	@echo 'make bench  compare with the bare Docker API and with OpenSSH'
+	@echo 'make fuzz   run the fuzz targets for half a minute each'
 	@echo 'make clean  remove what was built, and the guest images'
 
 run:
@@ -26,6 +27,10 @@ bench:
 	@scripts/build
 	@scripts/guest bench
 	@benches/run
+
+fuzz:
+	@scripts/setup build fuzz
+	@scripts/fuzz
 
 # All that `make test` needs, and no more.
 setup:

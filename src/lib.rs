@@ -10,6 +10,8 @@ pub mod auth;
 pub mod backend;
 pub mod config;
 pub mod connection;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod http;
 pub mod logger;
 mod pattern;

@@ -1,7 +1,10 @@
 //! Encoded terminal modes, RFC 4254 section 8.
 
+use std::sync::LazyLock;
+
 use rustix::termios::{ControlModes, InputModes, LocalModes, OutputModes, SpecialCodeIndex, Termios};
 
+use super::pty::Pty;
 use crate::connection::wire::{Malformed, Reader};
 
 const END: u8 = 0;
@@ -122,4 +125,16 @@ fn set(terminal: &mut Termios, opcode: u8, value: u32) {
 fn set_size(terminal: &mut Termios, size: ControlModes) {
     terminal.control_modes.remove(ControlModes::CSIZE);
     terminal.control_modes.insert(size);
+}
+
+/// Modes for a terminal. What is applied twice is the same.
+pub(crate) fn fuzz(encoded: &[u8]) {
+    static TERMINAL: LazyLock<Option<Termios>> =
+        LazyLock::new(|| Pty::open().and_then(|pty| rustix::termios::tcgetattr(&pty.master)).ok());
+    let Some(mut terminal) = TERMINAL.clone() else { return };
+    if apply(&mut terminal, encoded).is_ok() {
+        let once = terminal.clone();
+        assert_eq!(apply(&mut terminal, encoded), Ok(()));
+        assert_eq!(format!("{terminal:?}"), format!("{once:?}"));
+    }
 }

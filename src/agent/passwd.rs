@@ -53,6 +53,15 @@ fn find(passwd: &[u8], wanted: impl Fn(&Entry, u32) -> bool) -> Option<Entry> {
     })
 }
 
+/// A passwd file. An entry that is found by its number is so by its name.
+pub(crate) fn fuzz(passwd: &[u8]) {
+    for uid in [0, 1000, u32::MAX] {
+        if let Some(entry) = find(passwd, |_, id| id == uid) {
+            assert!(find(passwd, |other, _| other.name == entry.name).is_some());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Entry, find};

@@ -177,6 +177,23 @@ fn matches(directories: &[Vec<u8>], glob: &Glob, slash: bool) -> Result<Vec<Vec<
     Ok(found)
 }
 
+/// A command's words, and their patterns against names. No file is looked for.
+pub(crate) fn fuzz(command: &[u8]) {
+    let Ok(words) = split(command) else { return };
+    let mut last = 0;
+    for word in words {
+        assert!((last..=command.len()).contains(&word.end));
+        last = word.end;
+        let literal = word.literal();
+        if let Some(glob) = Glob::new(&word.bytes) {
+            for name in [literal.as_bytes(), command, b""] {
+                glob.matches(name);
+            }
+        }
+        with_home(word.bytes, OsStr::new("/home"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Error, expand, split};

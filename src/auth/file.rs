@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -98,6 +99,15 @@ fn keys<'a>(text: &'a [u8], path: &'a Path) -> impl Iterator<Item = AuthorizedKe
         }
         None
     })
+}
+
+/// A file of authorized keys, and who may come in by it.
+pub(crate) fn fuzz(text: &[u8]) {
+    for key in keys(text, Path::new("fuzz")) {
+        for client in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
+            let _ = key.admit(client, 1_000_000_000);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -15,7 +15,10 @@ pub use key::{AuthorizedKey, KeyLineError};
 pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use users::Users;
 
+use crate::fuzzing::Target;
 use crate::pattern;
+
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("authorized_keys", file::fuzz), ("password_hash", password::fuzz)];
 
 /// What an authenticated user is held to: OpenSSH's key options, by the names of sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

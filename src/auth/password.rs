@@ -217,6 +217,11 @@ fn within(parameter: &'static str, value: u32, limits: &RangeInclusive<u32>) -> 
     Err(HashError::Cost { parameter, limits: format!("from {} to {}", limits.start(), limits.end()) })
 }
 
+/// A hash as a configuration has it. It is not tried: that may take a second.
+pub(crate) fn fuzz(text: &[u8]) {
+    let _ = PasswordHash::parse(&String::from_utf8_lossy(text));
+}
+
 #[cfg(test)]
 mod tests {
     use super::{HashError, PasswordHash};

@@ -9,6 +9,8 @@ use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
+pub(crate) use docker::FUZZ_TARGETS;
+
 /// The byte stream to an agent, non-blocking: a reader goes on until [`std::io::ErrorKind::WouldBlock`], and polls
 /// [`AsFd`] for more.
 pub trait Stream: Read + Write + AsFd + Send {}

@@ -28,9 +28,12 @@ pub use place::Place;
 pub use ssh::Ssh;
 
 use crate::auth::User;
+use crate::fuzzing::Target;
 use kind::{choice, integer, parsed, path};
 use reader::{Kind, Reader, Section};
 use yaml::{Node, Value};
+
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("config", fuzz)];
 
 /// The largest configuration file, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -193,6 +196,20 @@ fn read_users_forwarding(root: &Node, config: &mut Config, reader: &mut Reader<'
         let mut own = config.forwarding.everyone.clone();
         reader.at(&path, |reader| section.read(node, &mut own, reader));
         config.forwarding.users.insert(name.clone(), own);
+    }
+}
+
+/// A configuration. Its errors are shown, too.
+pub(crate) fn fuzz(text: &[u8]) {
+    let place = Place {
+        file: "fuzz.yaml".into(),
+        directory: "/nowhere".into(),
+        host_name: "host".into(),
+        run_directory: "/run/berth".into(),
+        docker: DockerEnvironment::default(),
+    };
+    for error in parse(&String::from_utf8_lossy(text), &place).err().unwrap_or_default() {
+        let _ = error.to_string();
     }
 }
 

@@ -117,6 +117,31 @@ impl Queue {
     }
 }
 
+/// A stream gives the same messages, and the same error, however it arrives.
+pub(crate) fn fuzz(data: &[u8]) {
+    let Some((step, stream)) = data.split_first() else { return };
+    let (mut whole, mut rest) = (Vec::new(), stream);
+    let end = loop {
+        match split(rest) {
+            Ok(Some((message, after))) => (rest, _) = (after, whole.push(message.to_vec())),
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+    };
+    let mut queue = Queue::default();
+    let mut gathered = Vec::new();
+    for piece in stream.chunks(usize::from(*step).max(1)) {
+        queue.tail().extend_from_slice(piece);
+        while let Ok(Some(message)) = queue.front() {
+            gathered.push(message.to_vec());
+            queue.pop();
+        }
+    }
+    assert_eq!(gathered, whole);
+    assert_eq!(queue.front().map(|message| assert!(message.is_none())), end);
+    assert_eq!(queue.bytes(), rest);
+}
+
 #[cfg(test)]
 mod tests {
     use super::{BadLength, Queue, append, split};

@@ -1,5 +1,6 @@
 //! Message numbers, reason codes and the shapes of the messages that both ends handle.
 
+use super::forward::{HostPort, Listening};
 use super::wire::{Malformed, Reader, Write};
 
 /// Message numbers, RFC 4254 section 9.
@@ -42,7 +43,7 @@ pub const MAXIMUM_PACKET: u32 = 32768;
 pub const WINDOW: u32 = 64 * MAXIMUM_PACKET;
 
 /// SSH_MSG_CHANNEL_OPEN.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct Open<'a> {
     pub channel_type: &'a [u8],
@@ -74,7 +75,7 @@ impl<'a> Open<'a> {
 }
 
 /// SSH_MSG_CHANNEL_REQUEST.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct ChannelRequest<'a> {
     pub recipient: u32,
@@ -104,7 +105,7 @@ impl<'a> ChannelRequest<'a> {
 }
 
 /// SSH_MSG_GLOBAL_REQUEST.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub struct GlobalRequest<'a> {
     pub name: &'a [u8],
@@ -186,4 +187,27 @@ pub fn exit_signal(recipient: u32, name: &str, core_dumped: bool) -> Vec<u8> {
 /// The channel request `exit-status`, RFC 4254 section 6.10.
 pub fn exit_status(recipient: u32, status: u32) -> Vec<u8> {
     ChannelRequest { recipient, name: b"exit-status", want_reply: false, specific: &status.to_be_bytes() }.encode()
+}
+
+/// Whatever can be decoded is encoded into what is decoded as the same.
+pub(crate) fn fuzz(body: &[u8]) {
+    if let Ok(open) = Open::decode(body) {
+        assert_eq!(Open::decode(&open.encode()[1..]), Ok(open));
+    }
+    if let Ok(request) = ChannelRequest::decode(body) {
+        assert_eq!(ChannelRequest::decode(&request.encode()[1..]), Ok(request));
+    }
+    if let Ok(request) = GlobalRequest::decode(body) {
+        assert_eq!(GlobalRequest::decode(&request.encode()[1..]), Ok(request));
+    }
+    let mut encoded = Vec::new();
+    if let Ok(address) = HostPort::decode(&mut Reader::new(body)) {
+        address.encode(&mut encoded);
+        assert_eq!(HostPort::decode(&mut Reader::new(&encoded)), Ok(address));
+    }
+    encoded.clear();
+    if let Ok(listening) = Listening::decode(&mut Reader::new(body)) {
+        listening.encode(&mut encoded);
+        assert_eq!(Listening::decode(&mut Reader::new(&encoded)), Ok(listening));
+    }
 }

@@ -7,3 +7,7 @@ pub mod forward;
 pub mod frame;
 pub mod message;
 pub mod wire;
+
+use crate::fuzzing::Target;
+
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("frame", frame::fuzz), ("message", message::fuzz)];

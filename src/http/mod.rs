@@ -17,6 +17,10 @@ pub use transport::{Address, Transport};
 
 use std::io;
 
+use crate::fuzzing::Target;
+
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("http", parse::fuzz)];
+
 /// Why an exchange failed. An answer with an error status is no error here: see [`Response::status`].
 #[derive(Debug)]
 pub enum Error {

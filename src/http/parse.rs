@@ -201,7 +201,7 @@ impl Framing {
 
 /// Runs the parser over `data` in one piece and in small ones: the entry for fuzzing. Both must agree, and neither may
 /// panic or give more data than it was given.
-pub fn fuzz(data: &[u8]) {
+pub(crate) fn fuzz(data: &[u8]) {
     let (step, data) = data.split_first().map_or((1, data), |(first, rest)| (usize::from(*first).max(1), rest));
     let Ok(Some((head, length))) = Head::parse(data) else { return };
     let Ok(framing) = Framing::of(&head, false) else { return };

@@ -350,6 +350,14 @@ fn decode_response(body: &[u8]) -> Result<&[u8], Malformed> {
     Ok(response)
 }
 
+/// What comes before there is a user.
+pub(crate) fn fuzz(body: &[u8]) {
+    let _ = Request::decode(body);
+    if let Ok(password) = decode_response(body) {
+        assert_eq!(password.len() + 8, body.len());
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Method, Request, decode_response};

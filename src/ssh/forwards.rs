@@ -11,6 +11,7 @@ use libssh_server::{Error, Session};
 use crate::connection::forward::HostPort;
 use crate::connection::message::{GlobalRequest, Open, number};
 use crate::connection::wire::{Malformed, Reader};
+use crate::fuzzing;
 
 /// How many global requests of the client's may wait for their answers.
 const UNANSWERED: usize = 256;
@@ -157,6 +158,38 @@ impl Forwards {
     /// Whether the agent listens for the client, or has been asked to.
     pub fn are_in_use(&self) -> bool {
         !self.listeners.is_empty() || self.answers.iter().any(|answer| matches!(answer, Answer::Awaited(_)))
+    }
+}
+
+/// Requests of a client's, and answers and opens of an agent's, in any order. What leads to the client was asked for.
+pub(crate) fn fuzz(data: &[u8]) {
+    let mut forwards = Forwards::default();
+    let mut asked = false;
+    for message in fuzzing::pieces(data) {
+        let Some((&kind, body)) = message.split_first() else { continue };
+        match kind {
+            number::GLOBAL_REQUEST => {
+                if let Ok(request) = GlobalRequest::decode(body)
+                    && forwards.has_room()
+                    && !forwards.is_full()
+                {
+                    asked |= forwards.passed_on(&request).is_ok();
+                }
+            }
+            number::CHANNEL_OPEN => {
+                let leads = Open::decode(body).and_then(|open| forwards.lead_to(&open));
+                assert!(asked || leads != Ok(true));
+            }
+            number::CHANNEL_CLOSE => forwards.fail(),
+            number::CHANNEL_EOF => forwards.answer(body.is_empty()),
+            // An agent that answers nonsense is left.
+            other => {
+                if forwards.answered(other, body).is_err() {
+                    break;
+                }
+            }
+        }
+        while forwards.next_answer().is_some() {}
     }
 }
 

@@ -25,10 +25,14 @@ use libssh_server::{Algorithms, HostKeys};
 use crate::auth::Authenticator;
 use crate::backend::Backend;
 use crate::config;
+use crate::fuzzing::Target;
 
 pub use hostkey::{KeyFileError, keygen};
 pub use libssh_server::{HostKey, KeyKind};
 pub use listener::{ServeError, serve};
+
+pub(crate) const FUZZ_TARGETS: &[Target] =
+    &[("authentication", authentication::fuzz), ("policy", policy::fuzz), ("forwards", forwards::fuzz)];
 
 /// What all connections share.
 struct Server {

@@ -6,7 +6,7 @@
 use crate::auth::{ForwardAddress, Restrictions};
 use crate::config::Forwarding;
 use crate::connection::forward::{HostPort, Listening};
-use crate::connection::frame;
+use crate::connection::frame::{self, Queue};
 use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::pattern::matches;
@@ -134,13 +134,29 @@ fn is_open(list: &Option<Vec<ForwardAddress>>) -> bool {
     list.as_ref().is_none_or(|list| list.iter().any(|permitted| permitted.host.is_none() && permitted.port.is_none()))
 }
 
+/// Whatever a client asks of a channel becomes requests of that channel; the other questions are just answered.
+pub(crate) fn fuzz(body: &[u8]) {
+    let restricted = Restrictions { command: Some("true".into()), no_pty: true, ..Restrictions::default() };
+    for restrictions in [Restrictions::default(), restricted] {
+        let policy = Policy::new(vec!["LC_*".into()], Forwarding::default(), restrictions);
+        let mut queue = Queue::default();
+        if let Ok(request) = ChannelRequest::decode(body)
+            && policy.channel_request(request, queue.tail()).is_ok()
+        {
+            let requests = queue.iter().map(|message| ChannelRequest::decode(&message[1..]));
+            assert!(requests.into_iter().all(|sent| sent.is_ok_and(|sent| sent.recipient == request.recipient)));
+        }
+        let _ = Open::decode(body).map(|open| policy.may_connect(&open));
+        let _ = GlobalRequest::decode(body).map(|request| policy.may_listen(&request));
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Policy;
+    use super::{Policy, Queue};
     use crate::auth::{ForwardAddress, Restrictions};
     use crate::config::Forwarding;
     use crate::connection::forward::HostPort;
-    use crate::connection::frame::Queue;
     use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
     use crate::connection::wire::Write;
 

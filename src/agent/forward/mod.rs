@@ -15,8 +15,8 @@ mod bind;
 mod connect;
 mod listeners;
 mod resolve;
-mod x11;
-mod xauthority;
+pub(super) mod x11;
+pub(super) mod xauthority;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};

@@ -6,7 +6,7 @@
 
 use crate::connection::wire::{Malformed, Reader};
 
-use super::xauthority::Authorization;
+use super::xauthority::{self, Authorization};
 
 /// The longest authentication protocol's name, and the longest cookie, in bytes.
 const LONGEST: usize = 256;
@@ -75,6 +75,15 @@ impl Display {
     /// The display's entry for `.Xauthority`.
     pub fn authorization(&self) -> Authorization<'_> {
         Authorization::local(self.number, &self.cookie.protocol, &self.cookie.bytes)
+    }
+}
+
+/// A request's fields. A cookie that is taken can be written down.
+pub(crate) fn fuzz(fields: &[u8]) {
+    let Ok(request) = Request::decode(&mut Reader::new(fields)) else { return };
+    if let Some(cookie) = request.cookie() {
+        let display = Display { number: 10, screen: request.screen, cookie };
+        assert!(xauthority::merge(b"", &display.authorization()).is_ok());
     }
 }
 

@@ -15,13 +15,14 @@
 //! whoever started the process ends it with the session.
 
 mod call;
+mod fuzz;
 mod peer;
 mod record;
 mod sink;
 mod source;
 
 pub use call::{Call, Role};
-pub use record::fuzz_record;
+pub(crate) use fuzz::fuzz;
 
 use peer::{End, Peer};
 use rustix::fs::Mode;

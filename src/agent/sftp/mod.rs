@@ -23,7 +23,8 @@ mod reply;
 mod session;
 mod sys;
 
-pub use packet::fuzz_requests;
+pub(crate) use accounts::fuzz as fuzz_accounts;
+pub(crate) use packet::fuzz;
 
 use packet::{MAX_PACKET, Packet, Request};
 use session::Session;

@@ -293,8 +293,8 @@ fn attributes(reader: &mut Reader<'_>) -> Result<Attributes, Malformed> {
     Ok(attributes)
 }
 
-/// Takes `bytes` apart as a session would, and does nothing with it: the fuzz target's way in.
-pub fn fuzz_requests(mut bytes: &[u8]) {
+/// Requests as a session takes them apart. Nothing is done with them.
+pub(crate) fn fuzz(mut bytes: &[u8]) {
     while let Ok(Some(payload)) = split(bytes) {
         let _ = parse(payload);
         bytes = bytes.get(4 + payload.len()..).unwrap_or_default();
@@ -303,7 +303,7 @@ pub fn fuzz_requests(mut bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Attributes, MAX_PACKET, Packet, Request, fuzz_requests, parse, split};
+    use super::{Attributes, MAX_PACKET, Packet, Request, fuzz, parse, split};
     use crate::agent::sftp::Error;
     use crate::connection::wire::{Malformed, Write};
     use proptest::prelude::*;
@@ -389,14 +389,14 @@ mod tests {
 
         #[test]
         fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            fuzz_requests(&bytes);
+            fuzz(&bytes);
         }
 
         #[test]
         fn no_fields_make_a_request_panic(kind: u8, fields in prop::collection::vec(0_u8..6, 0..80)) {
             let mut buffer = Vec::new();
             buffer.put_string(packet(kind, &fields));
-            fuzz_requests(&buffer);
+            fuzz(&buffer);
         }
 
         #[test]

@@ -192,6 +192,18 @@ fn megabytes(bytes: u64) -> String {
     format!("{}.{} MB", bytes / 1_000_000, bytes % 1_000_000 / 100_000)
 }
 
+/// The progress of a pull, up to an error.
+pub(crate) fn fuzz(stream: &[u8]) {
+    let mut progress = Progress::new("fuzz");
+    for line in stream.split(|byte| *byte == b'\n') {
+        if progress.take(line).is_err() {
+            break;
+        }
+        let _ = progress.due(progress.next);
+        assert!(progress.layers.len() <= LAYER_LIMIT);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -31,11 +31,14 @@ use serde_json::{Value, json};
 use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
 use crate::config;
 use crate::config::{ExecutionMode, ImagePullPolicy};
+use crate::fuzzing::Target;
 use crate::http::Deadline;
 use crate::turn::Turns;
 use agent::Agent;
 use api::{Api, encode};
 use socket::Socket;
+
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("multiplex", multiplex::fuzz), ("pull", image::fuzz)];
 
 /// How often it is looked whether the user is still there.
 const WAITER_INTERVAL: Duration = Duration::from_millis(250);

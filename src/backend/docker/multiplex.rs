@@ -57,6 +57,16 @@ impl Demultiplexer {
     }
 }
 
+/// A stream, in pieces.
+pub(crate) fn fuzz(data: &[u8]) {
+    let mut demultiplexer = Demultiplexer::default();
+    for mut piece in crate::fuzzing::pieces(data) {
+        while let Ok(Some((_, part))) = demultiplexer.next(&mut piece) {
+            assert!(!part.is_empty());
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
