@@ -19,8 +19,9 @@ use super::forward::{Connecting, Listeners, Resolver, Step, connect_unix};
 use super::host::{Exit, Host};
 use super::outbound::Outbound;
 use super::session::Surroundings;
-use crate::connection::forward::{HostPort, Listening};
+use crate::connection::forward::HostPort;
 use crate::connection::frame::{HELLO, VERSION};
+use crate::connection::hello::{self, Hello};
 use crate::connection::message::{
     ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, OpenFailure, WINDOW, number, open_confirmation, open_failure,
 };
@@ -176,26 +177,21 @@ impl<H: Host> Connection<H> {
         }
     }
 
-    /// The first message must be the server's hello: version, and the environment of every session.
+    /// The first message must be the server's hello.
     fn hello(&mut self, number: u8, body: &[u8]) -> Result<(), Error> {
-        let hello = GlobalRequest::decode(body).ok().filter(|hello| hello.name == HELLO);
-        let (number::GLOBAL_REQUEST, Some(hello)) = (number, hello) else {
-            return Err(Error::Protocol("it did not begin with hello@berth"));
-        };
-        let malformed = in_message(number);
-        let mut fields = Reader::new(hello.specific);
-        let version = fields.u32().map_err(&malformed)?;
-        if version != VERSION {
-            return Err(Error::Version(version));
-        }
-        for _ in 0..fields.u32().map_err(&malformed)? {
-            let (name, value) = (fields.string().map_err(&malformed)?, fields.string().map_err(&malformed)?);
+        let hello = if number == number::GLOBAL_REQUEST { Hello::decode(body) } else { Err(hello::Error::None) };
+        let hello = hello.map_err(|error| match error {
+            hello::Error::None => Error::Protocol("it did not begin with hello@berth"),
+            hello::Error::Version(version) => Error::Version(version),
+            hello::Error::Malformed => Error::Malformed(number),
+        })?;
+        for (name, value) in &hello.environment {
             if !self.environment.add(name, value) {
                 return Err(Error::Malformed(number));
             }
         }
-        self.listeners.listening = Listening::decode(&mut fields).map_err(&malformed)?;
-        fields.end().map_err(malformed)?;
+        self.listeners.listening = hello.listening;
+        self.host.greeted(&hello);
         self.greeted = true;
         Ok(())
     }

@@ -2,27 +2,19 @@
 
 use super::connection::{CHANNELS, Connection};
 use super::process::Local;
-use crate::connection::forward::Listening;
-use crate::connection::frame::{HELLO, VERSION};
+use crate::connection::frame::HELLO;
+use crate::connection::hello::Hello;
 use crate::connection::message::{ChannelRequest, GlobalRequest, Open, bare, number};
 use crate::connection::wire::Write;
 
-fn hello(version: u32, environment: &[(&str, &str)]) -> Vec<u8> {
-    let mut specific = Vec::new();
-    specific.put_u32(version);
-    specific.put_u32(environment.len() as u32);
-    for (name, value) in environment {
-        specific.put_string(name);
-        specific.put_string(value);
-    }
-    Listening::default().encode(&mut specific);
-    GlobalRequest { name: HELLO, want_reply: false, specific: &specific }.encode()
+fn hello(name: &[u8]) -> Vec<u8> {
+    Hello { environment: vec![(name, b"1")], ..Hello::default() }.encode()
 }
 
 /// A connection after both hellos.
 fn greeted() -> Connection<Local> {
     let mut connection = Connection::new(Local::default()).unwrap();
-    connection.message(&hello(VERSION, &[("A", "1")])).unwrap();
+    connection.message(&hello(b"A")).unwrap();
     connection.out.take_messages();
     connection
 }
@@ -40,9 +32,12 @@ fn answers(connection: &mut Connection<Local>, message: &[u8]) -> Vec<u8> {
 #[test]
 fn another_version_or_a_first_message_that_is_no_hello_ends_the_stream() {
     let error = |message: &[u8]| Connection::new(Local::default()).unwrap().message(message).unwrap_err().to_string();
-    assert!(error(&hello(2, &[])).contains("version 2"));
+    let mut newer = hello(b"A");
+    // Behind the message's number, the name, and what of a reply.
+    newer[1 + 4 + HELLO.len() + 1..][..4].copy_from_slice(&2u32.to_be_bytes());
+    assert!(error(&newer).contains("version 2"));
     assert!(error(&open(b"session")).contains("hello@berth"));
-    assert!(error(&hello(VERSION, &[("A=B", "")])).contains("malformed"));
+    assert!(error(&hello(b"A=B")).contains("malformed"));
     assert!(error(b"").contains("malformed"));
 }
 

@@ -14,10 +14,8 @@ use super::forward::{x11, xauthority};
 use super::host::{Exit, Host, Requested, Started};
 use super::process::Start;
 use super::{modes, passwd, scp, sftp, words};
-use crate::connection::forward::Listening;
-use crate::connection::frame::{HELLO, VERSION};
-use crate::connection::message::GlobalRequest;
-use crate::connection::wire::{Malformed, Write};
+use crate::connection::hello::Hello;
+use crate::connection::wire::Malformed;
 use crate::fuzzing::{Target, pieces};
 
 pub(crate) const FUZZ_TARGETS: &[Target] = &[
@@ -73,12 +71,7 @@ fn connection(data: &[u8]) {
     let mut connection = Connection::new(Nowhere(Rc::clone(&null))).expect("a descriptor");
     let mut messages = pieces(data);
     if messages.next().is_some_and(<[u8]>::is_empty) {
-        let mut specific = Vec::new();
-        specific.put_u32(VERSION);
-        specific.put_u32(0);
-        Listening::default().encode(&mut specific);
-        let hello = GlobalRequest { name: HELLO, want_reply: false, specific: &specific }.encode();
-        connection.message(&hello).expect("a hello");
+        connection.message(&Hello::default().encode()).expect("a hello");
     }
     for message in messages {
         if connection.message(message).is_err() {

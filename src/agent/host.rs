@@ -11,6 +11,7 @@ use super::channel::Ends;
 use super::environment::Variables;
 use super::forward::Forwarded;
 use super::process::Start;
+use crate::connection::hello::Hello;
 use crate::connection::wire::Malformed;
 
 /// Where the programs of sessions run: for an agent its own container, or what a backend makes of it.
@@ -22,6 +23,9 @@ pub trait Host: Debug {
 
     /// Whether sockets there can be reached, so that anything can be forwarded.
     const FORWARDS: bool;
+
+    /// Takes from the server's hello what is for it, if anything is.
+    fn greeted(&mut self, _hello: &Hello<'_>) {}
 
     /// Whether a subsystem of this name can be started.
     fn has_subsystem(&self, name: &[u8]) -> bool;

@@ -32,7 +32,11 @@ pub fn run(socket: &Path, command: Vec<OsString>) -> Result<(), Error> {
     system::keep_descriptors();
     umask(Mode::from_raw_mode(0o022));
     let stream = connect_to(socket).map_err(|errno| Error::Connect(socket.into(), errno.into()))?;
-    let mut init = Init { endpoint: Endpoint::new(stream, Connection::new(Local { command })?), signals, stop: None };
+    let mut init = Init {
+        endpoint: Endpoint::new(stream, Connection::new(Local { command, ..Local::default() })?),
+        signals,
+        stop: None,
+    };
     let result = init.serve();
     // The last words, an error's cause among them, as far as the server takes them.
     let _ = init.endpoint.flush();

@@ -59,6 +59,8 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::connection::hello::SymlinkOrder;
+
 /// Runs `berth agent` with the arguments that follow the word `agent`:
 ///
 /// - `--socket PATH [-- COMMAND...]`: serves the connection at PATH until it ends. COMMAND, the image's own, is what a
@@ -66,7 +68,7 @@ use std::process::ExitCode;
 ///
 /// and, started by the agent itself in sessions:
 ///
-/// - `sftp`: the SFTP subsystem on standard input and output;
+/// - `sftp [--draft-symlinks]`: the SFTP subsystem on standard input and output;
 /// - `scp ARGUMENTS`: the far end of a client's `scp`, likewise;
 /// - `exec COMMAND`: a command in an image without a shell.
 ///
@@ -74,7 +76,10 @@ use std::process::ExitCode;
 /// log), 2 for wrong arguments; `exec` with what a shell would.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     match args.split_first() {
-        Some((word, [])) if word == "sftp" => return report(sftp::serve_stdio()),
+        Some((word, [])) if word == "sftp" => return report(sftp::serve_stdio(SymlinkOrder::OpenSsh)),
+        Some((word, [option])) if word == "sftp" && option == sftp::DRAFT_SYMLINKS => {
+            return report(sftp::serve_stdio(SymlinkOrder::Draft));
+        }
         Some((word, arguments)) if word == "scp" => return scp::run(arguments),
         Some((word, [command])) if word == "exec" => return exec::run(command),
         _ => {}

@@ -22,7 +22,9 @@ use super::exec::{self, NOT_FOUND, is_executable};
 use super::host::{Host, Requested, Started};
 use super::passwd;
 use super::pty::Pty;
+use super::sftp;
 use super::system;
+use crate::connection::hello::{Hello, SymlinkOrder};
 use crate::connection::wire::Malformed;
 
 const SHELL: &str = "/bin/sh";
@@ -32,6 +34,8 @@ const SHELL: &str = "/bin/sh";
 pub struct Local {
     /// The image's command.
     pub command: Vec<OsString>,
+    /// The client's, for the SFTP server.
+    pub symlinks: SymlinkOrder,
 }
 
 /// What a client asked a session to run.
@@ -51,6 +55,10 @@ impl Host for Local {
     type Process = Pid;
 
     const FORWARDS: bool = true;
+
+    fn greeted(&mut self, hello: &Hello<'_>) {
+        self.symlinks = hello.symlinks;
+    }
 
     fn has_subsystem(&self, name: &[u8]) -> bool {
         name == b"sftp"
@@ -93,7 +101,7 @@ impl Host for Local {
         });
         requested.forwarded.prepare(&environment);
         let path = environment.get(OsStr::new("PATH")).map(OsString::as_os_str).unwrap_or_default();
-        let program = choose(start, shell, bin_sh, &self.command, path);
+        let program = choose(start, shell, bin_sh, self, path);
         let directory = directory(&environment);
         let (ends, theirs) = match pty {
             Some((_, pty)) => terminal_ends(pty)?,
@@ -170,11 +178,15 @@ fn choose(
     start: &Start,
     shell: Option<&OsStr>,
     bin_sh: Option<&OsStr>,
-    command: &[OsString],
+    local: &Local,
     path: &OsStr,
 ) -> Option<Program> {
+    let command = &local.command;
     match (start, shell, shell.or(bin_sh)) {
-        (Start::Subsystem(_), ..) => Some(agent(["sftp".into()])),
+        (Start::Subsystem(_), ..) => Some(match local.symlinks {
+            SymlinkOrder::OpenSsh => agent(["sftp".into()]),
+            SymlinkOrder::Draft => agent(["sftp".into(), sftp::DRAFT_SYMLINKS.into()]),
+        }),
         (Start::Exec(command), _, Some(shell)) => {
             let command = exec::with_own_scp(command, path).unwrap_or_else(|| command.clone());
             let arguments = vec!["-c".into(), command];
@@ -254,12 +266,13 @@ impl Program {
 mod tests {
     use std::ffi::{OsStr, OsString};
 
-    use super::{Start, choose};
+    use super::{Local, Start, choose};
 
     fn chosen(start: Start, shell: Option<&str>, command: &[&str], bin_sh: bool) -> String {
         let command: Vec<OsString> = command.iter().map(Into::into).collect();
         let bin_sh = bin_sh.then_some(OsStr::new("/bin/sh"));
-        choose(&start, shell.map(OsStr::new), bin_sh, &command, OsStr::new("")).map_or("nothing".into(), |program| {
+        let local = Local { command, ..Local::default() };
+        choose(&start, shell.map(OsStr::new), bin_sh, &local, OsStr::new("")).map_or("nothing".into(), |program| {
             let name = program.name.map_or(String::new(), |name| format!(" as {}", name.display()));
             format!("{}{name} {:?}", program.path.display(), program.arguments)
         })

@@ -5,6 +5,7 @@
 
 pub mod forward;
 pub mod frame;
+pub mod hello;
 pub mod message;
 pub mod wire;
 

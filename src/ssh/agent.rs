@@ -17,13 +17,15 @@ use super::bridge::{End, LIMIT, protocol_error};
 use super::channels::{Channels, Refusal};
 use super::early::Early;
 use super::forwards::Forwards;
+use super::habits::Habits;
 use super::policy::Policy;
 use super::reason;
 use crate::backend::Container;
 use crate::connection::forward::Listening;
 use crate::connection::frame::{self, Queue};
+use crate::connection::hello::Hello;
 use crate::connection::message::{ChannelRequest, GlobalRequest, Open, OpenFailure, number, open_failure};
-use crate::connection::wire::{Malformed, Reader, Write};
+use crate::connection::wire::{Malformed, Reader};
 
 /// Bytes read from the agent at a time.
 const READ: usize = 64 * 1024;
@@ -39,23 +41,23 @@ pub struct Agent {
     input: Queue,
     /// Whether its hello has come.
     greeted: bool,
-    /// Whether the client is OpenSSH's, which alone knows eow@openssh.com.
-    knows_eow: bool,
+    habits: Habits,
 }
 
 impl Agent {
     /// Greets it. `base` is added to its channel numbers for the client, `environment` is what every session finds,
-    /// `listening` how to listen for the client.
+    /// `listening` how to listen for the client, which has these habits.
     pub fn new(
         container: Container,
         base: u32,
         environment: &[(String, String)],
         listening: Listening,
-        knows_eow: bool,
+        habits: Habits,
     ) -> Self {
         let (output, input) = (Queue::default(), Queue::default());
-        let mut agent = Agent { container, base, output, input, greeted: false, knows_eow };
-        agent.send(&hello(environment, listening));
+        let mut agent = Agent { container, base, output, input, greeted: false, habits };
+        let environment = environment.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        agent.send(&Hello { environment, listening, symlinks: habits.symlinks }.encode());
         agent
     }
 
@@ -194,7 +196,7 @@ impl Agent {
                 number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => {
                     channels.said(Reader::new(body).u32()?, kind)?;
                     let is_eow = || Ok::<_, Malformed>(ChannelRequest::decode(body)?.name == b"eow@openssh.com");
-                    if kind != number::CHANNEL_REQUEST || self.knows_eow || !is_eow()? {
+                    if kind != number::CHANNEL_REQUEST || self.habits.knows_eow || !is_eow()? {
                         session.send(message)?;
                     }
                 }
@@ -227,19 +229,6 @@ impl Agent {
 
 fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// The server's first message: see PROTOCOL.md.
-fn hello(environment: &[(String, String)], listening: Listening) -> Vec<u8> {
-    let mut specific = Vec::new();
-    specific.put_u32(frame::VERSION);
-    specific.put_u32(environment.len() as u32);
-    for (name, value) in environment {
-        specific.put_string(name);
-        specific.put_string(value);
-    }
-    listening.encode(&mut specific);
-    GlobalRequest { name: frame::HELLO, want_reply: false, specific: &specific }.encode()
 }
 
 fn check_hello(message: &[u8]) -> Result<(), End> {

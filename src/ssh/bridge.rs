@@ -23,6 +23,7 @@ use super::channels::NUMBERS;
 use super::early;
 use super::forwards::Forwards;
 use super::guest::{self, Guest};
+use super::habits::Habits;
 use super::policy::Policy;
 use super::worker::Pending;
 use super::{Server, reason};
@@ -265,9 +266,10 @@ impl Bridge {
                 None => (),
                 Some(Ok(container)) => {
                     log::debug!("{}: the agent is connected", self.id);
-                    let knows_eow = session.client().is_some_and(|client| client.starts_with("SSH-2.0-OpenSSH"));
+                    let client = session.client().unwrap_or_default();
+                    let habits = Habits::of(&client, &self.server.settings.server_version);
                     let (base, listening) = (guest.index * NUMBERS, self.policy.listening());
-                    guest.run(Agent::new(container, base, &self.environment, listening, knows_eow));
+                    guest.run(Agent::new(container, base, &self.environment, listening, habits));
                 }
                 Some(Err(error)) => {
                     log::error!("{}: {}", self.id, error.log);

@@ -12,6 +12,7 @@ mod connection;
 mod early;
 mod forwards;
 mod guest;
+mod habits;
 mod hostkey;
 mod listener;
 mod policy;

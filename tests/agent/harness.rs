@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use berth::connection::forward::Listening;
 use berth::connection::frame::{self, HELLO, VERSION};
+use berth::connection::hello::Hello;
 use berth::connection::message::{
     ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, WINDOW, bare, number, open_confirmation,
 };
@@ -61,15 +62,8 @@ impl Server {
 
     pub fn start_with(environment: &[(&str, &str)], listening: Listening) -> Self {
         let mut server = Self::connect();
-        let mut specific = Vec::new();
-        specific.put_u32(VERSION);
-        specific.put_u32(environment.len() as u32);
-        for (name, value) in environment {
-            specific.put_string(name);
-            specific.put_string(value);
-        }
-        listening.encode(&mut specific);
-        server.send(&GlobalRequest { name: HELLO, want_reply: false, specific: &specific }.encode());
+        let environment = environment.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+        server.send(&Hello { environment, listening, ..Hello::default() }.encode());
         let hello = server.next();
         let hello = GlobalRequest::decode(&hello[1..]).unwrap();
         assert_eq!((hello.name, hello.want_reply), (HELLO, false));

@@ -30,8 +30,13 @@ use packet::{MAX_PACKET, Packet, Request};
 use session::Session;
 use std::io::{self, Read, Write};
 
+use crate::connection::hello::SymlinkOrder;
+
 /// A packet and the length before it.
 const MAX_FRAME: usize = 4 + MAX_PACKET;
+
+/// The option of `berth agent sftp` for a client that sends the paths of a symbolic link in the draft's order.
+pub const DRAFT_SYMLINKS: &str = "--draft-symlinks";
 
 /// Room for a whole packet wherever in the front half another one ends.
 const INPUT_BUFFER: usize = 2 * MAX_FRAME;
@@ -82,9 +87,9 @@ impl std::error::Error for Error {
 ///
 /// # Errors
 /// Those of [`serve`].
-pub fn serve_stdio() -> Result<(), Error> {
+pub fn serve_stdio(symlinks: SymlinkOrder) -> Result<(), Error> {
     let (input, output) = super::streams().map_err(Error::Read)?;
-    serve(input, output)
+    serve(input, output, symlinks)
 }
 
 /// Serves one session until its input ends. Files are opened as the process's own user, with its umask, and relative
@@ -92,8 +97,8 @@ pub fn serve_stdio() -> Result<(), Error> {
 ///
 /// # Errors
 /// See [`Error`]. After any of them the session is over; a request that merely fails is answered, and is no error.
-pub fn serve(mut input: impl Read, mut output: impl Write) -> Result<(), Error> {
-    let mut session = Session::new();
+pub fn serve(mut input: impl Read, mut output: impl Write, symlinks: SymlinkOrder) -> Result<(), Error> {
+    let mut session = Session::new(symlinks);
     let mut buffer = vec![0; INPUT_BUFFER];
     // Invariant: start <= end <= buffer.len(). What lies between has been read and not yet been answered.
     let (mut start, mut end) = (0, 0);
@@ -147,6 +152,7 @@ fn flush(session: &mut Session, output: &mut impl Write) -> Result<(), Error> {
 mod tests {
     use super::packet::{Packet, parse, split};
     use super::{Error, MAX_PACKET, serve};
+    use crate::connection::hello::SymlinkOrder;
     use crate::connection::wire::Write as _;
     use proptest::prelude::*;
     use std::io::{self, Read};
@@ -201,7 +207,7 @@ mod tests {
                 input.extend(limits(id, *padding));
             }
             let mut output = Vec::new();
-            serve(Pieces { bytes: &input, sizes: sizes.iter().cycle() }, &mut output).unwrap();
+            serve(Pieces { bytes: &input, sizes: sizes.iter().cycle() }, &mut output, SymlinkOrder::OpenSsh).unwrap();
             // The first answer is VERSION, whose number is the protocol's.
             prop_assert_eq!(&ids(&output)[1..], (0..paddings.len() as u32).collect::<Vec<_>>());
         }
@@ -211,7 +217,7 @@ mod tests {
     fn what_was_asked_before_an_error_is_answered() {
         let input = [&INIT[..], &limits(7, 0), &[0xff; 4]].concat();
         let mut output = Vec::new();
-        assert!(matches!(serve(&input[..], &mut output), Err(Error::TooLong(u32::MAX))));
+        assert!(matches!(serve(&input[..], &mut output, SymlinkOrder::OpenSsh), Err(Error::TooLong(u32::MAX))));
         assert_eq!(ids(&output), [3, 7]);
     }
 }

@@ -6,6 +6,7 @@ use super::packet::{Attributes, CopyData, MAX_DATA, MAX_PACKET, Packet, Request}
 use super::reply::{Kind, Replies, Status};
 use super::{Error, attributes, copy, listing, path, sys};
 use crate::agent::{passwd, system};
+use crate::connection::hello::SymlinkOrder;
 use crate::connection::wire::{Reader, Write};
 use rustix::fs::{self, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, pwrite, write};
@@ -30,15 +31,17 @@ enum Success {
 pub(super) struct Session {
     /// What the client named in INIT; nothing before.
     client_version: Option<u32>,
+    symlinks: SymlinkOrder,
     handles: Handles,
     accounts: Accounts,
     pub(super) replies: Replies,
 }
 
 impl Session {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(symlinks: SymlinkOrder) -> Self {
         Session {
             client_version: None,
+            symlinks,
             handles: Handles::default(),
             accounts: Accounts::new(),
             replies: Replies::default(),
@@ -129,6 +132,11 @@ impl Session {
             Request::Limits => self.limits(id),
             Request::HomeDirectory { user } => replies.path(id, &home_directory(user)?),
             Request::UsersGroupsById { users, groups } => self.users_groups_by_id(id, users, groups)?,
+            // The other way round.
+            Request::Symlink { target: link, link: target } if self.symlinks == SymlinkOrder::Draft => {
+                fs::symlink(target, link)?;
+                return Ok(Success::Done);
+            }
             request => {
                 change(request)?;
                 return Ok(Success::Done);
