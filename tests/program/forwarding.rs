@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, DEADLINE, LONG, Master, Running, eventually, key};
+use crate::common::{Berth, Client, DEADLINE, LONG, Master, Running, eventually, free_port, key};
 
 /// What a web server in the container serves.
 const PAGE: &str = "from the container\n";
@@ -27,10 +27,6 @@ fn web(change: impl FnOnce(&mut Value)) -> (Berth, Master) {
 #[track_caller]
 fn forward(master: &Master, arguments: &[&str]) -> String {
     master.client("ssh").args(["-O", "forward"]).args(arguments).arg("berth").run().succeeds().text()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 fn curl(arguments: &[&str]) -> Client {

@@ -4,11 +4,13 @@
 //! `scripts/guest test` makes the images.
 
 mod authentication;
+mod clients;
 mod common;
 mod containers;
 mod files;
 mod forwarding;
 mod images;
+mod libssh2;
 mod modes;
 mod native;
 mod scp;

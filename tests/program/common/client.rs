@@ -75,6 +75,14 @@ impl Client {
         std::iter::once(program).chain(self.command.get_args()).map(OsStr::to_owned).collect()
     }
 
+    /// Another program, which runs this one as its last arguments say, in the same environment.
+    pub fn under(&self, program: &str, arguments: &[&str]) -> Client {
+        let variables = self.command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+        let mut client = Client::new(program).args(arguments).args(self.words());
+        client.command.envs(variables);
+        client
+    }
+
     /// Runs the program to its end.
     #[track_caller]
     pub fn run(self) -> Ran {

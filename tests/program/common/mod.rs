@@ -13,7 +13,7 @@ pub use berth::{Berth, Master, PASSWORD, directory_of};
 pub use client::{Client, Running};
 pub use docker::docker;
 pub use key::key;
-pub use process::{DEADLINE, LONG, eventually};
+pub use process::{DEADLINE, LONG, eventually, free_port};
 pub use registry::Registry;
 pub use ssh_agent::{offer_keys, string};
 pub use terminal::Terminal;

@@ -33,7 +33,7 @@ impl Terminal {
             Client::new("stty").args(modes.split(' ')).stdin(again()).run().succeeds();
         }
         // In a new session, whose terminal this becomes.
-        let leader = Client::new("setsid").args(["--ctty", "--wait"]).args(client.words()).env("TERM", "xterm");
+        let leader = client.under("setsid", &["--ctty", "--wait"]).env("TERM", "xterm");
         let running = leader.stdin(again()).stdout(again()).stderr(again()).spawn();
         let keyboard = File::from(master);
         let screen = Transcript::of(keyboard.try_clone().unwrap());
