@@ -168,6 +168,27 @@ fn files_are_written_read_listed_and_moved() {
 }
 
 #[test]
+fn files_are_carried_by_scp_too() {
+    let berth = Berth::start();
+    let session = login(&berth);
+    let content: Vec<u8> = (0..=255).cycle().take(1 << 20).collect();
+    let path = Path::new("/tmp/file");
+    let mut sending =
+        session.scp_send(path, 0o640, content.len() as u64, Some((1_000_000_000, 1_000_000_000))).unwrap();
+    sending.write_all(&content).unwrap();
+    sending.send_eof().unwrap();
+    sending.wait_eof().unwrap();
+    sending.close().unwrap();
+    sending.wait_close().unwrap();
+    let (mut receiving, stat) = session.scp_recv(path).unwrap();
+    assert_eq!((stat.size(), stat.mode() & 0o777), (content.len() as u64, 0o640));
+    let mut received = vec![0; content.len()];
+    receiving.read_exact(&mut received).unwrap();
+    assert!(received == content);
+    assert!(session.scp_recv(Path::new("/tmp/nothing")).is_err());
+}
+
+#[test]
 fn a_port_is_listened_on_and_connected_to() {
     let berth = Berth::start();
     let session = login(&berth);
