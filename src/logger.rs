@@ -1,11 +1,28 @@
-//! Log lines on standard error: time, level, text.
+//! The log: lines of text or JSON, to a stream, a file or the system's log.
 
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-struct Stderr;
+use serde_json::json;
 
-impl log::Log for Stderr {
+use crate::config::{Log, LogDestination, LogFormat};
+
+struct Logger {
+    settings: Log,
+    sink: Sink,
+}
+
+/// Where lines go.
+enum Sink {
+    Stderr,
+    Stdout,
+    File(File),
+    Syslog(UnixDatagram),
+}
+
+impl log::Log for Logger {
     fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
         metadata.level() <= log::max_level()
     }
@@ -13,23 +30,81 @@ impl log::Log for Stderr {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            // A line in one piece, without control characters: names and errors in it may come from a client. Where
-            // nobody takes it there is nobody to tell.
+            // Without control characters: names and errors in it may come from a client.
             let text: String =
                 record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-            let line = format!("{} {:5} {text}\n", timestamp(now.as_secs(), now.subsec_millis()), record.level());
-            let _ = std::io::stderr().lock().write_all(line.as_bytes());
+            let time = timestamp(now.as_secs(), now.subsec_millis());
+            let line = match (&self.sink, self.settings.format) {
+                (Sink::Syslog(_), format) => self.syslog(record.level(), format, &text),
+                (_, LogFormat::Text) => format!("{time} {:5} {text}\n", record.level()),
+                (_, LogFormat::Json) => {
+                    let level = name(record.level()).0;
+                    format!("{}\n", json!({"timestamp": time, "level": level, "message": text}))
+                }
+            };
+            self.write(line.as_bytes());
         }
     }
 
     fn flush(&self) {}
 }
 
-/// Makes this the program's log; only the first call counts.
-pub fn install(level: log::LevelFilter) {
-    if log::set_logger(&Stderr).is_ok() {
-        log::set_max_level(level);
+impl Logger {
+    /// A line in one piece. Where nobody takes it there is nobody to tell.
+    fn write(&self, line: &[u8]) {
+        let _ = match &self.sink {
+            Sink::Stderr => io::stderr().lock().write_all(line),
+            Sink::Stdout => io::stdout().lock().write_all(line),
+            Sink::File(file) => (&*file).write_all(line),
+            Sink::Syslog(socket) => socket.send_to(line, &self.settings.syslog.socket).map(drop),
+        };
     }
+
+    /// RFC 3164, but for the time, which the system's log puts in by its own clock.
+    fn syslog(&self, level: log::Level, format: LogFormat, text: &str) -> String {
+        let settings = &self.settings.syslog;
+        let priority = u32::from(settings.facility) * 8 + name(level).1;
+        let process = if settings.pid { format!("[{}]", std::process::id()) } else { String::new() };
+        let text = match format {
+            LogFormat::Text => text.to_owned(),
+            LogFormat::Json => json!({"message": text}).to_string(),
+        };
+        format!("<{priority}>{}{process}: {text}", settings.tag)
+    }
+}
+
+/// Syslog's name and number of a level (RFC 3164 section 4.1.1).
+fn name(level: log::Level) -> (&'static str, u32) {
+    match level {
+        log::Level::Error => ("error", 3),
+        log::Level::Warn => ("warning", 4),
+        log::Level::Info => ("info", 6),
+        log::Level::Debug | log::Level::Trace => ("debug", 7),
+    }
+}
+
+/// Makes this the program's log; only the first call counts. Fails where the file cannot be opened.
+pub fn install(settings: &Log) -> io::Result<()> {
+    let sink = match settings.destination {
+        LogDestination::Stderr => Sink::Stderr,
+        LogDestination::Stdout => Sink::Stdout,
+        LogDestination::File => {
+            let named = |error: io::Error| {
+                io::Error::new(error.kind(), format!("log.file: {}: {error}", settings.file.display()))
+            };
+            Sink::File(OpenOptions::new().append(true).create(true).open(&settings.file).map_err(named)?)
+        }
+        LogDestination::Syslog => {
+            let socket = UnixDatagram::unbound()?;
+            // A log that takes nothing must not hold up those who write.
+            socket.set_nonblocking(true)?;
+            Sink::Syslog(socket)
+        }
+    };
+    if log::set_boxed_logger(Box::new(Logger { settings: settings.clone(), sink })).is_ok() {
+        log::set_max_level(settings.level);
+    }
+    Ok(())
 }
 
 /// RFC 3339 in UTC.

@@ -19,6 +19,8 @@ berth: an SSH server that gives every user a container
 Usage:
   berth serve --config FILE            serve, until SIGTERM or SIGINT
   berth check --config FILE            print every error in a configuration
+  berth check --explain KEY            say what a key of the configuration is for, as ssh.listen
+  berth check --schema                 print a JSON Schema of the configuration, for editors
   berth keygen [-t TYPE] -f FILE       make a host key: ed25519 (the default), ecdsa or rsa
   berth keygen -t password             make a hash, for auth.users.NAME.password, of the password on standard input
   berth agent --socket PATH [-- COMMAND...]
@@ -79,8 +81,8 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
         Some(Long("help") | Short('h')) => print!("{HELP}"),
         Some(Long("version") | Short('V')) => println!("berth {}", env!("CARGO_PKG_VERSION")),
         Some(Value(command)) => match command.to_str() {
-            Some("serve") => return with_config(parser, serve),
-            Some("check") => return with_config(parser, check),
+            Some("serve") => return with_config(parser, |_, _| Ok(None), serve),
+            Some("check") => return with_config(parser, describe, check),
             Some("keygen") => return keygen(parser),
             Some("help") => print!("{HELP}"),
             Some("version") => println!("berth {}", env!("CARGO_PKG_VERSION")),
@@ -92,14 +94,25 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Runs a command whose only option is `--config FILE`.
-fn with_config(mut parser: lexopt::Parser, command: fn(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+/// Runs a command that takes `--config FILE`. `more` gets the names of further options, and gives what is printed in
+/// place of the command where there is such an option.
+fn with_config(
+    mut parser: lexopt::Parser,
+    more: impl Fn(&str, &mut lexopt::Parser) -> Result<Option<String>, Failure>,
+    command: fn(&Path) -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let mut path = None;
     while let Some(argument) = parser.next()? {
         match argument {
             Long("config") | Short('c') => path = Some(PathBuf::from(parser.value()?)),
             Long("help") | Short('h') => {
                 print!("{HELP}");
+                return Ok(());
+            }
+            Long(name) => {
+                let name = name.to_owned();
+                let unexpected = || Failure::Usage(format!("invalid option '--{name}'"));
+                println!("{}", more(&name, &mut parser)?.ok_or_else(unexpected)?);
                 return Ok(());
             }
             other => return Err(other.unexpected().into()),
@@ -109,11 +122,28 @@ fn with_config(mut parser: lexopt::Parser, command: fn(&Path) -> Result<(), Fail
 }
 
 fn load(path: &Path) -> Result<Config, Failure> {
-    config::load(path).map_err(Failure::Config)
+    let config = config::load(path).map_err(Failure::Config)?;
+    let webhooks = &config.webhooks;
+    if [&webhooks.password, &webhooks.public_key, &webhooks.authorization].iter().any(|webhook| webhook.is_some()) {
+        return Err(failed("auth: webhooks are not available yet"));
+    }
+    Ok(config)
+}
+
+/// The options of `berth check`.
+fn describe(option: &str, parser: &mut lexopt::Parser) -> Result<Option<String>, Failure> {
+    Ok(match option {
+        "explain" => Some(config::explain(&parser.value()?.to_string_lossy()).map_err(Failure::Failed)?),
+        "schema" => Some(format!("{:#}", config::schema())),
+        _ => None,
+    })
 }
 
 fn check(path: &Path) -> Result<(), Failure> {
     let config = load(path)?;
+    for warning in &config.warnings {
+        eprintln!("{warning}");
+    }
     Docker::new(config.docker, config.instance, config.run_directory).map_err(failed)?;
     println!("{}: ok", path.display());
     Ok(())
@@ -121,7 +151,10 @@ fn check(path: &Path) -> Result<(), Failure> {
 
 fn serve(path: &Path) -> Result<(), Failure> {
     let config = load(path)?;
-    logger::install(config.log.level);
+    logger::install(&config.log).map_err(failed)?;
+    for warning in &config.warnings {
+        log::warn!("{warning}");
+    }
     // Time for the containers to be removed, and for their connections' threads to end.
     let stop_time = config.docker.container_stop + Duration::from_secs(5);
     let backend = Docker::new(config.docker, config.instance, config.run_directory).map_err(failed)?;

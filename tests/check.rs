@@ -1,7 +1,8 @@
 //! `berth check` as its users run it.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A file that is removed in the end.
@@ -81,7 +82,7 @@ make one with 'berth keygen -t password'
 FILE:10: auth.users.bob.authorizedKeys[0]: the key is not of type ssh-rsa, which stands before it
 FILE:11: backend: kubernetes is not available yet; use docker
 FILE:14: docker.execution.mode: must be connection or session; did you mean connection?
-FILE:15: docker.execution.agentPath: berth delivers its own agent; remove it
+FILE:15: warning: docker.execution.agentPath: has no effect: berth brings its own agent
 FILE:16: docker.execution.container.labls: unknown key; did you mean labels?
 FILE:16: docker.execution.container.tty: must be true or false, without quotes
 FILE:18: docker.execution.host.memory: must be a number of bytes, or one with a unit, such as 512m or 2g
@@ -148,4 +149,49 @@ fn a_private_key_in_the_wrong_place_is_not_shown() {
         let errors = errors(format!("{GOOD}{place}|\n      {key}").as_bytes());
         assert!(errors.lines().count() == 1 && !errors.contains("c2VjcmV0"), "{errors}");
     }
+}
+
+/// Validates FILE, which is YAML, by the schema on standard input.
+const VALIDATE: &str = "
+import json, sys
+import jsonschema, ruamel.yaml
+schema = json.load(sys.stdin)
+jsonschema.Draft202012Validator.check_schema(schema)
+document = ruamel.yaml.YAML(typ='safe', pure=True).load(open(sys.argv[1]))
+for error in jsonschema.Draft202012Validator(schema).iter_errors(document):
+    print('.'.join(str(key) for key in error.absolute_path))
+";
+
+/// The paths that a text is wrong at, by the schema that `berth check --schema` prints.
+fn wrong_by_schema(text: &[u8]) -> String {
+    let file = File::new(text);
+    let schema = Command::new(env!("CARGO_BIN_EXE_berth")).args(["check", "--schema"]).output().unwrap();
+    let mut python = Command::new("/usr/bin/python3");
+    python.args(["-c", VALIDATE]).arg(&file.0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut python = python.spawn().unwrap();
+    python.stdin.take().unwrap().write_all(&schema.stdout).unwrap();
+    let output = python.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn the_schema_takes_the_reference_and_finds_what_is_wrong() {
+    assert_eq!(wrong_by_schema(include_bytes!("../config.yaml")), "");
+    let found = wrong_by_schema(BAD.as_bytes());
+    for path in ["ssh\n", "ssh.macs\n", "backend\n", "docker.execution.mode\n", "docker.execution.container\n"] {
+        assert!(found.contains(path), "{path}: {found}");
+    }
+}
+
+#[test]
+fn a_key_is_explained() {
+    let berth =
+        |key: &str| Command::new(env!("CARGO_BIN_EXE_berth")).args(["check", "--explain", key]).output().unwrap();
+    let good = berth("log.level");
+    assert!(good.status.success());
+    assert!(String::from_utf8(good.stdout).unwrap().contains("The least important messages"));
+    let bad = berth("log.levle");
+    assert_eq!((bad.status.code(), bad.stdout.len()), (Some(1), 0));
+    assert!(String::from_utf8(bad.stderr).unwrap().contains("did you mean level?"));
 }

@@ -1,24 +1,22 @@
 //! The `auth` section.
 
-use std::collections::BTreeMap;
-
 use super::kind::{Named, any_number_of, parsed, path};
 use super::reader::Section;
+use super::{Config, forwarding, webhook};
 use crate::auth::{AuthorizedKey, PasswordHash, User};
 
 /// The longest user name, in bytes: what the SSH side takes.
 const LONGEST_NAME: usize = 1024;
 
-pub(super) fn section() -> Section<BTreeMap<String, User>> {
+pub(super) fn section() -> Section<Config> {
     let users = Named {
         allowed: "a text of 1 to 1024 bytes without control characters",
         good: |name| !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains(char::is_control),
         value: user(),
     };
-    Section::new().key("users", |users: &mut BTreeMap<String, User>| users, users).refused(
-        &["password", "publicKey", "keyboardInteractive", "gssapi", "authz", "authTimeout", "url", "pubkey"],
-        "webhooks are not available yet; give the users in auth.users",
-    )
+    Section::new()
+        .key("users", |config: &mut Config| &mut config.users, users)
+        .inline(|config| &mut config.webhooks_typed, webhook::methods())
 }
 
 fn user() -> Section<User> {
@@ -31,5 +29,5 @@ fn user() -> Section<User> {
             any_number_of(parsed("a public key as in an authorized_keys file", AuthorizedKey::parse)),
         )
         .key("authorizedKeysFile", |user| &mut user.authorized_keys_files, any_number_of(path()))
-        .later("forwarding")
+        .later("forwarding", forwarding::section())
 }

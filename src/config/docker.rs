@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::Config;
 use super::docker_api::{CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
 use super::docker_connection::{self, DockerConnection};
-use super::kind::{Named, Scalar, choice, duration, one_or_more, parsed, switch, text};
+use super::kind::{Named, Scalar, any_number_of, choice, duration, one_or_more, parsed, switch, text};
 use super::reader::{Kind, Reader, Section};
 use super::yaml::{Node, Value as Typed};
 
@@ -124,13 +124,14 @@ fn execution() -> Section<Docker> {
         .key("host", |docker| &mut docker.host_config, &HOST_CONFIG)
         .key("network", |docker| &mut docker.networking_config, &NETWORKING_CONFIG)
         .key("platform", |docker| &mut docker.platform, Platform::kind())
-        .refused(&["agentPath"], "berth delivers its own agent; remove it")
+        .checked("additionalKeys", any_number_of(text("a key", |key| !key.is_empty())))
+        .needless(&["agentPath"], "berth brings its own agent")
         .key("disableAgent", |docker| &mut docker.disable_agent, switch())
         .key("idleCommand", |docker| &mut docker.idle_command, one_or_more(word()))
         .key("shellCommand", |docker| &mut docker.shell_command, one_or_more(word()))
         .key("subsystems", |docker| &mut docker.subsystems, subsystems)
         .refused(&["auth", "exposeAuthMetadataAsEnv"], "not available yet; remove it")
-        .refused(&["containername"], "each connection has a container, which berth names; remove it")
+        .refused(&["containername"], CONTAINER_NAME)
 }
 
 fn timeouts() -> Section<Docker> {
@@ -141,8 +142,42 @@ fn timeouts() -> Section<Docker> {
         .key("containerStart", |docker: &mut Docker| &mut docker.container_start, time())
         .key("containerStop", |docker| &mut docker.container_stop, time())
         .key("http", |docker| &mut docker.http, time())
-        .refused(&["commandStart", "signal", "window"], "the agent does this by itself, in no time; remove it")
+        .needless(&["commandStart", "signal", "window"], "these need no call to the daemon")
 }
+
+/// `dockerrun`, the section before ContainerSSH 0.4: a container for each session.
+pub(super) struct DockerRun(Section<Config>);
+
+impl DockerRun {
+    pub fn kind() -> Self {
+        let inner = Section::new()
+            .key("container", |docker: &mut Docker| &mut docker.container, &CONFIG)
+            .key("host", |docker| &mut docker.host_config, &HOST_CONFIG)
+            .key("network", |docker| &mut docker.networking_config, &NETWORKING_CONFIG)
+            .key("platform", |docker| &mut docker.platform, Platform::kind())
+            .refused(&["containername"], CONTAINER_NAME)
+            .refused(&["disableCommand"], "not available yet; remove it")
+            .needless(&["subsystems"], "SFTP is built in")
+            .needless(&["timeout"], "docker.timeouts has one for each thing that can take time");
+        let section = Section::new()
+            .inline(|config: &mut Config| &mut config.docker_connection, docker_connection::section())
+            .key("config", |config| &mut config.docker, inner);
+        DockerRun(section)
+    }
+}
+
+impl Kind<Config> for DockerRun {
+    fn read(&self, node: &Node, target: &mut Config, reader: &mut Reader<'_>) {
+        target.docker.mode = ExecutionMode::Session;
+        self.0.read(node, target, reader);
+    }
+
+    fn schema(&self) -> Value {
+        self.0.schema()
+    }
+}
+
+const CONTAINER_NAME: &str = "each connection has a container, which berth names; remove it";
 
 /// `docker.execution.platform`: a text, or an object as in ContainerSSH.
 struct Platform {
@@ -178,6 +213,10 @@ impl Kind<Option<String>> for Platform {
         self.object.read(node, &mut parts, reader);
         let parts = [parts.os, parts.architecture, parts.variant];
         *target = Some(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("/"));
+    }
+
+    fn schema(&self) -> Value {
+        json!({"anyOf": [self.text.schema(), self.object.schema()], "description": "a platform"})
     }
 }
 

@@ -3,10 +3,12 @@
 //! Keys are taken in any case, as the daemon's decoder takes them, and turned into the API's own spelling. What a value
 //! means is the daemon's business.
 
-use serde_json::{Map, Value as Json};
+use std::borrow::Cow;
 
-use super::kind::{parse_duration, parse_integer, parse_size};
-use super::reader::{Kind, Reader};
+use serde_json::{Map, Value as Json, json};
+
+use super::kind::{parse_boolean, parse_duration, parse_integer, parse_size};
+use super::reader::{Kind, Reader, described, written_like};
 use super::yaml::{Node, Value};
 
 /// A type of the API.
@@ -28,11 +30,11 @@ pub(super) enum Api {
     Empty,
     /// A type without some of its values: gives the objection.
     But(&'static Api, fn(&Json) -> Option<&'static str>),
-    /// A key that ContainerSSH has and the API has not.
-    Refused(&'static str),
+    /// An object that ContainerSSH has and the API has not: its keys stand for those around it.
+    Inline(&'static Keys),
 }
 
-use Api::{Bool, But, Bytes, Command, Empty, Free, Integer, List, Nanoseconds, Object, Refused, Text};
+use Api::{Bool, But, Bytes, Command, Empty, Free, Inline, Integer, List, Nanoseconds, Object, Text};
 
 /// The keys of an object of the API.
 pub(super) struct Keys(&'static [(&'static str, Api)]);
@@ -140,7 +142,7 @@ pub(super) static HOST_CONFIG: Keys = Keys(&[
     ("PublishAllPorts", Bool),
     ("ReadonlyPaths", TEXTS),
     ("ReadonlyRootfs", Bool),
-    ("Resources", Refused("the API has no such object: its keys stand in host itself")),
+    ("Resources", Inline(&HOST_CONFIG)),
     ("RestartPolicy", Object(&RESTART_POLICY)),
     ("Runtime", Text),
     ("SecurityOpt", TEXTS),
@@ -231,14 +233,53 @@ impl Kind<Map<String, Json>> for &'static Keys {
         for (key, node) in reader.entries(node, str::to_lowercase) {
             match self.0.iter().find(|(name, _)| name.eq_ignore_ascii_case(&key.text)) {
                 Some(_) if node.value == Value::Null => (),
+                Some((_, Inline(keys))) => reader.within(&key.text, |reader| keys.read(node, target, reader)),
                 Some((name, api)) => reader.within(&key.text, |reader| {
                     // Over what is there, so that objects are merged.
                     let place = target.entry(*name).or_insert(Json::Null);
                     api.read(node, place, reader);
                 }),
+                None if reader.additional_keys.contains(&key.text) => {
+                    target.insert(key.text.clone(), untyped(&node.value));
+                }
                 None => reader.unknown(key, self.0.iter().map(|(name, _)| *name)),
             }
         }
+    }
+
+    fn schema(&self) -> Json {
+        let (mut spellings, mut patterns) = (Map::new(), Map::new());
+        for (name, api) in self.0 {
+            // Editors offer the one that configurations are written in; a pattern stands for all others.
+            spellings.insert(written_like(name, "a"), json!({}));
+            let any_case = |c: char| match c.is_ascii_alphabetic() {
+                true => format!("[{}{}]", c.to_ascii_uppercase(), c.to_ascii_lowercase()),
+                false => c.into(),
+            };
+            let pattern: String = name.chars().map(any_case).collect();
+            patterns.insert(format!("^{pattern}$"), json!({"title": name, "anyOf": [api.schema(), {"type": "null"}]}));
+        }
+        json!({
+            "type": "object",
+            "description": "a mapping of keys to values",
+            "properties": spellings,
+            "patternProperties": patterns,
+            "additionalProperties": false,
+        })
+    }
+}
+
+/// A value of a type that berth does not know, as JSON would have it.
+fn untyped(value: &Value) -> Json {
+    match value {
+        Value::Null => Json::Null,
+        Value::Scalar { text, plain: true } => {
+            let number = || parse_integer(text).map(Json::from);
+            parse_boolean(text).map(Json::from).or_else(number).unwrap_or_else(|| text.as_str().into())
+        }
+        Value::Scalar { text, .. } => text.as_str().into(),
+        Value::List(items) => items.iter().map(|node| untyped(&node.value)).collect(),
+        Value::Map(entries) => entries.iter().map(|(key, node)| (key.text.clone(), untyped(&node.value))).collect(),
     }
 }
 
@@ -252,16 +293,38 @@ impl Api {
             Nanoseconds => "a number of nanoseconds, or a time with a unit, such as 30s",
             Text => "a text",
             Command | List(_) => "a list",
-            Free(_) | Object(_) => "a mapping",
+            Free(_) | Object(_) | Inline(_) => "a mapping",
             Empty => "an empty mapping, {}",
             But(api, _) => api.allowed(),
-            Refused(reason) => reason,
         }
     }
 
+    fn schema(&self) -> Json {
+        let schema = match self {
+            Bool => json!({"type": "boolean"}),
+            Integer => json!({"type": "integer"}),
+            Bytes | Nanoseconds => json!({"type": ["integer", "string"]}),
+            Text => json!({"anyOf": [{"type": ["string", "number", "boolean"]}, {"$ref": "#/$defs/elsewhere"}]}),
+            Command => json!({"anyOf": [{"type": "string"}, TEXTS.schema()]}),
+            List(item) => json!({"type": "array", "items": item.schema()}),
+            Free(value) => json!({"type": "object", "additionalProperties": value.schema()}),
+            Object(keys) => return keys.schema(),
+            Empty => json!({"type": ["object", "null"], "maxProperties": 0}),
+            But(api, _) => return api.schema(),
+            Inline(_) => json!({"type": "object", "$comment": "the same keys as around it"}),
+        };
+        described(schema, self.allowed())
+    }
+
     fn read(&self, node: &Node, target: &mut Json, reader: &mut Reader<'_>) {
+        // Where a mapping would be wrong, it may name the place of a text.
+        let fetched = match self {
+            Text | Command => reader.fetch(node),
+            _ => Some(Cow::Borrowed(node)),
+        };
+        let Some(fetched) = fetched else { return };
+        let node = &*fetched;
         match (self, &node.value) {
-            (Refused(reason), _) => reader.wrong(node.line, *reason),
             (But(api, objection), _) => {
                 api.read(node, target, reader);
                 if let Some(objection) = Some(&*target).filter(|value| !value.is_null()).and_then(objection) {
@@ -295,6 +358,7 @@ impl Api {
                 Some(value) => *target = value,
                 None => reader.wrong(node.line, format!("must be {}", self.allowed())),
             },
+            // Inline is its object's to read.
             (_, value) => reader.wrong(node.line, format!("must be {}, not {value}", self.allowed())),
         }
     }
@@ -302,11 +366,7 @@ impl Api {
     fn scalar(&self, text: &str, plain: bool) -> Option<Json> {
         match self {
             Text | Command => Some(text.into()),
-            Bool if plain => match text {
-                "true" | "True" | "TRUE" => Some(true.into()),
-                "false" | "False" | "FALSE" => Some(false.into()),
-                _ => None,
-            },
+            Bool if plain => parse_boolean(text).map(Json::from),
             Integer if plain => parse_integer(text).map(Json::from),
             Bytes => parse_size(text).map(Json::from),
             Nanoseconds => {

@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use openssl::sha::sha256;
 use serde_json::Value;
 
-use super::kind::{choice, parsed, path, text};
+use super::kind::{parsed, path, switch, text};
 use super::reader::Section;
-use crate::http::{Address, Tls, TlsError, TlsSettings};
+use crate::http::{Address, Tls, TlsError, TlsOffer, TlsSettings};
 
 /// The ports of Docker's, without TLS and with it.
 const PORTS: (u16, u16) = (2375, 2376);
@@ -113,7 +113,6 @@ impl std::fmt::Debug for Pem {
 }
 
 pub(super) fn section() -> Section<Typed> {
-    const ANSWERS: &[(&str, bool)] = &[("true", true), ("false", false)];
     let host = parsed("a host", parse_host).optional();
     let context = text("the name of a context", is_context).optional();
     let pem = || text("certificates or a key in PEM", |text| text.contains("-----BEGIN ")).optional();
@@ -128,7 +127,7 @@ pub(super) fn section() -> Section<Typed> {
         .key("certFile", |typed| &mut typed.certificate.file, path().optional())
         .key("keyFile", |typed| &mut typed.key.file, path().optional())
         .key("serverName", |typed| &mut typed.server_name, name.optional())
-        .key("skipTLSVerify", |typed| &mut typed.skip_verification, choice(ANSWERS, &[]))
+        .key("skipTLSVerify", |typed| &mut typed.skip_verification, switch())
 }
 
 /// A host as Docker writes it.
@@ -360,6 +359,7 @@ impl Materials {
             identity,
             server_name: self.server_name.as_deref(),
             verify: !self.skip_verification,
+            offer: TlsOffer::default(),
         };
         Tls::new(&settings).map_err(|error| {
             let key = match &error {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-/// One thing that is wrong in a configuration. Never shows a value that could be secret.
+/// One thing that is wrong in a configuration, or worth a warning. Never shows a value that could be secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// The configuration file.
@@ -16,6 +16,8 @@ pub struct Error {
     pub key: String,
     /// What is wrong, and the way out.
     pub message: String,
+    /// Whether the configuration is good all the same.
+    pub warning: bool,
 }
 
 impl fmt::Display for Error {
@@ -23,6 +25,9 @@ impl fmt::Display for Error {
         write!(f, "{}", self.file.display())?;
         for number in [self.line, self.column].into_iter().flatten() {
             write!(f, ":{number}")?;
+        }
+        if self.warning {
+            f.write_str(": warning")?;
         }
         if !self.key.is_empty() {
             write!(f, ": {}", self.key)?;

@@ -7,6 +7,9 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Value as Json, json};
+
+use super::pem::Pem;
 use super::reader::{Kind, Reader, similar};
 use super::yaml::{Node, Value};
 
@@ -18,24 +21,38 @@ pub(super) struct Scalar<T> {
     parse: Parse<T>,
     /// Quotes make it wrong: it is no text.
     plain: bool,
+    /// The JSON Schema of the value, without its description.
+    schema: Json,
+}
+
+/// The types of a text in JSON's terms: what stands without quotes is as good.
+fn text_schema() -> Json {
+    json!({"type": ["string", "number", "boolean"]})
 }
 
 type Parse<T> = Box<dyn Fn(&str, &Reader<'_>) -> Result<T, Option<String>>>;
 
 impl<T: 'static> Scalar<T> {
     fn new(allowed: impl Into<String>, parse: impl Fn(&str) -> Option<T> + 'static) -> Self {
-        let parse: Parse<T> = Box::new(move |text, _| parse(text).ok_or(None));
-        Scalar { allowed: allowed.into(), parse, plain: false }
+        Scalar::with(allowed, move |text, _| parse(text).ok_or(None))
+    }
+
+    fn with(
+        allowed: impl Into<String>,
+        parse: impl Fn(&str, &Reader<'_>) -> Result<T, Option<String>> + 'static,
+    ) -> Self {
+        Scalar { allowed: allowed.into(), parse: Box::new(parse), plain: false, schema: text_schema() }
     }
 
     /// As a setting that need not be there.
     pub fn optional(self) -> Scalar<Option<T>> {
         let parse: Parse<Option<T>> = Box::new(move |text, reader| (self.parse)(text, reader).map(Some));
-        Scalar { allowed: self.allowed, parse, plain: self.plain }
+        Scalar { allowed: self.allowed, parse, plain: self.plain, schema: self.schema }
     }
 
     fn value(&self, node: &Node, reader: &mut Reader<'_>) -> Option<T> {
         let allowed = &self.allowed;
+        let node = &*reader.fetch(node)?;
         let text = match &node.value {
             Value::Scalar { plain: false, .. } if self.plain => {
                 reader.wrong(node.line, format!("must be {allowed}, without quotes"));
@@ -63,6 +80,11 @@ impl<T: 'static> Kind<T> for Scalar<T> {
             *target = value;
         }
     }
+
+    fn schema(&self) -> Json {
+        let elsewhere = json!({"$ref": "#/$defs/elsewhere"});
+        json!({"anyOf": [self.schema, elsewhere], "description": self.allowed})
+    }
 }
 
 /// Text that `good` finds good; `allowed` says what that is.
@@ -72,20 +94,29 @@ pub(super) fn text(allowed: &str, good: fn(&str) -> bool) -> Scalar<String> {
 
 /// A text with a parser of its own, whose error says what is allowed, and shows nothing of the text if that is secret.
 pub(super) fn parsed<T: 'static, E: Display + 'static>(allowed: &str, parse: fn(&str) -> Result<T, E>) -> Scalar<T> {
-    let parse: Parse<T> = Box::new(move |text, _| parse(text).map_err(|error| Some(error.to_string())));
-    Scalar { allowed: allowed.to_owned(), parse, plain: false }
-}
-
-/// `true` or `false`.
-pub(super) fn switch() -> Scalar<bool> {
-    Scalar { plain: true, ..Scalar::new("true or false", |text| text.parse().ok()) }
+    Scalar::with(allowed, move |text, _| parse(text).map_err(|error| Some(error.to_string())))
 }
 
 /// A whole number.
 pub(super) fn integer<T: TryFrom<i64> + 'static>(range: RangeInclusive<i64>) -> Scalar<T> {
     let allowed = format!("a number from {} to {}", range.start(), range.end());
+    let schema = json!({"type": "integer", "minimum": range.start(), "maximum": range.end()});
     let parse = move |text: &str| parse_integer(text).filter(|n| range.contains(n)).and_then(|n| T::try_from(n).ok());
-    Scalar { plain: true, ..Scalar::new(allowed, parse) }
+    Scalar { plain: true, schema, ..Scalar::new(allowed, parse) }
+}
+
+/// `true` or `false`.
+pub(super) fn switch() -> Scalar<bool> {
+    Scalar { plain: true, schema: json!({"type": "boolean"}), ..Scalar::new("true or false", parse_boolean) }
+}
+
+/// A boolean of YAML 1.2's core schema.
+pub(super) fn parse_boolean(text: &str) -> Option<bool> {
+    match text {
+        "true" | "True" | "TRUE" => Some(true),
+        "false" | "False" | "FALSE" => Some(false),
+        _ => None,
+    }
 }
 
 /// An integer of YAML 1.2's core schema, but for leading zeros: half of the world takes 0755 for octal.
@@ -108,7 +139,10 @@ pub(super) fn choice<T: Clone + 'static>(
 ) -> Scalar<T> {
     let names = words.iter().map(|(name, _)| *name).collect::<Vec<_>>();
     let allowed = alternatives(&names);
-    let message = allowed.clone();
+    // Without quotes, some words are numbers for others.
+    let numbers = names.iter().filter_map(|name| name.parse::<serde_json::Number>().ok()).map(Json::from);
+    let values: Vec<Json> = names.iter().map(|name| json!(name)).chain(numbers).collect();
+    let (message, schema) = (allowed.clone(), json!({"enum": values}));
     let parse = move |text: &str, _: &Reader<'_>| {
         let found = words.iter().find(|(name, _)| *name == text);
         found.map(|(_, value)| value.clone()).ok_or_else(|| {
@@ -119,7 +153,18 @@ pub(super) fn choice<T: Clone + 'static>(
             Some(format!("must be {message}; did you mean {name}?"))
         })
     };
-    Scalar { allowed, parse: Box::new(parse), plain: false }
+    Scalar { schema, ..Scalar::with(allowed, parse) }
+}
+
+impl<T: Clone + 'static> Scalar<T> {
+    /// Takes these words, too, without a word about them.
+    pub fn also(self, words: &'static [(&'static str, T)]) -> Self {
+        let parse: Parse<T> = Box::new(move |text, reader| match words.iter().find(|(name, _)| *name == text) {
+            Some((_, value)) => Ok(value.clone()),
+            None => (self.parse)(text, reader),
+        });
+        Scalar { parse, ..self }
+    }
 }
 
 /// "a, b or c"
@@ -139,7 +184,7 @@ pub(super) fn name(offered: &'static [&'static str]) -> Scalar<String> {
         let meant = similar(text, offered.iter().copied()).map(|name| format!(" (did you mean {name}?)"));
         Err(Some(format!("not offered{}; offered are {}", meant.unwrap_or_default(), offered.join(", "))))
     };
-    Scalar { allowed: "the name of an algorithm".into(), parse: Box::new(parse), plain: false }
+    Scalar { schema: json!({"enum": offered}), ..Scalar::with("the name of an algorithm", parse) }
 }
 
 /// A file's name, made relative to the configuration's directory.
@@ -148,7 +193,19 @@ pub(super) fn path() -> Scalar<PathBuf> {
         let good = !text.is_empty() && !text.contains(char::is_control);
         good.then(|| reader.directory.join(text)).ok_or(None)
     };
-    Scalar { allowed: "the path of a file or directory".into(), parse: Box::new(parse), plain: false }
+    Scalar::with("the path of a file or directory", parse)
+}
+
+/// A certificate or key in PEM, or the name of a file of such, made relative to the configuration's directory.
+pub(super) fn pem() -> Scalar<Pem> {
+    let parse = |text: &str, reader: &Reader<'_>| {
+        if text.trim_start().starts_with("-----BEGIN ") {
+            return Ok(Pem::Text(text.to_owned()));
+        }
+        let good = !text.is_empty() && !text.contains(char::is_control);
+        good.then(|| Pem::File(reader.directory.join(text))).ok_or(None)
+    };
+    Scalar::with("PEM (-----BEGIN ...), or the path of a file of it", parse)
 }
 
 /// An address to listen on, in Go's forms: without a host it is all addresses.
@@ -173,18 +230,17 @@ pub(super) fn duration(range: RangeInclusive<Duration>) -> Scalar<Duration> {
         };
         time.filter(|time| range.contains(time)).ok_or(None)
     };
-    Scalar { allowed, parse: Box::new(parse), plain: false }
+    Scalar::with(allowed, parse)
 }
 
 /// As [`duration`], with 0 for none.
 pub(super) fn duration_or_off(range: RangeInclusive<Duration>) -> Scalar<Duration> {
-    let Scalar { allowed, parse, plain } = duration(range);
-    let parse: Parse<Duration> = Box::new(move |text, reader| match parse_duration(text) {
+    let Scalar { allowed, parse, .. } = duration(range);
+    Scalar::with(format!("0 (off), or {allowed}"), move |text, reader| match parse_duration(text) {
         Some(Duration::ZERO) => Ok(Duration::ZERO),
         _ if text == "0" => Ok(Duration::ZERO),
         _ => parse(text, reader),
-    });
-    Scalar { allowed: format!("0 (off), or {allowed}"), parse, plain }
+    })
 }
 
 /// The longest time that can be given as a bare number of seconds: an hour.
@@ -249,23 +305,38 @@ pub(super) fn parse_size(text: &str) -> Option<i64> {
 pub(super) struct Several<T> {
     item: Scalar<T>,
     least: usize,
+    /// What stands between the items of a list that is given as one value.
+    separator: Option<char>,
 }
 
 /// A list of any length, or one value.
 pub(super) fn any_number_of<T: 'static>(item: Scalar<T>) -> Several<T> {
-    Several { item, least: 0 }
+    Several { item, least: 0, separator: None }
 }
 
 /// A list that is not empty, or one value.
 pub(super) fn one_or_more<T: 'static>(item: Scalar<T>) -> Several<T> {
-    Several { item, least: 1 }
+    Several { item, least: 1, separator: None }
+}
+
+/// A list that is not empty, or one value with colons between the items.
+pub(super) fn colon_list<T: 'static>(item: Scalar<T>) -> Several<T> {
+    Several { item, least: 1, separator: Some(':') }
 }
 
 impl<T: 'static> Kind<Vec<T>> for Several<T> {
     fn read(&self, node: &Node, target: &mut Vec<T>, reader: &mut Reader<'_>) {
         let Value::List(items) = &node.value else {
             target.clear();
-            target.extend(self.item.value(node, reader));
+            match (&node.value, self.separator) {
+                (Value::Scalar { text, plain }, Some(separator)) => {
+                    for text in text.split(separator) {
+                        let value = Value::Scalar { text: text.to_owned(), plain: *plain };
+                        target.extend(self.item.value(&Node { value, line: node.line }, reader));
+                    }
+                }
+                _ => target.extend(self.item.value(node, reader)),
+            }
             return;
         };
         if items.len() < self.least {
@@ -275,6 +346,15 @@ impl<T: 'static> Kind<Vec<T>> for Several<T> {
         for (index, node) in items.iter().enumerate() {
             reader.within_item(index, |reader| target.extend(self.item.value(node, reader)));
         }
+    }
+
+    fn schema(&self) -> Json {
+        let one = match self.separator {
+            Some(_) => text_schema(),
+            None => self.item.schema(),
+        };
+        let many = json!({"type": "array", "items": self.item.schema(), "minItems": self.least});
+        json!({"anyOf": [one, many], "description": format!("{}, or a list of such", self.item.allowed)})
     }
 }
 
@@ -302,5 +382,10 @@ impl<T: Default, K: Kind<T>> Kind<BTreeMap<String, T>> for Named<K> {
 
     fn keys(&self, path: &str, keys: &mut Vec<String>) {
         self.value.keys(&format!("{path}.*"), keys);
+    }
+
+    fn schema(&self) -> Json {
+        let value = json!({"anyOf": [{"type": "null"}, self.value.schema()]});
+        json!({"type": "object", "description": "a mapping of names to values", "additionalProperties": value})
     }
 }

@@ -4,15 +4,20 @@
 //! then read the tree over the defaults, by the means of `reader`, and collect all that is wrong.
 
 mod auth;
+mod describe;
 mod docker;
 mod docker_api;
 mod docker_connection;
 mod error;
 mod forwarding;
 mod kind;
+mod logging;
+mod pem;
 mod place;
 mod reader;
 mod ssh;
+mod unavailable;
+mod webhook;
 mod yaml;
 
 use std::collections::BTreeMap;
@@ -20,12 +25,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+pub use describe::{explain, schema};
 pub use docker::{Docker, ExecutionMode, ImagePullPolicy};
 pub use docker_connection::{DockerConnection, DockerEnvironment};
 pub use error::Error;
 pub use forwarding::{Forwarding, Forwardings};
+pub use logging::{Log, LogDestination, LogFormat, Syslog};
 pub use place::Place;
 pub use ssh::Ssh;
+pub use webhook::{HttpServer, Webhook, Webhooks};
 
 use crate::auth::User;
 use crate::fuzzing::Target;
@@ -45,6 +53,12 @@ pub struct Config {
     pub ssh: Ssh,
     /// `auth.users`, by name.
     pub users: BTreeMap<String, User>,
+    /// The webhooks of `auth`.
+    pub webhooks: Webhooks,
+    /// The same as typed.
+    webhooks_typed: webhook::Typed,
+    /// `backend`
+    pub backend: BackendKind,
     /// `docker`
     pub docker: Docker,
     /// `docker.connection` as typed: what it means depends on the environment, too.
@@ -57,18 +71,22 @@ pub struct Config {
     pub run_directory: PathBuf,
     /// `log`
     pub log: Log,
+    /// What is good, but not what it may seem.
+    pub warnings: Vec<Error>,
 }
 
-/// Settings of the log.
-#[derive(Clone, Copy, Debug)]
-pub struct Log {
-    /// `log.level`
-    pub level: log::LevelFilter,
+/// What runs the containers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    /// `docker`
+    Docker,
 }
 
 /// Reads a configuration file; gives all that is wrong in it.
 pub fn load(path: &Path) -> Result<Config, Vec<Error>> {
-    let failed = |line, message| vec![Error { file: path.to_owned(), line, column: None, key: String::new(), message }];
+    let failed = |line, message| {
+        vec![Error { file: path.to_owned(), line, column: None, key: String::new(), message, warning: false }]
+    };
     let mut bytes = Vec::new();
     let read = |bytes: &mut Vec<u8>| -> io::Result<Place> {
         File::open(path)?.take(LARGEST + 1).read_to_end(bytes)?;
@@ -87,31 +105,42 @@ pub fn load(path: &Path) -> Result<Config, Vec<Error>> {
     }
 }
 
-/// Reads the text of a configuration file; gives all that is wrong in it.
+/// Reads the text of a configuration file; gives all that is wrong in it, with the warnings beside it.
 pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
-    let error = |line, column, key, message| Error { file: place.file.clone(), line, column, key, message };
+    let error = |line, column, key, message, warning| {
+        let file = place.file.clone();
+        Error { file, line, column, key, message, warning }
+    };
     let root = yaml::parse(text)
-        .map_err(|found| vec![error(Some(found.line), Some(found.column), String::new(), found.message)])?;
+        .map_err(|found| vec![error(Some(found.line), Some(found.column), String::new(), found.message, false)])?;
     let mut config = Config {
         ssh: Ssh::new(&place.directory),
         users: BTreeMap::new(),
+        webhooks: Webhooks::default(),
+        webhooks_typed: webhook::Typed::default(),
+        backend: BackendKind::Docker,
         docker: Docker::new(),
         docker_connection: docker_connection::Typed::default(),
         forwarding: Forwardings::default(),
         instance: String::new(),
         run_directory: place.run_directory.clone(),
-        log: Log { level: log::LevelFilter::Info },
+        log: Log::default(),
+        warnings: Vec::new(),
     };
     let mut reader = Reader::new(&place.directory);
+    reader.additional_keys = root.texts_at(&["docker", "execution", "additionalKeys"]);
     if root.value != Value::Null {
         section().read(&root, &mut config, &mut reader);
     }
     resolve(&root, &mut config, place, &mut reader);
-    let findings = reader.findings();
-    if findings.is_empty() {
-        return Ok(config);
+    let findings = reader.findings().into_iter();
+    let findings: Vec<Error> =
+        findings.map(|found| error(found.line, None, found.path, found.message, found.warning)).collect();
+    if findings.iter().any(|finding| !finding.warning) {
+        return Err(findings);
     }
-    Err(findings.into_iter().map(|found| error(found.line, None, found.path, found.message)).collect())
+    config.warnings = findings;
+    Ok(config)
 }
 
 /// The paths of all keys that a configuration can have, in order. `*` stands for a free name; the Docker API's own keys
@@ -123,11 +152,10 @@ pub fn keys() -> Vec<String> {
 }
 
 fn section() -> Section<Config> {
-    let log = Section::new()
-        .key("level", |log: &mut Log| &mut log.level, choice(LEVELS, &[]))
-        .only("format", "text", &["ljson"])
-        .only("destination", "stderr", &["stdout", "file", "syslog", "test"])
-        .refused(&["file", "syslog"], "the log goes to standard error; files and syslog are not available yet");
+    const BACKENDS: &[(&str, BackendKind)] = &[("docker", BackendKind::Docker)];
+    // Whose section says what it is now.
+    const OLD_BACKENDS: &[(&str, BackendKind)] = &[("dockerrun", BackendKind::Docker)];
+    let backend = choice(BACKENDS, &["kubernetes", "kuberun", "sshproxy"]).also(OLD_BACKENDS);
     let security = Section::new()
         .key("forwarding", |config: &mut Config| &mut config.forwarding.everyone, forwarding::section())
         .key("maxSessions", |config| &mut config.ssh.max_sessions, integer(-1..=1_000_000))
@@ -137,31 +165,23 @@ fn section() -> Section<Config> {
         );
     Section::new()
         .key("ssh", |config: &mut Config| &mut config.ssh, ssh::section())
-        .key("auth", |config| &mut config.users, auth::section())
-        .only("backend", "docker", &["kubernetes", "sshproxy"])
+        .key("auth", |config| config, auth::section())
+        .absent("configserver", unavailable::config_server())
+        .key("backend", |config| &mut config.backend, backend)
         .key("docker", |config| config, docker::section())
+        .refused(&["kubernetes", "kuberun"], "not available yet; remove it")
+        .absent("sshproxy", unavailable::sshproxy())
         .key("security", |config| config, security)
+        .absent("audit", unavailable::audit())
+        .absent("metrics", unavailable::metrics())
+        .absent("health", unavailable::health())
+        .absent("geoip", unavailable::geoip())
         .key("instance", |config| &mut config.instance, parsed("a name", place::parse_instance))
         .key("runDirectory", |config| &mut config.run_directory, path())
-        .key("log", |config| &mut config.log, log)
-        .refused(
-            &["configserver", "kubernetes", "sshproxy", "audit", "metrics", "health", "geoip"],
-            "not available yet; remove it",
-        )
+        .key("log", |config| &mut config.log, logging::section())
+        .deprecated("listen", "ssh.listen", |config| &mut config.ssh.listen, ssh::listen())
+        .deprecated("dockerrun", "docker", |config| config, docker::DockerRun::kind())
 }
-
-/// ContainerSSH's levels, by syslog's names.
-const LEVELS: &[(&str, log::LevelFilter)] = &[
-    ("debug", log::LevelFilter::Debug),
-    ("info", log::LevelFilter::Info),
-    ("notice", log::LevelFilter::Info),
-    ("warning", log::LevelFilter::Warn),
-    ("error", log::LevelFilter::Error),
-    ("crit", log::LevelFilter::Error),
-    ("critical", log::LevelFilter::Error),
-    ("alert", log::LevelFilter::Error),
-    ("emerg", log::LevelFilter::Error),
-];
 
 /// Fills in what depends on several settings, and checks it.
 fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<'_>) {
@@ -180,6 +200,7 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
             reader.wrong_at(root, if key.is_empty() { &path[..2] } else { &path }, message);
         }
     }
+    config.webhooks = webhook::resolve(&config.webhooks_typed, root, reader);
     read_users_forwarding(root, config, reader);
     match place::run_directory(&config.run_directory, &config.instance) {
         Ok(directory) => config.run_directory = directory,

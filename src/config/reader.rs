@@ -1,18 +1,26 @@
-//! From nodes to settings: the machinery of the tables in `ssh.rs`, `auth.rs` and `docker.rs`.
+//! From nodes to settings: the machinery of the sections' tables.
 //!
-//! A [`Kind`] says what a key may hold and reads it. A [`Section`] is a table of keys, each with its kind and the place
-//! of its value in the section's settings, and is a kind itself. So the tables are the one place that knows what a
-//! configuration looks like. What is read goes *over* settings that are there, so defaults are simply what a table's
-//! settings begin with.
+//! A [`Kind`] says what a key may hold, reads it, and describes it for the JSON Schema. A [`Section`] is a table of keys,
+//! each with its kind and the place of its value in the section's settings, and is a kind itself. So the tables are the
+//! one place that knows what a configuration looks like. What is read goes *over* settings that are there, so defaults
+//! are simply what a table's settings begin with.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
+
+use serde_json::{Map, Value as Json, json};
 
 use super::yaml::{Key, Node, Value};
 
 /// The most errors that are kept: enough for a human, and a bound for a hostile text.
 const MOST_ERRORS: usize = 200;
+
+/// The largest value that a file may hold, in bytes.
+const LARGEST_FETCHED: u64 = 64 * 1024;
 
 /// The longest name that is shown, or for which a similar one is sought.
 const LONGEST_NAME: usize = 64;
@@ -26,54 +34,77 @@ pub(super) trait Kind<T> {
     fn keys(&self, path: &str, keys: &mut Vec<String>) {
         let _ = (path, keys);
     }
+
+    /// The JSON Schema of what the key may hold. Its `description` completes "must be".
+    fn schema(&self) -> Json {
+        json!({})
+    }
 }
 
 /// Where reading stands, and what it has found wrong so far.
 pub(super) struct Reader<'a> {
     /// What relative paths are relative to.
     pub directory: &'a Path,
+    /// Names of keys that berth does not know, and passes on to the API that does.
+    pub additional_keys: Vec<String>,
     path: String,
     findings: Vec<Finding>,
     /// How many findings were not kept.
     more: usize,
 }
 
-/// Something wrong.
+/// Something wrong, or worth a warning.
 pub(super) struct Finding {
     pub line: Option<usize>,
     pub path: String,
     pub message: String,
+    pub warning: bool,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(directory: &'a Path) -> Self {
-        Reader { directory, path: String::new(), findings: Vec::new(), more: 0 }
+        Reader { directory, additional_keys: Vec::new(), path: String::new(), findings: Vec::new(), more: 0 }
     }
 
-    /// All that was wrong, in the order of lines.
+    /// All that was wrong or worth a warning, in the order of lines.
     pub fn findings(mut self) -> Vec<Finding> {
         self.findings.sort_by_key(|finding| finding.line.unwrap_or(usize::MAX));
         if self.more > 0 {
             let message = format!("{} more errors", self.more);
-            self.findings.push(Finding { line: None, path: String::new(), message });
+            self.findings.push(Finding { line: None, path: String::new(), message, warning: false });
         }
         self.findings
     }
 
     /// Reports that the current node is wrong.
     pub fn wrong(&mut self, line: impl Into<Option<usize>>, message: impl Into<String>) {
+        self.find(line.into(), message.into(), false);
+    }
+
+    /// Reports that the current node is good, but not what it may seem.
+    pub fn warn(&mut self, line: impl Into<Option<usize>>, message: impl Into<String>) {
+        self.find(line.into(), message.into(), true);
+    }
+
+    fn find(&mut self, line: Option<usize>, message: String, warning: bool) {
         if self.findings.len() == MOST_ERRORS {
             self.more += 1;
             return;
         }
-        let (line, path, message) = (line.into(), self.path.clone(), message.into());
-        self.findings.push(Finding { line, path, message });
+        self.findings.push(Finding { line, path: self.path.clone(), message, warning });
     }
 
     /// Reports that what is, or should be, at this path is wrong. For use when all nodes are read.
     pub fn wrong_at(&mut self, root: &Node, path: &[&str], message: impl Into<String>) {
         self.path = path.join(".");
         self.wrong(root.line_of(path), message);
+        self.path.clear();
+    }
+
+    /// As [`Self::wrong_at`], for what is worth a warning.
+    pub fn warn_at(&mut self, root: &Node, path: &[&str], message: impl Into<String>) {
+        self.path = path.join(".");
+        self.warn(root.line_of(path), message);
         self.path.clear();
     }
 
@@ -85,9 +116,10 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Whether something was wrong in this section of the root.
-    pub fn is_wrong_in(&self, section: &str) -> bool {
-        self.findings.iter().any(|finding| finding.path.split('.').next() == Some(section))
+    /// Whether something was wrong at this path or below it.
+    pub fn is_wrong_in(&self, path: &str) -> bool {
+        let below = |other: &str| other.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.findings.iter().any(|finding| !finding.warning && below(&finding.path))
     }
 
     /// Goes into a key for as long as `read` takes.
@@ -136,6 +168,34 @@ impl<'a> Reader<'a> {
         once
     }
 
+    /// What a single value is where it stands elsewhere: `{env: NAME}` is a variable of berth's environment, and
+    /// `{file: PATH}` is a file without the line end at its end. Any other node is itself.
+    pub fn fetch<'n>(&mut self, node: &'n Node) -> Option<Cow<'n, Node>> {
+        let (key, text) = match &node.value {
+            Value::Map(entries) => match entries.as_slice() {
+                [(key, Node { value: Value::Scalar { text, .. }, .. })] => (key, text),
+                _ => return Some(Cow::Borrowed(node)),
+            },
+            _ => return Some(Cow::Borrowed(node)),
+        };
+        let found = match key.text.as_str() {
+            "env" => {
+                std::env::var(text).map_err(|_| format!("there is no variable {} in the environment", shown(text)))
+            }
+            "file" => {
+                read_value(&self.directory.join(text)).map_err(|error| format!("{text:?} cannot be read: {error}"))
+            }
+            _ => return Some(Cow::Borrowed(node)),
+        };
+        match found {
+            Ok(text) => Some(Cow::Owned(Node { value: Value::Scalar { text, plain: true }, line: node.line })),
+            Err(message) => {
+                self.wrong(node.line, message);
+                None
+            }
+        }
+    }
+
     /// Reports the key `key` as unknown; `known` are those that could stand in its place.
     pub fn unknown<'n>(&mut self, key: &Key, known: impl Iterator<Item = &'n str>) {
         // Those that are not kept need no search.
@@ -148,6 +208,17 @@ impl<'a> Reader<'a> {
     }
 }
 
+fn read_value(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LARGEST_FETCHED + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LARGEST_FETCHED {
+        return Err(io::Error::other("larger than 64 kB"));
+    }
+    let end = text.strip_suffix('\n').map_or(text.len(), |text| text.strip_suffix('\r').unwrap_or(text).len());
+    text.truncate(end);
+    Ok(text)
+}
+
 /// A key as messages show it: in quotes where it could be taken for something else, and not too long.
 fn shown(key: &str) -> String {
     let short: String = key.chars().take(LONGEST_NAME).collect();
@@ -157,7 +228,7 @@ fn shown(key: &str) -> String {
 }
 
 /// A name as someone writes it who writes `key`: the API's names are taken in any case, and `Image` is rarely written so.
-fn written_like(name: &str, key: &str) -> String {
+pub(super) fn written_like(name: &str, key: &str) -> String {
     let word = name.starts_with(|c: char| c.is_ascii_uppercase()) && name[1..].starts_with(char::is_lowercase);
     if word && key.starts_with(char::is_lowercase) {
         return name[..1].to_lowercase() + &name[1..];
@@ -179,11 +250,13 @@ pub(super) fn similar<'n>(word: &str, names: impl Iterator<Item = &'n str>) -> O
 /// A table of keys, whose settings are a `T`.
 pub(super) struct Section<T> {
     keys: Vec<(&'static str, Box<dyn Kind<T>>)>,
+    /// The names of those that are read before all others, which so go over them.
+    first: Vec<&'static str>,
 }
 
 impl<T: 'static> Section<T> {
     pub fn new() -> Self {
-        Section { keys: Vec::new() }
+        Section { keys: Vec::new(), first: Vec::new() }
     }
 
     /// Adds a key that holds a `kind` and sets `field`. Without a value it is as if it were not there.
@@ -196,20 +269,76 @@ impl<T: 'static> Section<T> {
         self.any(name, Field { field, kind })
     }
 
-    /// Adds a key that has only this one value as yet.
-    pub fn only(self, name: &'static str, value: &'static str, not_yet: &'static [&'static str]) -> Self {
-        self.any(name, Only { value, not_yet })
-    }
-
     /// Adds a key that is read when all others are: what it holds goes over what they do.
-    pub fn later(self, name: &'static str) -> Self {
-        self.any(name, Later)
+    pub fn later<V: 'static>(self, name: &'static str, kind: impl Kind<V> + 'static) -> Self {
+        self.any(name, Later(Box::new(kind)))
     }
 
-    /// Adds keys that ContainerSSH has and berth has not, with the reason.
+    /// Adds a section of which berth has nothing.
+    pub fn absent(self, name: &'static str, section: Section<T>) -> Self {
+        self.any(name, Inlined { field: |all: &mut T| all, kind: Box::new(section) })
+    }
+
+    /// Adds a key that the reader itself follows.
+    pub fn checked<V: Default + 'static>(self, name: &'static str, kind: impl Kind<V> + 'static) -> Self {
+        self.any(name, Checked(Box::new(kind)))
+    }
+
+    /// Adds all keys of another table, whose settings are a part of these.
+    pub fn inline<V: 'static>(mut self, field: fn(&mut T) -> &mut V, section: Section<V>) -> Self {
+        for (name, kind) in section.keys {
+            self = self.any(name, Inlined { field, kind });
+        }
+        self.first.extend(section.first);
+        self
+    }
+
+    /// Adds the key that a setting had in older versions of ContainerSSH. Its new key goes over it. `instead` completes
+    /// "deprecated: use".
+    pub fn deprecated<V: 'static>(
+        mut self,
+        name: &'static str,
+        instead: &'static str,
+        field: fn(&mut T) -> &mut V,
+        kind: impl Kind<V> + 'static,
+    ) -> Self {
+        self.first.push(name);
+        self.any(name, Deprecated { instead, warns: true, kind: Box::new(Inlined { field, kind: Box::new(kind) }) })
+    }
+
+    /// Makes all keys deprecated. It is for the reader of what they set to warn, where it matters.
+    pub fn all_deprecated(mut self, instead: &'static str) -> Self {
+        let deprecate = |kind| -> Box<dyn Kind<T>> { Box::new(Deprecated { instead, warns: false, kind }) };
+        self.keys = self.keys.into_iter().map(|(name, kind)| (name, deprecate(kind))).collect();
+        self
+    }
+
+    /// Adds keys that ContainerSSH has and berth has not, with the reason. Where they ask for nothing, that is fine.
     pub fn refused(mut self, names: &[&'static str], reason: &'static str) -> Self {
         for name in names {
-            self = self.any(name, Refused(reason));
+            self = self.any(name, Refused { reason, but: &[] });
+        }
+        self
+    }
+
+    /// As [`Self::refused`], for a key with values that ask for what berth does anyway.
+    pub fn refused_but(self, name: &'static str, but: &'static [&'static str], reason: &'static str) -> Self {
+        self.any(name, Refused { reason, but })
+    }
+
+    /// Adds keys that ContainerSSH has and berth has no use for: what they are for happens without them. They are taken
+    /// with a warning that says so.
+    pub fn needless(mut self, names: &[&'static str], reason: &'static str) -> Self {
+        for name in names {
+            self = self.any(name, Needless(reason));
+        }
+        self
+    }
+
+    /// Adds keys that belong to what another key would switch on, and berth has not: they have no effect.
+    pub fn inert(mut self, names: &[&'static str]) -> Self {
+        for name in names {
+            self = self.any(name, Inert);
         }
         self
     }
@@ -222,9 +351,12 @@ impl<T: 'static> Section<T> {
 
 impl<T: 'static> Kind<T> for Section<T> {
     fn read(&self, node: &Node, target: &mut T, reader: &mut Reader<'_>) {
-        for (key, node) in reader.entries(node, str::to_owned) {
+        let mut entries = reader.entries(node, str::to_owned);
+        entries.sort_by_key(|(key, _)| !self.first.contains(&key.text.as_str()));
+        for (key, node) in entries {
             match self.keys.iter().find(|(name, _)| *name == key.text) {
-                Some(_) if node.value == Value::Null => (),
+                // ContainerSSH writes an empty text for what is not set.
+                Some(_) if node.value.is_blank() => (),
                 Some((_, kind)) => reader.within(&key.text, |reader| kind.read(node, target, reader)),
                 None => reader.unknown(key, self.keys.iter().map(|(name, _)| *name)),
             }
@@ -237,6 +369,39 @@ impl<T: 'static> Kind<T> for Section<T> {
             kind.keys(&path, keys);
         }
     }
+
+    fn schema(&self) -> Json {
+        let properties: Map<String, Json> =
+            self.keys.iter().map(|(name, kind)| ((*name).to_owned(), or_blank(kind.schema()))).collect();
+        json!({
+            "type": "object",
+            "description": "a mapping of keys to values",
+            "properties": properties,
+            "additionalProperties": false,
+        })
+    }
+}
+
+/// A schema with a description, which completes "must be".
+pub(super) fn described(mut schema: Json, description: &str) -> Json {
+    schema["description"] = description.into();
+    schema
+}
+
+/// A schema that takes nothing at all, too.
+fn or_blank(mut schema: Json) -> Json {
+    match schema.get_mut("type") {
+        Some(Json::Array(types)) => types.push("null".into()),
+        Some(one) => *one = json!([one.take(), "null"]),
+        None => {}
+    }
+    if let Some(Json::Array(values)) = schema.get_mut("enum") {
+        values.extend([Json::Null, "".into()]);
+    }
+    if let Some(Json::Array(kinds)) = schema.get_mut("anyOf") {
+        kinds.push(json!({"enum": [null, ""]}));
+    }
+    schema
 }
 
 /// A key of a section.
@@ -254,48 +419,130 @@ impl<T, V, K: Kind<V>> Kind<T> for Field<T, V, K> {
         keys.push(path.to_owned());
         self.kind.keys(path, keys);
     }
-}
 
-/// A key with one value.
-struct Only {
-    value: &'static str,
-    not_yet: &'static [&'static str],
-}
-
-impl<T> Kind<T> for Only {
-    fn read(&self, node: &Node, _target: &mut T, reader: &mut Reader<'_>) {
-        let Only { value, not_yet } = self;
-        let Value::Scalar { text, .. } = &node.value else {
-            return reader.wrong(node.line, format!("must be {value}, not {}", node.value));
-        };
-        if let Some(name) = not_yet.iter().find(|name| *name == text) {
-            reader.wrong(node.line, format!("{name} is not available yet; use {value}"));
-        } else if text != value {
-            reader.wrong(node.line, format!("must be {value}"));
-        }
-    }
-
-    fn keys(&self, path: &str, keys: &mut Vec<String>) {
-        keys.push(path.to_owned());
+    fn schema(&self) -> Json {
+        self.kind.schema()
     }
 }
 
-/// A key that is read later.
-struct Later;
+/// A key that is read later, by the kind that is in it.
+struct Later<V>(Box<dyn Kind<V>>);
 
-impl<T> Kind<T> for Later {
+impl<T, V> Kind<T> for Later<V> {
     fn read(&self, _node: &Node, _target: &mut T, _reader: &mut Reader<'_>) {}
 
     fn keys(&self, path: &str, keys: &mut Vec<String>) {
         keys.push(path.to_owned());
     }
+
+    fn schema(&self) -> Json {
+        self.0.schema()
+    }
 }
 
-/// A key that is known, and cannot be given.
-struct Refused(&'static str);
+/// A key whose value is not kept.
+struct Checked<V>(Box<dyn Kind<V>>);
+
+impl<T, V: Default> Kind<T> for Checked<V> {
+    fn read(&self, node: &Node, _target: &mut T, reader: &mut Reader<'_>) {
+        self.0.read(node, &mut V::default(), reader);
+    }
+
+    fn keys(&self, path: &str, keys: &mut Vec<String>) {
+        keys.push(path.to_owned());
+    }
+
+    fn schema(&self) -> Json {
+        self.0.schema()
+    }
+}
+
+/// A key of another table.
+struct Inlined<T, V> {
+    field: fn(&mut T) -> &mut V,
+    kind: Box<dyn Kind<V>>,
+}
+
+impl<T, V> Kind<T> for Inlined<T, V> {
+    fn read(&self, node: &Node, target: &mut T, reader: &mut Reader<'_>) {
+        self.kind.read(node, (self.field)(target), reader);
+    }
+
+    fn keys(&self, path: &str, keys: &mut Vec<String>) {
+        self.kind.keys(path, keys);
+    }
+
+    fn schema(&self) -> Json {
+        self.kind.schema()
+    }
+}
+
+/// A key that has another name now. It is no longer told of.
+struct Deprecated<T> {
+    instead: &'static str,
+    warns: bool,
+    kind: Box<dyn Kind<T>>,
+}
+
+impl<T> Kind<T> for Deprecated<T> {
+    fn read(&self, node: &Node, target: &mut T, reader: &mut Reader<'_>) {
+        if self.warns {
+            reader.warn(node.line, format!("deprecated: use {}", self.instead));
+        }
+        self.kind.read(node, target, reader);
+    }
+
+    fn schema(&self) -> Json {
+        let mut schema = self.kind.schema();
+        schema["deprecated"] = true.into();
+        schema["$comment"] = format!("deprecated: use {}", self.instead).into();
+        schema
+    }
+}
+
+/// A key that is known, and cannot be given, but for what asks for nothing.
+struct Refused {
+    reason: &'static str,
+    but: &'static [&'static str],
+}
 
 impl<T> Kind<T> for Refused {
     fn read(&self, node: &Node, _target: &mut T, reader: &mut Reader<'_>) {
-        reader.wrong(node.line, self.0);
+        let fine = matches!(&node.value, Value::Scalar { text, .. } if self.but.contains(&text.as_str()));
+        if !fine && !node.value.is_empty() {
+            reader.wrong(node.line, self.reason);
+        }
+    }
+
+    fn schema(&self) -> Json {
+        let mut fine = vec![json!(false), json!(0), json!([]), json!({})];
+        fine.extend(self.but.iter().map(|text| json!(text)));
+        json!({"enum": fine, "description": "left out", "$comment": self.reason})
+    }
+}
+
+/// A key that changes nothing, since what it asks for is there.
+struct Needless(&'static str);
+
+impl<T> Kind<T> for Needless {
+    fn read(&self, node: &Node, _target: &mut T, reader: &mut Reader<'_>) {
+        if !node.value.is_empty() {
+            reader.warn(node.line, format!("has no effect: {}", self.0));
+        }
+    }
+
+    fn schema(&self) -> Json {
+        json!({"$comment": format!("has no effect: {}", self.0)})
+    }
+}
+
+/// A key that changes nothing.
+struct Inert;
+
+impl<T> Kind<T> for Inert {
+    fn read(&self, _node: &Node, _target: &mut T, _reader: &mut Reader<'_>) {}
+
+    fn schema(&self) -> Json {
+        json!({"$comment": "has no effect: what it belongs to is off"})
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::kind::{address, any_number_of, duration, duration_or_off, integer, name, one_or_more, parsed, path, text};
-use super::reader::Section;
+use super::reader::{Kind, Section};
 
 /// Settings of the SSH side, resolved.
 #[derive(Clone, Debug)]
@@ -115,7 +115,7 @@ pub(super) fn section() -> Section<Ssh> {
     let banner = text("a text of 32 kB at most", |text| text.len() <= LONGEST_BANNER);
     let pattern = text("a variable's name, with * and ? for any characters", is_pattern);
     Section::new()
-        .key("listen", |ssh: &mut Ssh| &mut ssh.listen, one_or_more(address()))
+        .key("listen", |ssh: &mut Ssh| &mut ssh.listen, listen())
         .key("hostkeys", |ssh| &mut ssh.host_keys, one_or_more(path()))
         .key("serverVersion", |ssh| &mut ssh.server_version, parsed("a version", parse_version))
         .key("banner", |ssh| &mut ssh.banner, banner.optional())
@@ -130,6 +130,11 @@ pub(super) fn section() -> Section<Ssh> {
         .key("acceptEnv", |ssh| &mut ssh.accept_env, any_number_of(pattern))
         .key("clientAliveInterval", |ssh| &mut ssh.client_alive_interval, duration_or_off(SECOND..=24 * HOUR))
         .key("clientAliveCountMax", |ssh| &mut ssh.client_alive_count_max, integer(1..=1000))
+}
+
+/// What `listen` holds.
+pub(super) fn listen() -> impl Kind<Vec<SocketAddr>> {
+    one_or_more(address())
 }
 
 /// What stands behind "SSH-2.0-" in an identification: the software's name, and a comment perhaps.

@@ -39,6 +39,23 @@ pub(super) enum Value {
     Map(Vec<(Key, Node)>),
 }
 
+impl Value {
+    /// Whether it is nothing at all, or an empty text.
+    pub fn is_blank(&self) -> bool {
+        matches!(self, Value::Null) || matches!(self, Value::Scalar { text, .. } if text.is_empty())
+    }
+
+    /// Whether it asks for nothing: what Go writes for a value that was never set, and whatever consists of such values.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Value::Null => true,
+            Value::Scalar { text, plain } => text.is_empty() || *plain && matches!(text.as_str(), "false" | "0"),
+            Value::List(items) => items.is_empty(),
+            Value::Map(entries) => entries.iter().all(|(_, node)| node.value.is_empty()),
+        }
+    }
+}
+
 /// A mapping's key, as it is written: `1` and `true` are texts here, as they are in JSON.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Key {
@@ -91,6 +108,18 @@ impl Node {
             let Value::Map(entries) = &node.value else { return None };
             entries.iter().find(|(key, _)| key.text == *name).map(|(_, value)| value)
         })
+    }
+
+    /// The texts that stand at the end of this path: one, or a list of them.
+    pub fn texts_at(&self, path: &[&str]) -> Vec<String> {
+        let text = |node: &Node| match &node.value {
+            Value::Scalar { text, .. } => Some(text.clone()),
+            _ => None,
+        };
+        match self.at(path) {
+            Some(Node { value: Value::List(items), .. }) => items.iter().filter_map(text).collect(),
+            node => node.and_then(text).into_iter().collect(),
+        }
     }
 
     /// What this counts against [`HEAVIEST`], and how many levels of lists and mappings it has.

@@ -12,7 +12,7 @@ mod transport;
 
 pub use client::{Body, Client, Exchange, Request, Response, Upgraded};
 pub use deadline::{Deadline, Phase};
-pub use tls::{Tls, TlsError, TlsSettings};
+pub use tls::{Tls, TlsError, TlsOffer, TlsSettings};
 pub use transport::{Address, Transport};
 
 use std::io;

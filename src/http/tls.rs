@@ -38,6 +38,22 @@ pub struct TlsSettings<'a> {
     pub server_name: Option<&'a str>,
     /// Whether the server's certificate is checked at all.
     pub verify: bool,
+    /// Versions and algorithms.
+    pub offer: TlsOffer<'a>,
+}
+
+/// The versions and algorithms that a client offers; by default TLS 1.2 and 1.3, and those that OpenSSL does. Lists are
+/// in OpenSSL's form: its names, with colons between.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TlsOffer<'a> {
+    /// TLS 1.3 alone.
+    pub only_tls13: bool,
+    /// Groups for the key exchange.
+    pub groups: Option<&'a str>,
+    /// Ciphers of TLS 1.3.
+    pub tls13_ciphers: Option<&'a str>,
+    /// Ciphers of TLS 1.2.
+    pub tls12_ciphers: Option<&'a str>,
 }
 
 /// What is wrong with [`TlsSettings`].
@@ -88,7 +104,12 @@ impl Tls {
     pub fn new(settings: &TlsSettings<'_>) -> Result<Tls, TlsError> {
         let library = |error| TlsError::Library(reason(&error));
         let mut builder = SslConnector::builder(SslMethod::tls_client()).map_err(library)?;
-        builder.set_min_proto_version(Some(SslVersion::TLS1_2)).map_err(library)?;
+        let offer = &settings.offer;
+        let oldest = if offer.only_tls13 { SslVersion::TLS1_3 } else { SslVersion::TLS1_2 };
+        builder.set_min_proto_version(Some(oldest)).map_err(library)?;
+        offer.groups.map_or(Ok(()), |groups| builder.set_groups_list(groups)).map_err(library)?;
+        offer.tls13_ciphers.map_or(Ok(()), |ciphers| builder.set_ciphersuites(ciphers)).map_err(library)?;
+        offer.tls12_ciphers.map_or(Ok(()), |ciphers| builder.set_cipher_list(ciphers)).map_err(library)?;
         // Whether what was read is whole is HTTP's to tell, or the agent's.
         builder.set_options(SslOptions::IGNORE_UNEXPECTED_EOF);
         if !settings.verify {

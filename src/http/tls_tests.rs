@@ -99,7 +99,13 @@ impl World {
 }
 
 fn trusting(authorities: &[u8]) -> TlsSettings<'_> {
-    TlsSettings { authorities: Some(authorities), identity: None, server_name: None, verify: true }
+    TlsSettings {
+        authorities: Some(authorities),
+        identity: None,
+        server_name: None,
+        verify: true,
+        offer: TlsOffer::default(),
+    }
 }
 
 fn client(host: &str, port: u16, settings: &TlsSettings<'_>) -> Client {
@@ -216,7 +222,8 @@ fn what_is_no_certificate_or_no_key_for_it_is_refused() {
 fn a_handshake_has_a_deadline_and_what_is_not_tls_is_told() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
-    let careless = TlsSettings { authorities: None, identity: None, server_name: None, verify: false };
+    let careless =
+        TlsSettings { authorities: None, identity: None, server_name: None, verify: false, offer: TlsOffer::default() };
     let address = Address::Tcp { host: "127.0.0.1".into(), port, tls: Some(Tls::new(&careless).unwrap()) };
     let error = Transport::connect(&address, Deadline::after(Duration::from_millis(50))).unwrap_err();
     assert!(matches!(error, Error::TimedOut(Phase::Connect)), "{error}");

@@ -1,0 +1,274 @@
+//! Configurations of ContainerSSH's.
+
+use super::*;
+
+/// All sections and keys of ContainerSSH 0.6, with the values that it writes where nothing was set.
+const ALL: &str = r#"
+ssh: {listen: "0.0.0.0:2222", serverVersion: SSH-2.0-ContainerSSH, ciphers: [aes256-ctr], kex: [ecdh-sha2-nistp256],
+  macs: [hmac-sha2-256], banner: "", hostkeys: [key], clientAliveInterval: 0s, clientAliveCountMax: 3}
+configserver: {url: "", allowRedirects: false, timeout: 2s, cacert: "", cert: "", key: "", tlsVersion: "1.3",
+  curves: [x25519], cipher: [TLS_AES_128_GCM_SHA256], transmitSensitiveMetadata: false}
+auth:
+  password: {method: "", webhook: {url: "", allowRedirects: false, timeout: 2s, cacert: "", cert: "", key: "",
+      tlsVersion: "1.3", curves: [x25519], cipher: [TLS_AES_128_GCM_SHA256], authTimeout: 1m0s},
+    kerberos: {keytab: /k, acceptor: any, enforceUsername: true, credentialCachePath: /c, configPath: /f, clockSkew: 5m}}
+  publicKey: {method: "", webhook: {url: ""}}
+  keyboardInteractive: {method: "", oauth2: {redirect: {listen: "0.0.0.0:8080", key: "", webroot: ""}, clientId: "",
+      clientSecret: "", provider: "", github: {url: "https://github.com", require2FA: false, timeout: 10s},
+      oidc: {url: "", deviceFlow: false, usernameField: sub}, generic: {tokenEndpoint: {url: ""}}, qrCodeClients: [],
+      deviceFlowClients: [], authTimeout: 2m0s}}
+  gssapi: {method: "", kerberos: {keytab: /etc/krb5.keytab}}
+  authz: {method: "", webhook: {url: ""}}
+  authTimeout: 1m0s
+  url: ""
+  allowRedirects: false
+  timeout: 2s
+  cacert: ""
+  tlsVersion: "1.3"
+  curves: "x25519:secp256r1"
+  cipher: "TLS_AES_128_GCM_SHA256:ECDHE-RSA-AES128-GCM-SHA256"
+  pubkey: null
+log: {level: notice, format: ljson, destination: stdout, file: /var/log/x.log, syslog: {destination: /dev/log,
+    facility: auth, tag: ContainerSSH, pid: false}}
+metrics: {listen: "0.0.0.0:9100", key: "", cert: "", clientcacert: "", tlsVersion: "1.3", curves: [x25519],
+  cipher: [TLS_AES_128_GCM_SHA256], enable: false, path: /metrics}
+geoip: {provider: dummy, maxmind-geoip2-file: /var/lib/GeoIP/GeoIP2-Country.mmdb}
+audit: {enable: false, format: none, storage: none, file: {directory: /var/log/audit}, s3: {local: /a, bucket: "",
+    uploadPartSize: 5242880, metadata: {ip: false, username: false}}, intercept: {stdin: false, forwarding: false}}
+health: {enable: false, listen: "0.0.0.0:7000", client: {url: "http://127.0.0.1:7000/", timeout: 2s}}
+security: {defaultMode: "", forceCommand: "", env: {mode: "", allow: [], deny: []}, command: {mode: "", allow: []},
+  shell: {mode: ""}, subsystem: {mode: "", allow: [], deny: []}, tty: {mode: ""}, signal: {mode: "", allow: [], deny: []},
+  forwarding: {reverseForwardingMode: disable, forwardingMode: disable, socketForwardingMode: disable,
+    socketListenMode: disable, x11ForwardingMode: disable}, maxSessions: -1}
+backend: docker
+docker:
+  connection: {host: "unix:///var/run/docker.sock", cacert: "", cert: "", key: ""}
+  execution:
+    container: {hostname: "", attachstdin: false, exposedports: {}, env: [], cmd: [], healthcheck: null, image: guest,
+      volumes: {}, entrypoint: [], labels: {}, stoptimeout: null, shell: []}
+    host: null
+    network: null
+    platform: null
+    containername: ""
+    auth: null
+    mode: connection
+    idleCommand: [/usr/bin/containerssh-agent, wait-signal, --signal, INT, --signal, TERM]
+    shellCommand: [/bin/bash]
+    agentPath: /usr/bin/containerssh-agent
+    disableAgent: false
+    subsystems: {sftp: /usr/lib/openssh/sftp-server}
+    imagePullPolicy: IfNotPresent
+    exposeAuthMetadataAsEnv: false
+  timeouts: {containerStart: 1m0s, containerStop: 1m0s, commandStart: 1m0s, signal: 1m0s, window: 1m0s, http: 15s}
+sshproxy: {server: "", port: 22, usernamePassThrough: false, username: "", password: "", privateKey: "",
+  allowedHostKeyFingerprints: [], ciphers: [aes256-ctr], kex: [], macs: [], hostKeyAlgos: [ssh-rsa], timeout: 1m0s,
+  clientVersion: SSH-2.0-ContainerSSH}
+"#;
+
+fn warnings(lines: &str) -> Vec<String> {
+    good(lines).warnings.iter().map(|warning| warning.to_string().split_once(':').unwrap().1.to_owned()).collect()
+}
+
+#[test]
+fn all_that_it_writes_where_nothing_was_set_is_good() {
+    let config = parse(ALL, &place()).unwrap_or_else(|errors| panic!("{errors:#?}"));
+    let keys: Vec<&str> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(
+        keys,
+        [
+            "docker.execution.agentPath",
+            "docker.timeouts.commandStart",
+            "docker.timeouts.signal",
+            "docker.timeouts.window"
+        ]
+    );
+}
+
+#[test]
+fn an_unknown_key_is_an_error_in_every_section() {
+    for (line, meant) in [
+        ("audit: {s3: {buckt: x}}", "audit.s3.buckt: unknown key; did you mean bucket?"),
+        ("metrics: {enabel: false}", "metrics.enabel: unknown key; did you mean enable?"),
+        ("health: {client: {ur: x}}", "health.client.ur: unknown key; did you mean url?"),
+        (
+            "sshproxy: {usernamePassthrough: true}",
+            "sshproxy.usernamePassthrough: unknown key; did you mean usernamePassThrough?",
+        ),
+        (
+            "auth: {password: {kerberos: {keytabs: x}}}",
+            "auth.password.kerberos.keytabs: unknown key; did you mean keytab?",
+        ),
+        (
+            "auth: {keyboardInteractive: {oauth2: {oidc: {devicFlow: x}}}}",
+            "auth.keyboardInteractive.oauth2.oidc.devicFlow: unknown key; did you mean deviceFlow?",
+        ),
+        ("configserver: {ulr: x}", "configserver.ulr: unknown key; did you mean url?"),
+    ] {
+        assert_eq!(error(line), format!("2: {meant}"));
+    }
+}
+
+#[test]
+fn what_asks_for_something_that_is_not_there_is_refused_with_the_reason() {
+    for (line, start) in [
+        ("audit: {enable: true}", "audit.enable: audit logs are not available"),
+        ("metrics: {enable: true}", "metrics.enable: metrics are not available"),
+        ("health: {enable: true}", "health.enable: health checks are not available"),
+        ("auth: {gssapi: {method: kerberos}}", "auth.gssapi.method: Kerberos is not available"),
+        ("auth: {password: {method: kerberos}}", "auth.password.method: kerberos is not available"),
+        (
+            "auth: {password: {method: webhook, webhook: {url: 'http://a', allowRedirects: true}}}",
+            "auth.password.webhook.allowRedirects: redirects",
+        ),
+        ("backend: sshproxy", "backend: sshproxy is not available yet"),
+        ("docker: {execution: {containername: x}}", "docker: given twice"),
+    ] {
+        let message = error(line);
+        assert!(message.starts_with(&format!("2: {start}")), "{message}");
+    }
+}
+
+#[test]
+fn deprecated_keys_do_what_they_did_and_warn() {
+    assert_eq!(warnings("listen: 127.0.0.1:5"), ["2: warning: listen: deprecated: use ssh.listen"]);
+    assert_eq!(good("listen: 127.0.0.1:5").ssh.listen, ["127.0.0.1:5".parse().unwrap()]);
+    // Wherever it stands, the new key goes over the old one.
+    assert_eq!(good("ssh: {listen: 127.0.0.1:6}\nlisten: 127.0.0.1:5").ssh.listen, ["127.0.0.1:6".parse().unwrap()]);
+    let text =
+        "backend: dockerrun\ndockerrun: {host: 'unix:///s', config: {container: {image: old, user: 1}, timeout: 5s}}";
+    let config = parse(text, &place()).unwrap();
+    assert_eq!((config.docker.mode, &config.docker.container["Image"]), (ExecutionMode::Session, &json!("old")));
+    assert_eq!(config.docker.connection.host, "unix:///s");
+    assert_eq!(config.warnings[0].to_string(), "c.yaml:2: warning: dockerrun: deprecated: use docker");
+}
+
+#[test]
+fn a_webhook_has_a_server_times_and_tls() {
+    let config = good(
+        "auth: {password: {method: webhook, webhook: {url: 'https://[::1]:8443/a', timeout: 5s, authTimeout: 30s, \
+         tlsVersion: '1.2', cipher: 'TLS_AES_256_GCM_SHA384:TLS_ECDHE_RSA_AES_128_GCM_SHA256', curves: x25519}}}",
+    );
+    let webhook = config.webhooks.password.unwrap();
+    let server = &webhook.server;
+    assert_eq!((server.timeout, webhook.time), (Duration::from_secs(5), Duration::from_secs(30)));
+    assert_eq!((server.url.as_str(), server.path.as_str()), ("https://[::1]:8443/a", "/a"));
+    assert!(matches!(&server.address, crate::http::Address::Tcp { host, port: 8443, tls: Some(_) } if host == "::1"));
+    assert!(config.webhooks.public_key.is_none() && config.webhooks.authorization.is_none());
+}
+
+#[test]
+fn the_flat_form_is_for_passwords_and_keys_unless_one_is_off() {
+    let who = |lines: &str| {
+        let webhooks = good(lines).webhooks;
+        (webhooks.password.map(|webhook| webhook.server.url), webhooks.public_key.map(|webhook| webhook.server.url))
+    };
+    let url = || Some("http://flat".to_owned());
+    assert_eq!(who("auth: {url: 'http://flat'}"), (url(), url()));
+    assert_eq!(who("auth: {url: 'http://flat', password: false}"), (None, url()));
+    assert_eq!(who("auth: {url: 'http://flat', pubkey: false}"), (url(), None));
+    let new = "auth: {url: 'http://flat', password: {method: webhook, webhook: {url: 'http://new'}}}";
+    assert_eq!(who(new), (Some("http://new".to_owned()), url()));
+    assert_eq!(warnings(new), ["2: warning: auth.url: deprecated: use password.webhook and publicKey.webhook"]);
+    assert_eq!(
+        warnings("auth: {authz: {webhook: {url: 'http://a'}}}"),
+        ["2: warning: auth.authz.webhook: has no effect without method: webhook beside it"]
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_webhook_is_told_by_key() {
+    let of = |keys: &str| error(&format!("auth: {{publicKey: {{method: webhook, webhook: {{{keys}}}}}}}"));
+    for (keys, start) in [
+        ("", "url: missing"),
+        ("url: 'ftp://a'", "url: must be a URL"),
+        ("url: 'http://user:password@a'", "url: must be a URL"),
+        ("url: 'http://a/?b'", "url: must be a URL"),
+        ("url: 'http://a', cert: missing.pem", "cert: /etc/berth/missing.pem: No such file"),
+        ("url: 'https://a', cacert: '-----BEGIN CERTIFICATE-----'", "cacert: the authorities' certificates are not"),
+        ("url: 'https://a', cipher: TLS_NULL", "cipher: must be one of"),
+        ("url: 'https://a', tlsVersion: 1.1", "tlsVersion: must be 1.2 or 1.3"),
+        ("url: 'https://a', timeout: 1ms", "timeout: must be a time"),
+    ] {
+        let message = of(keys);
+        assert!(message.starts_with(&format!("2: auth.publicKey.webhook.{start}")), "{keys}: {message}");
+        assert!(!message.contains("password@"), "{message}");
+    }
+}
+
+#[test]
+fn values_may_stand_in_the_environment_and_in_files() {
+    let home = std::env::var("PATH").unwrap();
+    assert_eq!(good("ssh: {banner: {env: PATH}}").ssh.banner, Some(home));
+    let file = std::env::temp_dir().join(format!("berth-config-value-{}", std::process::id()));
+    std::fs::write(&file, "17\r\n").unwrap();
+    let line = format!("ssh: {{maxStartups: {{file: '{}'}}}}\ndocker: {{}}", file.display());
+    let config = parse(
+        &format!(
+            "{}\n",
+            line.replace("docker: {}", "docker: {execution: {container: {image: {file: IMAGE}}}}")
+                .replace("IMAGE", file.to_str().unwrap())
+        ),
+        &place(),
+    )
+    .unwrap();
+    assert_eq!((config.ssh.max_startups, &config.docker.container["Image"]), (17, &json!("17")));
+    std::fs::remove_file(&file).unwrap();
+    assert_eq!(
+        error("ssh: {banner: {env: BERTH_NO_SUCH_VARIABLE}}"),
+        "2: ssh.banner: there is no variable BERTH_NO_SUCH_VARIABLE in the environment"
+    );
+    assert!(
+        error("ssh: {banner: {file: /no/such/file}}")
+            .starts_with("2: ssh.banner: \"/no/such/file\" cannot be read: No such file")
+    );
+    assert!(error("ssh: {banner: {fiel: x}}").ends_with("not a mapping"));
+}
+
+#[test]
+fn keys_that_a_newer_api_brings_are_passed_on_where_they_are_named() {
+    let execution = "additionalKeys: [NewThing, Deep], host: {NewThing: {a: [1, 'x', true]}, mounts: [{Deep: no}]}";
+    let docker = docker(execution).unwrap();
+    assert_eq!(json!(docker.host_config), json!({"NewThing": {"a": [1, "x", true]}, "Mounts": [{"Deep": "no"}]}));
+    assert!(docker_error("additionalKeys: Newer, host: {NewThing: 1}").ends_with("unknown key"));
+}
+
+#[test]
+fn resources_stand_for_the_keys_around_them() {
+    let docker = docker("host: {resources: {memory: 1k, cpusetcpus: '1'}, privileged: false}").unwrap();
+    assert_eq!(json!(docker.host_config), json!({"Memory": 1024, "CpusetCpus": "1", "Privileged": false}));
+}
+
+#[test]
+fn keys_are_explained_in_the_words_of_the_reference() {
+    let explained = explain("ssh.loginGraceTime").unwrap();
+    assert_eq!(
+        explained,
+        "ssh.loginGraceTime\n    A client has this long to log in, and this many attempts.\n    Must be a time from 1s to \
+         1h, such as 90s or 1m30s.\n\n    loginGraceTime: 2m\n"
+    );
+    for (key, word) in [
+        ("ssh", "Keys: "),
+        ("auth.users.bob.password", "berth keygen"),
+        ("auth.authz.webhook.url", "/authz"),
+        ("docker.execution.host.memory", "512m"),
+        ("docker.execution.container", "image"),
+        ("audit.enable", "not available"),
+        ("listen", "deprecated: use ssh.listen"),
+    ] {
+        let text = explain(key).unwrap_or_else(|error| panic!("{error}"));
+        assert!(text.contains(word), "{text}");
+    }
+    assert_eq!(explain("ssh.listn").unwrap_err(), "unknown key ssh.listn; did you mean listen?");
+    assert_eq!(
+        explain("docker.execution.host.memry").unwrap_err(),
+        "unknown key docker.execution.host.memry; did you mean memory?"
+    );
+}
+
+#[test]
+fn every_key_is_explained() {
+    for key in keys() {
+        let text = explain(&key.replace('*', "alice")).unwrap_or_else(|error| panic!("{error}"));
+        assert!(text.lines().count() >= 2, "{text}");
+    }
+}

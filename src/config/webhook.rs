@@ -1,0 +1,356 @@
+//! Webhooks: what is below `auth` for them, `configserver`, and the servers that both name.
+
+use std::time::Duration;
+
+use super::kind::{Scalar, choice, colon_list, duration, parsed, pem, switch};
+use super::pem::Pem;
+use super::reader::{Kind, Reader, Section};
+use super::unavailable;
+use super::yaml::{Node, Value};
+use crate::http::{Address, Tls, TlsError, TlsOffer, TlsSettings};
+
+/// A server that berth asks, resolved.
+#[derive(Clone, Debug)]
+pub struct HttpServer {
+    /// `url` as it was given: for messages.
+    pub url: String,
+    /// Where it is.
+    pub address: Address,
+    /// The URL's path: empty, or with a slash in front.
+    pub path: String,
+    /// `timeout`: for one request.
+    pub timeout: Duration,
+}
+
+/// A webhook that says who may in.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// Whom to ask.
+    pub server: HttpServer,
+    /// `authTimeout`: for all attempts together.
+    pub time: Duration,
+}
+
+/// The webhooks, resolved.
+#[derive(Clone, Debug, Default)]
+pub struct Webhooks {
+    /// `auth.password`
+    pub password: Option<Webhook>,
+    /// `auth.publicKey`
+    pub public_key: Option<Webhook>,
+    /// `auth.authz`
+    pub authorization: Option<Webhook>,
+}
+
+/// Names of groups as ContainerSSH has them, and OpenSSL.
+const GROUPS: &[(&str, &str)] = &[
+    ("x25519", "X25519"),
+    ("secp256r1", "P-256"),
+    ("secp384r1", "P-384"),
+    ("secp521r1", "P-521"),
+    ("X25519", "X25519"),
+    ("prime256v1", "P-256"),
+];
+
+/// Ciphers of TLS 1.3, by the names that all have for them.
+const TLS13_CIPHERS: &[&str] = &["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"];
+
+/// Names of ciphers of TLS 1.2 as ContainerSSH has them (IANA's, OpenSSL's and GnuTLS's), and OpenSSL.
+const TLS12_CIPHERS: &[(&str, &str)] = &[
+    ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256"),
+    ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+    ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "ECDHE-RSA-AES256-GCM-SHA384"),
+    ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"),
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    ("ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256"),
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+    ("ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384"),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    ("ECDHE-RSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"),
+    ("TLS_ECDHE_ECDSA_AES_128_GCM_SHA256", "ECDHE-ECDSA-AES128-GCM-SHA256"),
+    ("TLS_ECDHE_RSA_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256"),
+    ("TLS_ECDHE_ECDSA_AES_256_GCM_SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+    ("TLS_ECDHE_RSA_AES_256_GCM_SHA384", "ECDHE-RSA-AES256-GCM-SHA384"),
+    ("TLS_ECDHE_ECDSA_CHACHA20_POLY1305", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    ("TLS_ECDHE_RSA_CHACHA20_POLY1305", "ECDHE-RSA-CHACHA20-POLY1305"),
+];
+
+/// A server's keys as typed.
+#[derive(Clone, Debug)]
+struct Server {
+    url: Option<Url>,
+    timeout: Duration,
+    authorities: Option<Pem>,
+    certificate: Option<Pem>,
+    key: Option<Pem>,
+    only_tls13: bool,
+    groups: Vec<&'static str>,
+    ciphers: Vec<Cipher>,
+}
+
+/// A cipher by OpenSSL's name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Cipher {
+    Tls12(&'static str),
+    Tls13(&'static str),
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        let ciphers = TLS13_CIPHERS.iter().map(|name| Cipher::Tls13(name));
+        Server {
+            url: None,
+            timeout: Duration::from_secs(2),
+            authorities: None,
+            certificate: None,
+            key: None,
+            only_tls13: true,
+            groups: GROUPS[..4].iter().map(|(_, name)| *name).collect(),
+            ciphers: ciphers.chain(TLS12_CIPHERS[..2].iter().map(|(_, name)| Cipher::Tls12(name))).collect(),
+        }
+    }
+}
+
+/// A URL of a server.
+#[derive(Clone, Debug)]
+struct Url {
+    text: String,
+    speaks_tls: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+/// The keys of a webhook of `auth` as typed.
+#[derive(Clone, Debug)]
+struct Method {
+    is_used: bool,
+    server: Server,
+    time: Duration,
+}
+
+impl Default for Method {
+    fn default() -> Self {
+        Method { is_used: false, server: Server::default(), time: Duration::from_secs(60) }
+    }
+}
+
+/// The section `auth` as typed, as far as it is about webhooks.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Typed {
+    password: Method,
+    public_key: Method,
+    authorization: Method,
+    flat: Flat,
+}
+
+/// What `auth` was before ContainerSSH 0.5: one server for both methods, either of which could be switched off.
+#[derive(Clone, Debug)]
+struct Flat {
+    method: Method,
+    password: bool,
+    public_key: bool,
+}
+
+impl Default for Flat {
+    fn default() -> Self {
+        Flat { method: Method::default(), password: true, public_key: true }
+    }
+}
+
+/// The keys of `auth` that are about webhooks, and those of methods that berth has not.
+pub(super) fn methods() -> Section<Typed> {
+    let flat = Section::new()
+        .inline(|flat: &mut Flat| &mut flat.method, webhook())
+        .key("pubkey", |flat| &mut flat.public_key, switch())
+        .all_deprecated("password.webhook and publicKey.webhook");
+    Section::new()
+        .key(
+            "password",
+            |typed: &mut Typed| typed,
+            Password { flat: switch(), section: method().inline(|method| method, unavailable::kerberos()) },
+        )
+        .key("publicKey", |typed| &mut typed.public_key, method())
+        .absent("keyboardInteractive", unavailable::keyboard_interactive())
+        .absent("gssapi", unavailable::gssapi())
+        .key("authz", |typed| &mut typed.authorization, method())
+        .inline(|typed| &mut typed.flat, flat)
+}
+
+/// `auth.password`, which older versions had as a boolean.
+struct Password {
+    flat: Scalar<bool>,
+    section: Section<Method>,
+}
+
+impl Kind<Typed> for Password {
+    fn read(&self, node: &Node, target: &mut Typed, reader: &mut Reader<'_>) {
+        match &node.value {
+            Value::Scalar { .. } => self.flat.read(node, &mut target.flat.password, reader),
+            _ => self.section.read(node, &mut target.password, reader),
+        }
+    }
+
+    fn keys(&self, path: &str, keys: &mut Vec<String>) {
+        self.section.keys(path, keys);
+    }
+
+    fn schema(&self) -> serde_json::Value {
+        self.section.schema()
+    }
+}
+
+fn method() -> Section<Method> {
+    const METHODS: &[(&str, bool)] = &[("webhook", true)];
+    Section::new().key("method", |method: &mut Method| &mut method.is_used, choice(METHODS, &["kerberos"])).key(
+        "webhook",
+        |method| method,
+        webhook(),
+    )
+}
+
+fn webhook() -> Section<Method> {
+    let time = duration(SHORTEST..=Duration::from_secs(3600));
+    Section::new().inline(|method: &mut Method| &mut method.server, server()).key(
+        "authTimeout",
+        |method| &mut method.time,
+        time,
+    )
+}
+
+const SHORTEST: Duration = Duration::from_millis(100);
+
+fn server() -> Section<Server> {
+    const VERSIONS: &[(&str, bool)] = &[("1.2", false), ("1.3", true)];
+    let timeout = duration(SHORTEST..=Duration::from_secs(600));
+    Section::new()
+        .key("url", |server: &mut Server| &mut server.url, parsed("a URL", parse_url).optional())
+        .key("timeout", |server| &mut server.timeout, timeout)
+        .key("cacert", |server| &mut server.authorities, pem().optional())
+        .key("cert", |server| &mut server.certificate, pem().optional())
+        .key("key", |server| &mut server.key, pem().optional())
+        .key("tlsVersion", |server| &mut server.only_tls13, choice(VERSIONS, &[]))
+        .key("curves", |server| &mut server.groups, colon_list(choice(GROUPS, &[])))
+        .key("cipher", |server| &mut server.ciphers, colon_list(parsed("a cipher", parse_cipher)))
+        .refused(&["allowRedirects"], "redirects are not followed: give the URL that they lead to, and remove it")
+}
+
+fn parse_cipher(name: &str) -> Result<Cipher, String> {
+    let tls13 = TLS13_CIPHERS.iter().find(|known| **known == name).map(|name| Cipher::Tls13(name));
+    let tls12 = || TLS12_CIPHERS.iter().find(|(known, _)| *known == name).map(|(_, name)| Cipher::Tls12(name));
+    tls13.or_else(tls12).ok_or_else(|| {
+        let known: Vec<_> =
+            TLS13_CIPHERS.iter().copied().chain(TLS12_CIPHERS[..6].iter().map(|(name, _)| *name)).collect();
+        format!("must be one of {}", known.join(", "))
+    })
+}
+
+fn parse_url(text: &str) -> Result<Url, &'static str> {
+    split_url(text).ok_or("must be a URL such as https://auth.internal:8443/path, without a query, user or password")
+}
+
+fn split_url(text: &str) -> Option<Url> {
+    let (scheme, rest) = text.split_once("://")?;
+    let speaks_tls = match scheme.to_ascii_lowercase().as_str() {
+        "http" => false,
+        "https" => true,
+        _ => return None,
+    };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let (host, port) = match authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((host, "")) => (host, None),
+        Some((host, port)) => (host, Some(port.strip_prefix(':')?)),
+        None => authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port))),
+    };
+    let default = if speaks_tls { 443 } else { 80 };
+    let port = port.map_or(Some(default), |port| port.parse().ok().filter(|port| *port != 0))?;
+    let good = !host.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#@".contains(&byte));
+    good.then(|| Url { text: text.to_owned(), speaks_tls, host: host.to_owned(), port, path: path.to_owned() })
+}
+
+/// What was typed, put together. What is wrong with it is told of `auth` in `root`.
+pub(super) fn resolve(typed: &Typed, root: &Node, reader: &mut Reader<'_>) -> Webhooks {
+    let flat = &typed.flat;
+    if flat.method.server.url.is_some() {
+        reader.warn_at(root, &["auth", "url"], "deprecated: use password.webhook and publicKey.webhook");
+    }
+    let mut choose = |key: &'static str, method: &Method, is_in_flat: bool| {
+        let path = ["auth", key, "webhook"];
+        if method.is_used {
+            return method.resolve(&path, root, reader);
+        }
+        if method.server.url.is_some() {
+            reader.warn_at(root, &path, "has no effect without method: webhook beside it");
+        }
+        if is_in_flat && flat.method.server.url.is_some() {
+            flat.method.resolve(&path[..1], root, reader)
+        } else {
+            None
+        }
+    };
+    Webhooks {
+        password: choose("password", &typed.password, flat.password),
+        public_key: choose("publicKey", &typed.public_key, flat.public_key),
+        authorization: choose("authz", &typed.authorization, false),
+    }
+}
+
+impl Method {
+    fn resolve(&self, path: &[&str], root: &Node, reader: &mut Reader<'_>) -> Option<Webhook> {
+        if reader.is_wrong_in(&path.join(".")) {
+            return None;
+        }
+        let server = self.server.resolve().map_err(|(key, message)| {
+            let path: Vec<&str> = path.iter().copied().chain(Some(key)).collect();
+            reader.wrong_at(root, &path, message);
+        });
+        Some(Webhook { server: server.ok()?, time: self.time })
+    }
+}
+
+impl Server {
+    /// On failure, gives the key that is wrong, and why. Reads the files that are named.
+    fn resolve(&self) -> Result<HttpServer, (&'static str, String)> {
+        let read =
+            |key, pem: &Option<Pem>| pem.as_ref().map(Pem::read).transpose().map_err(|error| (key, error.to_string()));
+        let url = self.url.as_ref().ok_or(("url", "missing; name the server".to_owned()))?;
+        let authorities = read("cacert", &self.authorities)?;
+        let (certificate, key) = (read("cert", &self.certificate)?, read("key", &self.key)?);
+        let identity = match (&certificate, &key) {
+            (Some(certificate), Some(key)) => Some((certificate.as_slice(), key.as_slice())),
+            (None, None) => None,
+            (Some(_), None) => return Err(("key", "missing; a certificate needs its private key".to_owned())),
+            (None, Some(_)) => return Err(("cert", "missing; a private key needs its certificate".to_owned())),
+        };
+        let (mut tls13, mut tls12) = (Vec::new(), Vec::new());
+        for cipher in &self.ciphers {
+            match cipher {
+                Cipher::Tls13(name) => tls13.push(*name),
+                Cipher::Tls12(name) => tls12.push(*name),
+            }
+        }
+        let list = |names: &[&str]| Some(names.join(":")).filter(|list| !list.is_empty());
+        let (groups, tls13, tls12) = (list(&self.groups), list(&tls13), list(&tls12));
+        let offer = TlsOffer {
+            only_tls13: self.only_tls13 || tls12.is_none(),
+            groups: groups.as_deref(),
+            tls13_ciphers: tls13.as_deref(),
+            tls12_ciphers: tls12.as_deref(),
+        };
+        let settings =
+            TlsSettings { authorities: authorities.as_deref(), identity, server_name: None, verify: true, offer };
+        let tls = Tls::new(&settings).map_err(|error| {
+            let key = match &error {
+                TlsError::Authorities(_) => "cacert",
+                TlsError::Certificate(_) => "cert",
+                TlsError::Key(_) => "key",
+                TlsError::Library(_) => "url",
+            };
+            (key, error.to_string())
+        })?;
+        let address = Address::Tcp { host: url.host.clone(), port: url.port, tls: url.speaks_tls.then_some(tls) };
+        Ok(HttpServer { url: url.text.clone(), address, path: url.path.clone(), timeout: self.timeout })
+    }
+}
