@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use openssl::sha::sha256;
 
 use super::Restrictions;
 use super::options::Options;
@@ -36,6 +37,11 @@ const OTHER_TYPES: [&str; 3] = ["ssh-", "ecdsa-", "sk-"];
 
 /// The sizes that an RSA key may have, in bits. The upper one is OpenSSH's.
 const RSA_BITS: RangeInclusive<usize> = 2048..=16384;
+
+/// By what people know a public key, of which this is the encoding: what `ssh-keygen -l` shows.
+pub fn fingerprint(blob: &[u8]) -> String {
+    format!("SHA256:{}", STANDARD_NO_PAD.encode(sha256(blob)))
+}
 
 /// A line of an authorized keys file: sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 #[derive(Clone, Debug)]

@@ -11,7 +11,7 @@ mod users;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use key::{AuthorizedKey, KeyLineError};
+pub use key::{AuthorizedKey, KeyLineError, fingerprint};
 pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use users::Users;
 

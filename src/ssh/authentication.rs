@@ -3,14 +3,14 @@
 //! Requests are answered strictly one after another. While a [`Check`] runs in a worker, no further message is looked
 //! at. Every request is answered, whatever is in it: what cannot be understood fails like a wrong password.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use libssh_server::{Session, number};
 
 use super::worker::Pending;
 use super::{Server, reason};
-use crate::auth::{LONGEST_PASSWORD, Restrictions};
+use crate::auth::{LONGEST_PASSWORD, Restrictions, fingerprint};
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::waker::Waker;
 
@@ -68,11 +68,15 @@ enum Then {
 /// The state of one client's authentication.
 pub struct Authentication {
     server: Arc<Server>,
-    client: IpAddr,
+    client: SocketAddr,
     waker: Waker,
     id: String,
     /// The user of all requests, once one has come.
     user: Option<String>,
+    /// By what the last request tried it: the method, for the log.
+    method: &'static str,
+    /// The key with which it did, as people know it.
+    fingerprint: Option<String>,
     service_accepted: bool,
     failures: u32,
     requests: u32,
@@ -83,13 +87,15 @@ pub struct Authentication {
 
 impl Authentication {
     /// `id` is the connection's, for the log.
-    pub fn new(server: Arc<Server>, client: IpAddr, waker: Waker, id: String) -> Self {
+    pub fn new(server: Arc<Server>, client: SocketAddr, waker: Waker, id: String) -> Self {
         Authentication {
             server,
             client,
             waker,
             id,
             user: None,
+            method: UNKNOWN,
+            fingerprint: None,
             service_accepted: false,
             failures: 0,
             requests: 0,
@@ -111,7 +117,10 @@ impl Authentication {
         let Some(check) = self.check.take() else { return Progress::Continue };
         match (verdict.unwrap_or_default(), check.then) {
             (Some(restrictions), Then::Success) => match session.authenticated() {
-                Ok(()) => Progress::Done(Login { user: self.user.take().unwrap_or_default(), restrictions }),
+                Ok(()) => {
+                    self.report("accepted");
+                    Progress::Done(Login { user: self.user.take().unwrap_or_default(), restrictions })
+                }
                 Err(error) => error.into(),
             },
             (Some(_), Then::KeyOk { algorithm, blob }) => {
@@ -158,6 +167,7 @@ impl Authentication {
                 return error.into();
             }
         }
+        (self.method, self.fingerprint) = (UNKNOWN, None);
         match Request::decode(body) {
             Ok(request) => self.decoded(session, &request, body),
             Err(Malformed) => self.fail(session, true),
@@ -173,6 +183,7 @@ impl Authentication {
             None if request.user.len() <= LONGEST_NAME => self.user = Some(request.user.into()),
             _ => return Progress::Refuse(reason::PROTOCOL_ERROR, "change of user name not allowed".into()),
         }
+        self.method = request.method.name();
         match &request.method {
             // A first "none" asks for the list of methods, and counts as no failure.
             Method::None => self.fail(session, self.requests > 1),
@@ -180,6 +191,7 @@ impl Authentication {
             Method::Password(password) => self.check_password(password),
             Method::KeyboardInteractive => self.ask(session),
             Method::PublicKey { algorithm, blob, signature } => {
+                self.fingerprint = Some(fingerprint(blob));
                 if !self.is_usable(algorithm, blob) {
                     return self.fail(session, true);
                 }
@@ -200,7 +212,8 @@ impl Authentication {
         then: Then,
         look: impl FnOnce(&Server, &str, IpAddr) -> Option<Restrictions> + Send + 'static,
     ) -> Progress {
-        let (server, client, user) = (Arc::clone(&self.server), self.client, self.user.clone().unwrap_or_default());
+        let client = self.client.ip().to_canonical();
+        let (server, user) = (Arc::clone(&self.server), self.user.clone().unwrap_or_default());
         let verdict = Pending::start(self.waker.clone(), move || look(&server, &user, client));
         self.check = Some(Check { verdict, then });
         Progress::Continue
@@ -260,11 +273,20 @@ impl Authentication {
         session.verify(blob, signature, &data)
     }
 
+    /// Logs how an attempt went, in a form that programs look for: see docs/log.md.
+    fn report(&self, outcome: &str) {
+        let Authentication { id, method, .. } = self;
+        // Quoted, with what is in it escaped: whoever chooses a name cannot make up the rest of the line.
+        let user = self.user.as_deref().unwrap_or_default();
+        let (address, port) = (self.client.ip().to_canonical(), self.client.port());
+        let key = self.fingerprint.as_ref().map_or(String::new(), |key| format!(": {key}"));
+        log::info!("{id}: {outcome} {method} for {user:?} from {address} port {port}{key}");
+    }
+
     fn fail(&mut self, session: &mut Session, counts: bool) -> Progress {
         self.failures += u32::from(counts);
         if counts {
-            let user = self.user.as_deref().unwrap_or_default();
-            log::info!("{}: failed attempt {} by {user:?} from {}", self.id, self.failures, self.client);
+            self.report("failed");
         }
         if self.failures >= self.server.settings.max_auth_tries {
             return Progress::Refuse(reason::PROTOCOL_ERROR, "Too many authentication failures".into());
@@ -307,6 +329,22 @@ enum Method<'a> {
     PublicKey { algorithm: &'a [u8], blob: &'a [u8], signature: Option<&'a [u8]> },
     KeyboardInteractive,
     Unknown,
+}
+
+/// A method that berth does not have, or a request that is none.
+const UNKNOWN: &str = "unknown";
+
+impl Method<'_> {
+    /// RFC 4252's name, for the log.
+    fn name(&self) -> &'static str {
+        match self {
+            Method::None => "none",
+            Method::Password(_) => "password",
+            Method::PublicKey { .. } => "publickey",
+            Method::KeyboardInteractive => "keyboard-interactive",
+            Method::Unknown => UNKNOWN,
+        }
+    }
 }
 
 impl<'a> Request<'a> {

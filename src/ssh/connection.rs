@@ -42,12 +42,8 @@ impl Connection {
             Ok(session) => session,
             Err(error) => return log::error!("{}: {error}", self.id),
         };
-        let authentication = Authentication::new(
-            Arc::clone(&self.server),
-            self.client.ip().to_canonical(),
-            self.waker.clone(),
-            self.id.clone(),
-        );
+        let authentication =
+            Authentication::new(Arc::clone(&self.server), self.client, self.waker.clone(), self.id.clone());
         let settings = &self.server.settings;
         let grace = settings.login_grace_time;
         let mut thread = Thread {
@@ -148,7 +144,6 @@ impl Thread<'_> {
             }
             let Some(login) = authenticate(authentication, &mut self.session, &mut self.queue)? else { return Ok(()) };
             let Connection { server, id, client, local, waker, .. } = self.connection;
-            log::info!("{id}: {:?} logged in from {client}", login.user);
             let bridge = Bridge::new(Arc::clone(server), id.clone(), *client, *local, waker.clone(), login);
             self.phase = Phase::Bridge(Box::new(bridge));
         }

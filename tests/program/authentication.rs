@@ -152,6 +152,37 @@ fn methods_that_berth_has_not_are_refused_at_once() {
 }
 
 #[test]
+fn logins_are_logged_with_method_user_address_and_key_and_nothing_secret() {
+    let berth = Berth::start();
+    let by = |method: &str, password: &str| {
+        let option = format!("PreferredAuthentications={method}");
+        berth.openssh_with_password("ssh", password, 1).args(["-T", "-o", &option, "berth", "true"]).run();
+    };
+    by("password", "not this one");
+    by("keyboard-interactive", "nor this");
+    berth.openssh_with_key("ssh", "ed25519-stranger").args(["-T", "berth", "true"]).run().exits(255);
+    by("password", PASSWORD);
+    berth.exec("true").run().succeeds();
+    berth.has_connections(0);
+
+    let log = berth.log().text();
+    let lines = log.lines().filter(|line| line.contains("accepted ") || line.contains("failed "));
+    let logged: Vec<_> = lines.map(|line| line.split_once(" port ").unwrap().0.split_once(": ").unwrap().1).collect();
+    let expected = ["failed password", "failed keyboard-interactive", "failed publickey", "accepted password"];
+    let expected = expected.iter().chain(&["accepted publickey"]);
+    let expected: Vec<_> = expected.map(|words| format!(r#"{words} for "alice" from 127.0.0.1"#)).collect();
+    assert_eq!(logged, expected, "{log}");
+    for (outcome, name) in [("failed", "ed25519-stranger"), ("accepted", "ed25519")] {
+        let fingerprint = Client::new("ssh-keygen").arg("-lf").arg(key(name).path).run().succeeds().text();
+        let line = berth.log().line(&format!("{outcome} publickey"));
+        assert!(line.ends_with(&format!(": {}", fingerprint.split(' ').nth(1).unwrap())), "{line}");
+    }
+    for secret in ["not this one", "nor this", PASSWORD] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[test]
 fn a_client_has_a_few_attempts() {
     let berth = Berth::with(|config| config["ssh"]["maxAuthTries"] = 3.into());
     let ssh = berth.openssh_with_password("ssh", "wrong", 9).args(["-o", "PreferredAuthentications=password"]);

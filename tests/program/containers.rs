@@ -44,7 +44,7 @@ fn every_connection_has_a_container_of_its_own_until_it_ends() {
 fn a_connection_without_a_session_has_no_container() {
     let berth = Berth::start();
     let _master = berth.master();
-    berth.log().line("logged in");
+    berth.log().line("accepted ");
     assert_eq!(berth.containers().len(), 0);
 }
 
@@ -57,7 +57,7 @@ fn containers_are_labelled_with_instance_connection_user_and_client() {
     assert!(labels.contains(&format!("berth.instance={} ", berth.instance)), "{labels}");
     assert!(labels.contains("berth.user=alice"), "{labels}");
     assert!(labels.contains("berth.client=127.0.0.1:"), "{labels}");
-    let line = berth.log().line("logged in");
+    let line = berth.log().line("accepted ");
     let connection = line.split_whitespace().nth(2).unwrap().trim_end_matches(':');
     assert!(labels.contains(&format!("berth.connection={connection} ")), "{labels}");
     session.wait().succeeds();
@@ -105,7 +105,7 @@ fn a_client_killed_while_its_container_starts_leaves_none() {
     let _quiet = without_load();
     let berth = Berth::start();
     let starting = berth.exec("true").spawn();
-    berth.log().line("logged in");
+    berth.log().line("accepted ");
     eventually("a container", DEADLINE, || !berth.containers().is_empty());
     starting.signal(Signal::KILL);
     berth.log().line(": done");
@@ -154,7 +154,7 @@ fn sigterm_ends_the_connections_and_removes_their_containers() {
 fn sigint_ends_it_too_while_a_container_starts() {
     let mut berth = Berth::start();
     let starting = berth.exec("sleep 100").spawn();
-    berth.log().line("logged in");
+    berth.log().line("accepted ");
     berth.end(Signal::INT).succeeds();
     assert_eq!(berth.containers().len(), 0);
     starting.wait().exits(255);

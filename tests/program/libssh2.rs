@@ -64,6 +64,15 @@ fn every_method_lets_in_and_what_is_wrong_does_not() {
 }
 
 #[test]
+fn a_name_cannot_make_up_the_rest_of_a_line_in_the_log() {
+    let berth = Berth::start();
+    let name = "x\" from 192.0.2.1 port 1\n";
+    assert!(connect(&berth).userauth_password(name, "wrong").is_err());
+    let line = berth.log().line("failed password");
+    assert!(line.contains(r#"for "x\" from 192.0.2.1 port 1\n" from 127.0.0.1 port "#), "{line}");
+}
+
+#[test]
 fn a_command_ends_with_its_status_after_its_last_output() {
     let berth = Berth::start();
     let session = login(&berth);
