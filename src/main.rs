@@ -1,8 +1,11 @@
 //! The command line: see `berth --help`.
 
+mod prompt;
+
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::Read;
+use std::io::{BufRead, IsTerminal, Read};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -22,7 +25,8 @@ Usage:
   berth check --explain KEY            say what a key of the configuration is for, as ssh.listen
   berth check --schema                 print a JSON Schema of the configuration, for editors
   berth keygen [-t TYPE] -f FILE       make a host key: ed25519 (the default), ecdsa or rsa
-  berth keygen -t password             make a hash, for auth.users.NAME.password, of the password on standard input
+  berth keygen -t password             make a hash, for auth.users.NAME.password, of a password that is asked for, or
+                                       of the first line of standard input where that is no terminal
   berth agent --socket PATH [-- COMMAND...]
                                        what runs in a container; berth starts it itself
   berth --version
@@ -197,15 +201,25 @@ fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {
 }
 
 fn hash_password() -> Result<(), Failure> {
-    let mut password = String::new();
-    std::io::stdin().take(4096).read_to_string(&mut password).map_err(failed)?;
-    let password = password.trim_end_matches(['\r', '\n']);
+    let stdin = std::io::stdin();
+    let password = if stdin.is_terminal() {
+        prompt::new_password(stdin.as_fd()).map_err(failed)?
+    } else {
+        let mut line = Vec::new();
+        // As long as it may be, with the line's end, and one more to see that it is longer.
+        stdin.lock().take(LONGEST_PASSWORD as u64 + 3).read_until(b'\n', &mut line).map_err(failed)?;
+        line.pop_if(|last| *last == b'\n');
+        line.pop_if(|last| *last == b'\r');
+        line
+    };
     if password.is_empty() {
-        return Err(failed("no password on standard input"));
+        return Err(failed("no password given"));
     }
     if password.len() > LONGEST_PASSWORD {
         return Err(failed(format!("the password is longer than {LONGEST_PASSWORD} bytes")));
     }
+    // Clients send passwords as UTF-8 (RFC 4252 section 8): any other would never fit.
+    let password = std::str::from_utf8(&password).map_err(|_| failed("the password is not UTF-8"))?;
     println!("{}", PasswordHash::make(password.as_bytes()).map_err(failed)?);
     Ok(())
 }

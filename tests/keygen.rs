@@ -91,7 +91,7 @@ fn a_private_key_is_never_overwritten() {
 
 #[test]
 fn a_password_becomes_a_hash_that_verifies() {
-    for input in ["Hello world!", "Hello world!\n", "Hello world!\r\n"] {
+    for input in ["Hello world!", "Hello world!\n", "Hello world!\r\n", "Hello world!\nAnd more\n"] {
         let output = keygen(&["-t", "password"], None, input.as_bytes());
         assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
         assert!(output.stdout.starts_with(b"$argon2id$v=19$"), "{output:?}");

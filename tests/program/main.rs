@@ -5,6 +5,7 @@
 
 mod authentication;
 mod clients;
+mod command_line;
 mod common;
 mod containers;
 mod files;

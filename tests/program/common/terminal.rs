@@ -51,6 +51,11 @@ impl Terminal {
         self.seen = found.unwrap_or_else(|| panic!("no {words:?} on the screen:\n{}", self.screen.text()));
     }
 
+    /// All that has been shown so far.
+    pub fn text(&self) -> String {
+        self.screen.text()
+    }
+
     pub fn resize(&mut self, rows: u16, columns: u16) {
         resize(&self.keyboard, rows, columns);
     }
