@@ -1,6 +1,7 @@
 //! An agent that means ill hurts its own connection alone.
 
 use std::io::Write as _;
+use std::os::fd::AsFd;
 use std::process::Stdio;
 
 use berth::backend::Scope;
@@ -201,10 +202,63 @@ fn an_agent_without_a_hello_is_none() {
     assert_eq!(ssh.0.wait().unwrap().code(), Some(255));
 }
 
+#[test]
+fn an_agent_that_leaves_before_its_hello_ends_its_connection() {
+    let server = Server::start();
+    let mut ssh = server.ssh("played", &["localhost", "command"]);
+    let mut ssh = Killed(ssh.stderr(Stdio::null()).spawn().unwrap());
+    drop(server.play());
+    assert_eq!(ssh.0.wait().unwrap().code(), Some(255));
+    server.assert_serves_others();
+}
+
+#[test]
+fn data_beyond_the_clients_window_is_the_clients_to_judge() {
+    let server = Server::start();
+    let (mut ssh, mut agent, client) = session(&server);
+    // Its output is not read meanwhile: so the client opens the window no further.
+    let chunk = data(client, &[0; MAXIMUM_PACKET as usize]);
+    let mut framed = Vec::new();
+    (0..2 * WINDOW / MAXIMUM_PACKET).for_each(|_| frame::append(&mut framed, &chunk));
+    frame::append(&mut framed, &exit_status(client, 7));
+    frame::append(&mut framed, &bare(number::CHANNEL_CLOSE, client));
+    // Newer clients leave before they have heard all, older ones drop what is too much.
+    let _ = agent.stream.write_all(&framed);
+    crate::harness::read_to_end(ssh.0.stdout.take().unwrap());
+    assert!(matches!(ssh.0.wait().unwrap().code(), Some(7 | 255)));
+    agent.ends();
+    server.assert_serves_others();
+}
+
 /// What this process, so the server, has in memory, in bytes.
 fn memory() -> usize {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();
     status.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+/// Writes `bytes` again and again, until nothing has been taken for a while: all buffers on the way are full. Gives by
+/// how much the server has grown meanwhile, in bytes.
+fn flood(to: impl AsFd, bytes: &[u8]) -> usize {
+    rustix::io::ioctl_fionbio(&to, true).unwrap();
+    let before = memory();
+    let (mut written, mut waits) = (0, 0);
+    // Where a piece is taken, the rest of it has to come next.
+    let mut rest = bytes;
+    while waits < 100 {
+        match rustix::io::write(&to, rest) {
+            Ok(count) => {
+                written += count;
+                waits = 0;
+                rest = if count < rest.len() { &rest[count..] } else { bytes };
+                assert!(written < 256 << 20, "it takes everything");
+            }
+            Err(_) => {
+                waits += 1;
+                std::thread::sleep(std::time::Duration::from_millis(5));
+            }
+        }
+    }
+    memory().saturating_sub(before)
 }
 
 #[test]
@@ -229,30 +283,41 @@ fn a_flood_of_opens_that_reads_no_answer_ends_and_is_not_kept() {
 #[test]
 fn a_flood_of_data_for_a_client_that_reads_nothing_is_not_kept() {
     let server = Server::start();
-    let (ssh, mut agent, client) = session(&server);
+    let (ssh, agent, client) = session(&server);
     // Stopped, it takes nothing off its socket.
     let pid = rustix::process::Pid::from_child(&ssh.0);
     rustix::process::kill_process(pid, rustix::process::Signal::STOP).unwrap();
-    let mut flood = Vec::new();
-    (0..8).for_each(|_| frame::append(&mut flood, &data(client, &[0; MAXIMUM_PACKET as usize])));
-    agent.stream.set_nonblocking(true).unwrap();
-    let before = memory();
-    let (mut written, mut waits) = (0, 0);
-    // Until nothing has been taken for a while: sockets' buffers, and the bridge's, are full.
-    while waits < 100 {
-        match agent.stream.write(&flood) {
-            Ok(count) => {
-                written += count;
-                waits = 0;
-                assert!(written < 256 << 20, "it takes everything");
-            }
-            Err(_) => {
-                waits += 1;
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
-        }
-    }
-    let grown = memory().saturating_sub(before);
+    let mut flood_of_data = Vec::new();
+    (0..8).for_each(|_| frame::append(&mut flood_of_data, &data(client, &[0; MAXIMUM_PACKET as usize])));
+    let grown = flood(&agent.stream, &flood_of_data);
+    assert!(grown < 8 << 20, "{grown} bytes more");
+    server.assert_serves_others();
+}
+
+#[test]
+fn a_window_without_end_is_not_kept_for_an_agent_that_reads_nothing() {
+    let server = Server::start();
+    let mut ssh = server.ssh("played", &["localhost", "command"]);
+    let ssh = ssh.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let (mut ssh, mut agent) = (Killed(ssh), server.play());
+    agent.greet();
+    let message = agent.expect(number::CHANNEL_OPEN);
+    let client = Open::decode(&message[1..]).unwrap().sender;
+    agent.send(&open_confirmation(client, 0, u32::MAX));
+    let stdin = ssh.0.stdin.take().unwrap();
+    let grown = flood(&stdin, &[0; 1 << 16]);
+    assert!(grown < 8 << 20, "{grown} bytes more");
+    server.assert_serves_others();
+}
+
+#[test]
+fn a_flood_of_requests_whose_answers_are_not_read_is_not_kept() {
+    let server = Server::start();
+    let (_ssh, agent, client) = session(&server);
+    let request = ChannelRequest { recipient: client, name: b"no-such", want_reply: true, specific: b"" }.encode();
+    let mut requests = Vec::new();
+    (0..1000).for_each(|_| frame::append(&mut requests, &request));
+    let grown = flood(&agent.stream, &requests);
     assert!(grown < 8 << 20, "{grown} bytes more");
     server.assert_serves_others();
 }
