@@ -13,6 +13,7 @@ use std::time::Duration;
 use berth::auth::{LONGEST_PASSWORD, PasswordHash, Users};
 use berth::backend::docker::Docker;
 use berth::config::{self, Config};
+use berth::webhook::Webhooks;
 use berth::{agent, logger, ssh};
 use lexopt::prelude::*;
 
@@ -126,12 +127,7 @@ fn with_config(
 }
 
 fn load(path: &Path) -> Result<Config, Failure> {
-    let config = config::load(path).map_err(Failure::Config)?;
-    let webhooks = &config.webhooks;
-    if [&webhooks.password, &webhooks.public_key, &webhooks.authorization].iter().any(|webhook| webhook.is_some()) {
-        return Err(failed("auth: webhooks are not available yet"));
-    }
-    Ok(config)
+    config::load(path).map_err(Failure::Config)
 }
 
 /// The options of `berth check`.
@@ -167,11 +163,11 @@ fn serve(path: &Path) -> Result<(), Failure> {
         // It may come later: users are told until then.
         Err(error) => log::error!("{error}"),
     }
-    if config.users.is_empty() {
-        log::warn!("auth.users is empty: nobody can log in");
+    if config.users.is_empty() && config.webhooks.password.is_none() && config.webhooks.public_key.is_none() {
+        log::warn!("auth has neither users nor webhooks: nobody can log in");
     }
-    ssh::serve(config.ssh, config.forwarding, Box::new(Users::new(config.users)), Box::new(backend), stop_time)
-        .map_err(failed)
+    let authenticator = Webhooks::new(Users::new(config.users), config.webhooks);
+    ssh::serve(config.ssh, config.forwarding, Box::new(authenticator), Box::new(backend), stop_time).map_err(failed)
 }
 
 fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {

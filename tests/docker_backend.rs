@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use berth::backend::docker::Docker;
@@ -158,7 +158,13 @@ fn settings() -> config::Docker {
 
 fn request() -> Request {
     let connection = format!("{:0>32}", unique());
-    Request { connection, number: 0, user: "alice\"\n\u{1f600}".into(), client: "192.0.2.1:5000".parse().unwrap() }
+    Request {
+        connection,
+        number: 0,
+        user: "alice\"\n\u{1f600}".into(),
+        client: "192.0.2.1:5000".parse().unwrap(),
+        metadata: Arc::default(),
+    }
 }
 
 #[derive(Default)]

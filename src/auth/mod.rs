@@ -8,7 +8,7 @@ mod password;
 mod source;
 mod users;
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 pub use key::{AuthorizedKey, KeyLineError, fingerprint};
@@ -16,6 +16,7 @@ pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use users::Users;
 
 use crate::fuzzing::Target;
+use crate::metadata::Metadata;
 use crate::pattern;
 
 pub(crate) const FUZZ_TARGETS: &[Target] = &[("authorized_keys", file::fuzz), ("password_hash", password::fuzz)];
@@ -77,15 +78,51 @@ impl ForwardAddress {
     }
 }
 
+/// A client that authenticates.
+#[derive(Clone, Copy, Debug)]
+pub struct Attempt<'a> {
+    /// The user name that it gives. Hostile.
+    pub user: &'a str,
+    /// Its address, which is no IPv6 form of an IPv4 one.
+    pub client: SocketAddr,
+    /// The connection's id, unique over all berth processes.
+    pub connection: &'a str,
+    /// Its identification string (RFC 4253 section 4.2). Hostile.
+    pub version: &'a str,
+}
+
+/// What an authenticated user is given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grant {
+    /// What the user is held to.
+    pub restrictions: Restrictions,
+    /// What is known of the user and meant for the container.
+    pub metadata: Metadata,
+}
+
+impl Grant {
+    /// For a user whose name is the one that was given.
+    pub fn new(user: &str, restrictions: Restrictions) -> Self {
+        let metadata = Metadata { authenticated_user: Some(user.to_owned()), ..Metadata::default() };
+        Grant { restrictions, metadata }
+    }
+}
+
 /// Checks credentials. One per process, shared by all connections; calls may block (a webhook, a slow hash), so they
 /// are made in a worker thread.
 pub trait Authenticator: Send + Sync {
     /// Whether `password` is this user's. Takes as long for an unknown user as for a known one.
-    fn password(&self, user: &str, password: &[u8], client: IpAddr) -> Option<Restrictions>;
+    fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Option<Grant>;
 
-    /// Whether this user may use the public key `blob` (RFC 4253 section 6.6 encoding) from `client`, now. The caller
-    /// has verified, or will verify, the signature.
-    fn public_key(&self, user: &str, blob: &[u8], client: IpAddr) -> Option<Restrictions>;
+    /// Whether this user may use the public key `blob` (RFC 4253 section 6.6 encoding) from here, now. The caller has
+    /// verified, or will verify, the signature.
+    fn public_key(&self, attempt: &Attempt<'_>, blob: &[u8]) -> Option<Grant>;
+
+    /// Whether a user who has authenticated may in, and with what.
+    fn authorize(&self, attempt: &Attempt<'_>, grant: Grant) -> Option<Grant> {
+        let _ = attempt;
+        Some(grant)
+    }
 }
 
 /// A user of `auth.users`.

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::key::AuthorizedKey;
 use super::password::PasswordHash;
-use super::{Authenticator, Restrictions, User, file};
+use super::{Attempt, Authenticator, Grant, Restrictions, User, file};
 
 /// Users by name.
 ///
@@ -67,7 +67,18 @@ impl Users {
 }
 
 impl Authenticator for Users {
-    fn password(&self, user: &str, password: &[u8], _client: IpAddr) -> Option<Restrictions> {
+    fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Option<Grant> {
+        self.password(attempt.user, password).map(|restrictions| Grant::new(attempt.user, restrictions))
+    }
+
+    fn public_key(&self, attempt: &Attempt<'_>, blob: &[u8]) -> Option<Grant> {
+        let restrictions = self.public_key(attempt.user, blob, attempt.client.ip());
+        restrictions.map(|restrictions| Grant::new(attempt.user, restrictions))
+    }
+}
+
+impl Users {
+    fn password(&self, user: &str, password: &[u8]) -> Option<Restrictions> {
         let (hash, is_own) = self.hash_for(user)?;
         let is_right = hash.verify(password);
         (is_right && is_own).then(Restrictions::default)
@@ -105,7 +116,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::super::key::tests::{LINES, blob, line};
-    use super::{Authenticator, Restrictions, User, Users};
+    use super::{Restrictions, User, Users};
     use crate::auth::{AuthorizedKey, PasswordHash};
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
@@ -135,8 +146,8 @@ mod tests {
     fn only_the_users_own_password_is_right() {
         let users =
             users([("alice", with_password(HASHES[0])), ("bob", with_password(HASHES[1])), ("carol", User::default())]);
-        assert_eq!(users.password("alice", b"alice's", CLIENT), Some(Restrictions::default()));
-        assert!(users.password("bob", b"bob's", CLIENT).is_some());
+        assert_eq!(users.password("alice", b"alice's"), Some(Restrictions::default()));
+        assert!(users.password("bob", b"bob's").is_some());
         for name in ["alice", "bob", "carol", "dave", ""] {
             let rights: &[&[u8]] = match name {
                 "alice" => &[b"bob's", b"alice", b""],
@@ -144,7 +155,7 @@ mod tests {
                 // Whoever stands in for them, their password is not these users' own.
                 _ => &[b"alice's", b"bob's", b""],
             };
-            assert!(rights.iter().all(|password| users.password(name, password, CLIENT).is_none()), "{name}");
+            assert!(rights.iter().all(|password| users.password(name, password).is_none()), "{name}");
         }
     }
 
@@ -169,7 +180,7 @@ mod tests {
     fn where_nobody_has_a_password_no_password_is_right() {
         for users in [users([]), users([("carol", User::default())])] {
             assert!(users.hash_for("carol").is_none());
-            assert_eq!(users.password("carol", b"", CLIENT), None);
+            assert_eq!(users.password("carol", b""), None);
             assert_eq!(users.public_key("dave", &blob(line()), CLIENT), None);
         }
     }

@@ -8,6 +8,9 @@ pub mod docker;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
+
+use crate::metadata::Metadata;
 
 pub(crate) use docker::FUZZ_TARGETS;
 
@@ -28,6 +31,8 @@ pub struct Request {
     pub user: String,
     /// The client's address.
     pub client: SocketAddr,
+    /// What else is known of the user, and meant for the container.
+    pub metadata: Arc<Metadata>,
 }
 
 /// The user who waits while a container is being made.

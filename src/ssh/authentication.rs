@@ -3,14 +3,14 @@
 //! Requests are answered strictly one after another. While a [`Check`] runs in a worker, no further message is looked
 //! at. Every request is answered, whatever is in it: what cannot be understood fails like a wrong password.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use libssh_server::{Session, number};
 
 use super::worker::Pending;
 use super::{Server, reason};
-use crate::auth::{LONGEST_PASSWORD, Restrictions, fingerprint};
+use crate::auth::{Attempt, Authenticator, Grant, LONGEST_PASSWORD, fingerprint};
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::waker::Waker;
 
@@ -27,8 +27,8 @@ const PROMPT: &str = "Password: ";
 pub struct Login {
     /// The name that the client gave.
     pub user: String,
-    /// What this user is held to.
-    pub restrictions: Restrictions,
+    /// What this user is given, and held to.
+    pub grant: Grant,
 }
 
 /// What a message led to.
@@ -51,7 +51,7 @@ impl From<libssh_server::Error> for Progress {
 
 /// A credential that a worker looks at.
 struct Check {
-    verdict: Pending<Option<Restrictions>>,
+    verdict: Pending<Option<Grant>>,
     then: Then,
 }
 
@@ -83,6 +83,8 @@ pub struct Authentication {
     /// Whether an INFO_REQUEST is out, which an INFO_RESPONSE must follow (RFC 4256).
     has_asked: bool,
     check: Option<Check>,
+    /// The key that the client was last told would do, and what for: its signature need not be waited for twice.
+    promised: Option<(Vec<u8>, Grant)>,
 }
 
 impl Authentication {
@@ -101,6 +103,7 @@ impl Authentication {
             requests: 0,
             has_asked: false,
             check: None,
+            promised: None,
         }
     }
 
@@ -116,17 +119,18 @@ impl Authentication {
         };
         let Some(check) = self.check.take() else { return Progress::Continue };
         match (verdict.unwrap_or_default(), check.then) {
-            (Some(restrictions), Then::Success) => match session.authenticated() {
+            (Some(grant), Then::Success) => match session.authenticated() {
                 Ok(()) => {
                     self.report("accepted");
-                    Progress::Done(Login { user: self.user.take().unwrap_or_default(), restrictions })
+                    Progress::Done(Login { user: self.user.take().unwrap_or_default(), grant })
                 }
                 Err(error) => error.into(),
             },
-            (Some(_), Then::KeyOk { algorithm, blob }) => {
+            (Some(grant), Then::KeyOk { algorithm, blob }) => {
                 let mut message = vec![number::USERAUTH_PK_OK];
                 message.put_string(algorithm);
-                message.put_string(blob);
+                message.put_string(&blob);
+                self.promised = Some((blob, grant));
                 send(session, &message)
             }
             (None, _) => self.fail(session, true),
@@ -188,7 +192,7 @@ impl Authentication {
             // A first "none" asks for the list of methods, and counts as no failure.
             Method::None => self.fail(session, self.requests > 1),
             Method::Unknown => self.fail(session, true),
-            Method::Password(password) => self.check_password(password),
+            Method::Password(password) => self.check_password(session, password),
             Method::KeyboardInteractive => self.ask(session),
             Method::PublicKey { algorithm, blob, signature } => {
                 self.fingerprint = Some(fingerprint(blob));
@@ -200,8 +204,17 @@ impl Authentication {
                     Some(signature) if self.is_signed(session, algorithm, blob, signature, body) => Then::Success,
                     Some(_) => return self.fail(session, true),
                 };
-                let blob = blob.to_vec();
-                self.check(then, move |server, user, client| server.authenticator.public_key(user, &blob, client))
+                match self.promised.take() {
+                    Some((promised, grant)) if promised == *blob && matches!(then, Then::Success) => {
+                        self.check(session, then, move |_, _| Some(grant))
+                    }
+                    _ => {
+                        let blob = blob.to_vec();
+                        self.check(session, then, move |authenticator, attempt| {
+                            authenticator.public_key(attempt, &blob)
+                        })
+                    }
+                }
             }
         }
     }
@@ -209,19 +222,26 @@ impl Authentication {
     /// Has a worker look at a credential.
     fn check(
         &mut self,
+        session: &Session,
         then: Then,
-        look: impl FnOnce(&Server, &str, IpAddr) -> Option<Restrictions> + Send + 'static,
+        look: impl FnOnce(&dyn Authenticator, &Attempt<'_>) -> Option<Grant> + Send + 'static,
     ) -> Progress {
-        let client = self.client.ip().to_canonical();
-        let (server, user) = (Arc::clone(&self.server), self.user.clone().unwrap_or_default());
-        let verdict = Pending::start(self.waker.clone(), move || look(&server, &user, client));
+        let (server, client, connection) = (Arc::clone(&self.server), self.client, self.id.clone());
+        let (user, version) = (self.user.clone().unwrap_or_default(), session.client().unwrap_or_default());
+        let is_login = matches!(then, Then::Success);
+        let verdict = Pending::start(self.waker.clone(), move || {
+            let attempt = Attempt { user: &user, client, connection: &connection, version: &version };
+            let authenticator = server.authenticator.as_ref();
+            let grant = look(authenticator, &attempt)?;
+            if is_login { authenticator.authorize(&attempt, grant) } else { Some(grant) }
+        });
         self.check = Some(Check { verdict, then });
         Progress::Continue
     }
 
-    fn check_password(&mut self, password: &[u8]) -> Progress {
+    fn check_password(&mut self, session: &Session, password: &[u8]) -> Progress {
         let password = Password(password.to_vec());
-        self.check(Then::Success, move |server, user, client| server.authenticator.password(user, &password.0, client))
+        self.check(session, Then::Success, move |authenticator, attempt| authenticator.password(attempt, &password.0))
     }
 
     /// Asks for a password (RFC 4256 section 3.2): of everybody, so that it does not tell who exists.
@@ -244,7 +264,7 @@ impl Authentication {
     fn response(&mut self, session: &mut Session, body: &[u8]) -> Progress {
         self.has_asked = false;
         match decode_response(body) {
-            Ok(password) if password.len() <= LONGEST_PASSWORD => self.check_password(password),
+            Ok(password) if password.len() <= LONGEST_PASSWORD => self.check_password(session, password),
             _ => self.fail(session, true),
         }
     }

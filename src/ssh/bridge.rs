@@ -31,6 +31,7 @@ use crate::backend::{Request, Scope};
 use crate::connection::frame::Queue;
 use crate::connection::message::{self, GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::{Malformed, Reader};
+use crate::metadata::Metadata;
 use crate::waker::Waker;
 
 /// Bytes that may wait in either direction before the bridge stops reading from where they come.
@@ -66,6 +67,7 @@ pub struct Bridge {
     server: Arc<Server>,
     id: String,
     user: String,
+    metadata: Arc<Metadata>,
     client: SocketAddr,
     waker: Waker,
     policy: Policy,
@@ -91,16 +93,17 @@ impl Bridge {
         waker: Waker,
         login: Login,
     ) -> Self {
-        let mut environment = login.restrictions.environment.clone();
+        let mut environment = login.grant.restrictions.environment.clone();
         let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
         let forwarding = server.forwarding.of(&login.user).clone();
-        let policy = Policy::new(server.settings.accept_env.clone(), forwarding, login.restrictions);
+        let policy = Policy::new(server.settings.accept_env.clone(), forwarding, login.grant.restrictions);
         Bridge {
             server,
             id,
             user: login.user,
+            metadata: Arc::new(login.grant.metadata),
             client,
             waker,
             policy,
@@ -251,8 +254,13 @@ impl Bridge {
     fn start(&mut self) -> Result<usize, OpenFailure> {
         let index = (0..guest::MOST).find(|index| self.guests.iter().all(|guest| guest.index != *index));
         let index = index.ok_or(OpenFailure::ResourceShortage)?;
-        let request =
-            Request { connection: self.id.clone(), number: self.count, user: self.user.clone(), client: self.client };
+        let request = Request {
+            connection: self.id.clone(),
+            number: self.count,
+            user: self.user.clone(),
+            client: self.client,
+            metadata: Arc::clone(&self.metadata),
+        };
         self.count += 1;
         self.guests.push(Guest::start(index, &self.server, request, &self.waker));
         Ok(self.guests.len() - 1)

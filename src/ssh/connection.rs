@@ -42,8 +42,12 @@ impl Connection {
             Ok(session) => session,
             Err(error) => return log::error!("{}: {error}", self.id),
         };
-        let authentication =
-            Authentication::new(Arc::clone(&self.server), self.client, self.waker.clone(), self.id.clone());
+        let authentication = Authentication::new(
+            Arc::clone(&self.server),
+            SocketAddr::new(self.client.ip().to_canonical(), self.client.port()),
+            self.waker.clone(),
+            self.id.clone(),
+        );
         let settings = &self.server.settings;
         let grace = settings.login_grace_time;
         let mut thread = Thread {

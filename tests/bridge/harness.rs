@@ -1,7 +1,7 @@
 //! A server in this process, whose containers are none.
 
 use std::io::{Read, Write as _};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use berth::auth::{Authenticator, ForwardAddress, Restrictions};
+use berth::auth::{Attempt, Authenticator, ForwardAddress, Grant, Restrictions};
 use berth::backend::{Backend, Container, Error, Request, Scope, Waiter};
 use berth::config;
 use berth::connection::frame::{self, HELLO, VERSION};
@@ -32,13 +32,13 @@ pub struct Server {
 struct Anybody;
 
 impl Authenticator for Anybody {
-    fn password(&self, _user: &str, _password: &[u8], _client: IpAddr) -> Option<Restrictions> {
+    fn password(&self, _attempt: &Attempt<'_>, _password: &[u8]) -> Option<Grant> {
         None
     }
 
-    fn public_key(&self, user: &str, _blob: &[u8], _client: IpAddr) -> Option<Restrictions> {
+    fn public_key(&self, attempt: &Attempt<'_>, _blob: &[u8]) -> Option<Grant> {
         let mut restrictions = Restrictions::default();
-        match user {
+        match attempt.user {
             "no-forwarding" => {
                 restrictions.no_port_forwarding = true;
                 restrictions.no_agent_forwarding = true;
@@ -50,7 +50,7 @@ impl Authenticator for Anybody {
             }
             _ => {}
         }
-        Some(restrictions)
+        Some(Grant::new(attempt.user, restrictions))
     }
 }
 

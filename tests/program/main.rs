@@ -18,3 +18,4 @@ mod scp;
 mod sessions;
 mod terminals;
 mod transport;
+mod webhooks;

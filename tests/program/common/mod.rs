@@ -8,6 +8,7 @@ mod process;
 mod registry;
 mod ssh_agent;
 mod terminal;
+mod webhook;
 
 pub use berth::{Berth, Master, PASSWORD, directory_of};
 pub use client::{Client, Running};
@@ -17,3 +18,4 @@ pub use process::{DEADLINE, LONG, eventually, free_port};
 pub use registry::Registry;
 pub use ssh_agent::{offer_keys, string};
 pub use terminal::Terminal;
+pub use webhook::{Answer, WebhookServer};

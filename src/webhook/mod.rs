@@ -1,0 +1,87 @@
+//! Webhooks: HTTP servers that say who may in, in ContainerSSH's terms.
+//!
+//! `client` asks a server until it answers or time is up, `wire` is the JSON of questions and answers. Whatever a server
+//! does, a bound or a deadline ends it, and what it says is only ever taken for a yes where it is a valid one.
+
+mod client;
+mod wire;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::auth::{Attempt, Authenticator, Grant, Users};
+use crate::config;
+use client::Client;
+
+/// Who may in: users of the configuration, and those whom webhooks let in.
+pub struct Webhooks {
+    users: Users,
+    password: Option<Webhook>,
+    public_key: Option<Webhook>,
+    authorization: Option<Webhook>,
+}
+
+/// One question's server.
+struct Webhook {
+    client: Client,
+    /// Below the server's own path.
+    path: &'static str,
+    time: Duration,
+}
+
+impl Webhook {
+    fn new(settings: config::Webhook, path: &'static str) -> Self {
+        Webhook { client: Client::new(settings.server), path, time: settings.time }
+    }
+
+    /// What the server says, where it says yes.
+    fn ask(&self, attempt: &Attempt<'_>, question: &Value) -> Option<Grant> {
+        let what = format!("{}: {:?}", attempt.connection, attempt.user);
+        let answer = self
+            .client
+            .ask(&what, self.path, question, self.time)
+            .and_then(|answer| wire::decode(&answer).map_err(client::Error::Answer));
+        match answer {
+            Ok((true, metadata)) => Some(Grant { metadata, ..Grant::default() }),
+            Ok((false, _)) => None,
+            Err(error) => {
+                log::error!("{what}: denied, for {} failed: {error}", self.client.url(self.path));
+                None
+            }
+        }
+    }
+}
+
+impl Webhooks {
+    /// An authenticator for these users and the users of these webhooks.
+    pub fn new(users: Users, webhooks: config::Webhooks) -> Self {
+        let hook = |settings: Option<config::Webhook>, path| settings.map(|settings| Webhook::new(settings, path));
+        Webhooks {
+            users,
+            password: hook(webhooks.password, "/password"),
+            public_key: hook(webhooks.public_key, "/pubkey"),
+            authorization: hook(webhooks.authorization, "/authz"),
+        }
+    }
+}
+
+impl Authenticator for Webhooks {
+    fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Option<Grant> {
+        let ask = || self.password.as_ref()?.ask(attempt, &wire::password(attempt, password));
+        Authenticator::password(&self.users, attempt, password).or_else(ask)
+    }
+
+    fn public_key(&self, attempt: &Attempt<'_>, blob: &[u8]) -> Option<Grant> {
+        let ask = || self.public_key.as_ref()?.ask(attempt, &wire::public_key(attempt, blob)?);
+        Authenticator::public_key(&self.users, attempt, blob).or_else(ask)
+    }
+
+    fn authorize(&self, attempt: &Attempt<'_>, mut grant: Grant) -> Option<Grant> {
+        if let Some(webhook) = &self.authorization {
+            let answer = webhook.ask(attempt, &wire::authorization(attempt, &grant.metadata))?;
+            grant.metadata.merge(answer.metadata);
+        }
+        Some(grant)
+    }
+}

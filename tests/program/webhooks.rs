@@ -1,0 +1,161 @@
+//! Webhooks: who is let in by them, what is asked, and what becomes of servers that do not behave.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::common::{Answer, Berth, PASSWORD, WebhookServer, key};
+
+/// A berth without users, that asks this server about passwords and keys.
+fn with_webhook(server: &WebhookServer, change: impl FnOnce(&mut Value)) -> Berth {
+    let webhook = json!({"method": "webhook", "webhook": {"url": server.url()}});
+    Berth::with(|config| {
+        config["auth"] = json!({"password": webhook, "publicKey": webhook});
+        change(config);
+    })
+}
+
+fn success(yes: bool) -> Answer {
+    Answer::Json(json!({"success": yes}))
+}
+
+/// Whether a password of alice's lets in, and how long that takes to be known.
+fn login(berth: &Berth, password: &str) -> (bool, Duration) {
+    let begin = Instant::now();
+    let ssh = berth.openssh_with_password("ssh", password, 1).args(["-o", "PreferredAuthentications=password"]);
+    let ran = ssh.args(["-T", "berth", "echo in"]).run();
+    (ran.stdout == b"in\n", begin.elapsed())
+}
+
+#[test]
+fn a_webhook_says_which_password_lets_in() {
+    let server = WebhookServer::start(|path, question| {
+        assert_eq!(path, "/password");
+        success(question["username"] == "alice" && question["passwordBase64"] == "Y29ycmVjdCBob3JzZQ==")
+    });
+    let berth = with_webhook(&server, |_| ());
+    assert!(login(&berth, PASSWORD).0);
+    assert!(!login(&berth, "wrong").0);
+    let question = &server.questions_at("/password")[0];
+    assert!(question["remoteAddress"].as_str().unwrap().starts_with("127.0.0.1:"), "{question}");
+    assert!(question["clientVersion"].as_str().unwrap().starts_with("SSH-2.0-OpenSSH"), "{question}");
+    assert_eq!(question["connectionId"].as_str().unwrap().len(), 32);
+    assert!(!berth.log().text().contains(PASSWORD) && !berth.log().text().contains("Y29ycmVjdCB"));
+}
+
+#[test]
+fn a_webhook_says_which_key_lets_in_and_is_asked_once() {
+    let known = key("ed25519").public.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let server = WebhookServer::start(move |path, question| {
+        assert_eq!(path, "/pubkey");
+        success(question["publicKey"] == known.as_str())
+    });
+    let berth = with_webhook(&server, |_| ());
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    berth.openssh_with_key("ssh", "ed25519-stranger").args(["-T", "berth", "echo in"]).run().exits(255);
+    assert_eq!(server.questions().len(), 2);
+}
+
+#[test]
+fn users_of_the_configuration_need_no_webhook() {
+    let server = WebhookServer::start(|_, question| success(question["username"] == "bob"));
+    let berth = with_webhook(&server, |config| {
+        config["auth"]["users"] = json!({"alice": {"authorizedKeys": [key("ed25519").public]}});
+    });
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    assert_eq!(server.questions().len(), 0);
+    berth.ssh(["-T", "-l", "bob", "-i", &key("rsa").path.display().to_string(), "berth", "echo in"]).run().succeeds();
+}
+
+#[test]
+fn the_last_word_is_the_authorization_webhooks() {
+    let server = WebhookServer::start(|path, question| match path {
+        "/hooks/pubkey" => Answer::Json(json!({
+            "success": true,
+            "authenticatedUsername": "alice@example",
+            "metadata": {"team": {"value": "blue"}, "token": {"value": "s3cret", "sensitive": true}},
+        })),
+        _ => success(question["metadata"]["team"]["value"] == "blue" && question["username"] == "alice"),
+    });
+    let berth = with_webhook(&server, |config| {
+        let url = format!("{}/hooks/", server.url());
+        config["auth"]["publicKey"]["webhook"]["url"] = url.clone().into();
+        config["auth"]["authz"] = json!({"method": "webhook", "webhook": {"url": url}});
+    });
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    let key = key("ed25519").path.display().to_string();
+    berth.ssh(["-T", "-l", "bob", "-i", &key, "berth", "echo in"]).run().exits(255).prints("");
+    let questions = server.questions_at("/hooks/authz");
+    assert_eq!(questions.len(), 2);
+    assert_eq!(questions[0]["authenticatedUsername"], "alice@example");
+    // What is sensitive is not passed on.
+    assert_eq!(questions[0]["metadata"], json!({"team": {"value": "blue", "sensitive": false}}));
+    assert!(!berth.log().text().contains("s3cret"));
+}
+
+#[test]
+fn an_error_status_denies_at_once_with_a_line_in_the_log() {
+    for (status, headers) in [(403, ""), (404, ""), (302, "Location: http://127.0.0.1:1/\r\n")] {
+        let server = WebhookServer::start(move |_, _| Answer::Status(status, headers));
+        let berth = with_webhook(&server, |_| ());
+        let (is_in, time) = login(&berth, PASSWORD);
+        assert!(!is_in && time < Duration::from_secs(10), "{status}: {time:?}");
+        let line = berth.log().line("denied");
+        assert!(line.contains(&format!("/password failed: status {status}")), "{line}");
+        assert_eq!(server.questions().len(), 1);
+    }
+}
+
+#[test]
+fn a_server_that_fails_for_a_while_is_asked_again() {
+    let count = std::sync::atomic::AtomicU32::new(0);
+    let server = WebhookServer::start(move |_, _| match count.fetch_add(1, std::sync::atomic::Ordering::Relaxed) {
+        0 => Answer::Raw(Vec::new()),
+        1 => Answer::Status(503, ""),
+        _ => success(true),
+    });
+    let berth = with_webhook(&server, |_| ());
+    assert!(login(&berth, PASSWORD).0);
+    assert_eq!(server.questions().len(), 3);
+}
+
+#[test]
+fn answers_that_are_none_let_nobody_in() {
+    let answers: [fn() -> Answer; 6] = [
+        || Answer::Raw(b"220 smtp.example ESMTP\r\n".to_vec()),
+        || Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html".to_vec()),
+        || Answer::Json(json!({"success": "true"})),
+        || Answer::Json(json!({"success": true, "metadata": "none"})),
+        || Answer::Json(json!([true])),
+        || Answer::Endless,
+    ];
+    for answer in answers {
+        let server = WebhookServer::start(move |_, _| answer());
+        let berth = with_webhook(&server, |_| ());
+        assert!(!login(&berth, PASSWORD).0);
+        berth.log().line("denied");
+        assert_eq!(server.questions().len(), 1);
+    }
+}
+
+#[test]
+fn a_silent_server_denies_when_its_time_is_up() {
+    let server = WebhookServer::start(|_, _| Answer::Silence);
+    let berth = with_webhook(&server, |config| {
+        config["auth"]["password"]["webhook"]["timeout"] = "300ms".into();
+        config["auth"]["password"]["webhook"]["authTimeout"] = "500ms".into();
+    });
+    let (is_in, time) = login(&berth, PASSWORD);
+    assert!(!is_in && time < Duration::from_secs(20), "{time:?}");
+    assert!(berth.log().line("denied").contains("timed out while waiting for the answer"));
+}
+
+#[test]
+fn names_reach_the_server_as_they_are() {
+    let server = WebhookServer::start(|_, _| success(true));
+    let berth = with_webhook(&server, |_| ());
+    let name = "../%u\\al,ice: \u{1f600}$HOME";
+    let key = key("ed25519").path.display().to_string();
+    berth.ssh(["-T", "-l", name, "-i", &key, "berth", "echo in"]).run().succeeds().prints("in\n");
+    assert_eq!(server.questions()[0].1["username"], name);
+}
