@@ -4,6 +4,7 @@
 //! `scripts/guest test` makes the images.
 
 mod authentication;
+mod beside_sshd;
 mod clients;
 mod command_line;
 mod common;

@@ -54,6 +54,19 @@ pub fn directory_of(config: &Value) -> PathBuf {
     std::env::temp_dir().join(config["instance"].as_str().unwrap())
 }
 
+/// Writes, for OpenSSH's clients, where the server is that they call `berth`, and what its host key is.
+pub fn write_client_files(directory: &Path, port: u16, user: &str, host_key: &str) {
+    let known_hosts = directory.join("known_hosts");
+    fs::write(&known_hosts, format!("* {host_key}")).unwrap();
+    let options = format!(
+        "Host berth\n HostName 127.0.0.1\n Port {port}\n User {user}\n\
+         Host *\n IdentityFile none\n IdentitiesOnly yes\n UserKnownHostsFile {}\n GlobalKnownHostsFile none\n \
+         StrictHostKeyChecking yes\n BatchMode yes\n",
+        known_hosts.display(),
+    );
+    fs::write(directory.join("ssh_config"), options).unwrap();
+}
+
 /// `berth serve` on a port of its own, with its own instance name and directory. In the end it is sent SIGTERM, and must
 /// have left nothing.
 pub struct Berth {
@@ -123,15 +136,7 @@ impl Berth {
         let line = self.log().line("listening on");
         self.port = line.rsplit(':').next().unwrap().parse().unwrap();
         let host_key = fs::read_to_string(self.path("host_key.pub")).unwrap();
-        fs::write(self.path("known_hosts"), format!("* {host_key}")).unwrap();
-        let options = format!(
-            "Host berth\n HostName 127.0.0.1\n Port {}\n User alice\n\
-             Host *\n IdentityFile none\n IdentitiesOnly yes\n UserKnownHostsFile {}\n GlobalKnownHostsFile none\n \
-             StrictHostKeyChecking yes\n BatchMode yes\n",
-            self.port,
-            self.path("known_hosts").display(),
-        );
-        fs::write(self.path("ssh_config"), options).unwrap();
+        write_client_files(self.directory.path(), self.port, "alice", &host_key);
     }
 
     /// A file of the test's.

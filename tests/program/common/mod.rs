@@ -7,15 +7,17 @@ mod key;
 mod process;
 mod registry;
 mod ssh_agent;
+mod sshd;
 mod terminal;
 mod webhook;
 
 pub use berth::{Berth, Master, PASSWORD, directory_of};
-pub use client::{Client, Running};
+pub use client::{Client, Ran, Running};
 pub use docker::docker;
 pub use key::key;
 pub use process::{DEADLINE, LONG, eventually, free_port};
 pub use registry::Registry;
 pub use ssh_agent::{offer_keys, string};
+pub use sshd::Sshd;
 pub use terminal::Terminal;
 pub use webhook::{Answer, WebhookServer};
