@@ -8,12 +8,14 @@ use std::io::{BufRead, IsTerminal, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use berth::auth::{LONGEST_PASSWORD, PasswordHash, Users};
-use berth::backend::docker::Docker;
+use berth::backend::docker::{Daemons, Docker};
 use berth::config::{self, Config};
-use berth::webhook::Webhooks;
+use berth::ssh::Services;
+use berth::webhook::{ConfigServer, Webhooks};
 use berth::{agent, logger, ssh};
 use lexopt::prelude::*;
 
@@ -157,6 +159,7 @@ fn serve(path: &Path) -> Result<(), Failure> {
     }
     // Time for the containers to be removed, and for their connections' threads to end.
     let stop_time = config.docker.container_stop + Duration::from_secs(5);
+    let template = config.template();
     let backend = Docker::new(config.docker, config.instance, config.run_directory).map_err(failed)?;
     match backend.check() {
         Ok(version) => log::info!("docker: API version {version}"),
@@ -166,8 +169,15 @@ fn serve(path: &Path) -> Result<(), Failure> {
     if config.users.is_empty() && config.webhooks.password.is_none() && config.webhooks.public_key.is_none() {
         log::warn!("auth has neither users nor webhooks: nobody can log in");
     }
+    let daemons = Arc::new(Daemons::new(backend));
+    let mut services = Services::new(daemons.clone(), config.forwarding, config.ssh.max_sessions);
+    if let Some(server) = &config.webhooks.configuration {
+        services = services.ask(ConfigServer::new(server.clone()), template, move |config| {
+            Ok(Arc::new(daemons.with(config.docker.clone())?))
+        });
+    }
     let authenticator = Webhooks::new(Users::new(config.users), config.webhooks);
-    ssh::serve(config.ssh, config.forwarding, Box::new(authenticator), Box::new(backend), stop_time).map_err(failed)
+    ssh::serve(config.ssh, services, Box::new(authenticator), stop_time).map_err(failed)
 }
 
 fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {

@@ -12,7 +12,9 @@ use openssl::sha::sha256;
 use serde_json::Value;
 
 use super::kind::{parsed, path, switch, text};
-use super::reader::Section;
+use super::reader::{Reader, Section};
+use super::yaml::Node;
+use super::{Config, Place};
 use crate::http::{Address, Tls, TlsError, TlsOffer, TlsSettings};
 
 /// The ports of Docker's, without TLS and with it.
@@ -188,6 +190,17 @@ fn parse_authority(text: &str, tls: Option<bool>) -> Option<HostPlace> {
 fn is_context(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.+-".contains(&byte))
         && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+}
+
+/// Resolves what was typed. What is wrong with it is told of its place in `root`.
+pub(super) fn put(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<'_>) {
+    match resolve(&config.docker_connection, &place.docker) {
+        Ok(connection) => config.docker.connection = connection,
+        Err((key, message)) => {
+            let path = ["docker", "connection", key];
+            reader.wrong_at(root, if key.is_empty() { &path[..2] } else { &path }, message);
+        }
+    }
 }
 
 /// What is known of TLS, in PEM.

@@ -219,8 +219,9 @@ pub(super) fn address() -> Scalar<SocketAddr> {
 /// A span of time in Go's form ("1m30s"), or a plain number of seconds.
 pub(super) fn duration(range: RangeInclusive<Duration>) -> Scalar<Duration> {
     let allowed = format!("a time from {} to {}, such as 90s or 1m30s", spoken(range.start()), spoken(range.end()));
-    let parse = move |text: &str, _: &Reader<'_>| {
+    let parse = move |text: &str, reader: &Reader<'_>| {
         let time = match text.parse::<u64>() {
+            Ok(number) if reader.is_answer => Some(Duration::from_nanos(number)),
             // ContainerSSH takes such numbers for nanoseconds.
             Ok(number) if number > LONGEST_BARE => {
                 return Err(Some("a number this large needs a unit, as in 90s or 1m30s".into()));

@@ -3,6 +3,7 @@
 //! Reading has two stages. `yaml` turns the text into a tree of nodes as typed, each with its line. The sections' tables
 //! then read the tree over the defaults, by the means of `reader`, and collect all that is wrong.
 
+mod answer;
 mod auth;
 mod describe;
 mod docker;
@@ -33,7 +34,7 @@ pub use forwarding::{Forwarding, Forwardings};
 pub use logging::{Log, LogDestination, LogFormat, Syslog};
 pub use place::Place;
 pub use ssh::Ssh;
-pub use webhook::{HttpServer, Webhook, Webhooks};
+pub use webhook::{ConfigServer, HttpServer, Webhook, Webhooks};
 
 use crate::auth::User;
 use crate::fuzzing::Target;
@@ -42,6 +43,9 @@ use reader::{Kind, Reader, Section};
 use yaml::{Node, Value};
 
 pub(crate) const FUZZ_TARGETS: &[Target] = &[("config", fuzz)];
+
+/// What ContainerSSH takes where neither its configuration nor its configuration server names an image.
+const CONTAINERSSH_IMAGE: &str = "containerssh/containerssh-guest-image";
 
 /// The largest configuration file, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -73,6 +77,10 @@ pub struct Config {
     pub log: Log,
     /// What is good, but not what it may seem.
     pub warnings: Vec<Error>,
+    /// `docker.execution.additionalKeys`
+    additional_keys: Vec<String>,
+    /// What it took from its surroundings.
+    place: Place,
 }
 
 /// What runs the containers.
@@ -126,9 +134,11 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         run_directory: place.run_directory.clone(),
         log: Log::default(),
         warnings: Vec::new(),
+        additional_keys: root.texts_at(&["docker", "execution", "additionalKeys"]),
+        place: place.clone(),
     };
     let mut reader = Reader::new(&place.directory);
-    reader.additional_keys = root.texts_at(&["docker", "execution", "additionalKeys"]);
+    reader.additional_keys.clone_from(&config.additional_keys);
     if root.value != Value::Null {
         section().read(&root, &mut config, &mut reader);
     }
@@ -152,6 +162,23 @@ pub fn keys() -> Vec<String> {
 }
 
 fn section() -> Section<Config> {
+    Section::new()
+        .key("ssh", |config: &mut Config| &mut config.ssh, ssh::section())
+        .key("auth", |config| config, auth::section())
+        .key("configserver", |config| &mut config.webhooks_typed, webhook::configuration())
+        .inline(|config| config, connection_section())
+        .absent("audit", unavailable::audit())
+        .absent("metrics", unavailable::metrics())
+        .absent("health", unavailable::health())
+        .absent("geoip", unavailable::geoip())
+        .key("instance", |config| &mut config.instance, parsed("a name", place::parse_instance))
+        .key("runDirectory", |config| &mut config.run_directory, path())
+        .key("log", |config| &mut config.log, logging::section())
+        .deprecated("listen", "ssh.listen", |config| &mut config.ssh.listen, ssh::listen())
+}
+
+/// What can be set for one connection, too, by the configuration server.
+fn connection_section() -> Section<Config> {
     const BACKENDS: &[(&str, BackendKind)] = &[("docker", BackendKind::Docker)];
     // Whose section says what it is now.
     const OLD_BACKENDS: &[(&str, BackendKind)] = &[("dockerrun", BackendKind::Docker)];
@@ -164,22 +191,11 @@ fn section() -> Section<Config> {
             "not available yet; remove it",
         );
     Section::new()
-        .key("ssh", |config: &mut Config| &mut config.ssh, ssh::section())
-        .key("auth", |config| config, auth::section())
-        .absent("configserver", unavailable::config_server())
-        .key("backend", |config| &mut config.backend, backend)
+        .key("backend", |config: &mut Config| &mut config.backend, backend)
         .key("docker", |config| config, docker::section())
         .refused(&["kubernetes", "kuberun"], "not available yet; remove it")
         .absent("sshproxy", unavailable::sshproxy())
         .key("security", |config| config, security)
-        .absent("audit", unavailable::audit())
-        .absent("metrics", unavailable::metrics())
-        .absent("health", unavailable::health())
-        .absent("geoip", unavailable::geoip())
-        .key("instance", |config| &mut config.instance, parsed("a name", place::parse_instance))
-        .key("runDirectory", |config| &mut config.run_directory, path())
-        .key("log", |config| &mut config.log, logging::section())
-        .deprecated("listen", "ssh.listen", |config| &mut config.ssh.listen, ssh::listen())
         .deprecated("dockerrun", "docker", |config| config, docker::DockerRun::kind())
 }
 
@@ -188,19 +204,18 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     if config.instance.is_empty() {
         config.instance = place.instance(&config.ssh.listen);
     }
+    config.webhooks = webhook::resolve(&config.webhooks_typed, root, reader);
     // Where something is wrong with the image's surroundings, it may be there under another name.
     if !config.docker.container.contains_key("Image") && !reader.is_wrong_in("docker") {
-        let path = ["docker", "execution", "container", "image"];
-        reader.wrong_at(root, &path, "missing; name the image that containers are made of");
-    }
-    match docker_connection::resolve(&config.docker_connection, &place.docker) {
-        Ok(connection) => config.docker.connection = connection,
-        Err((key, message)) => {
-            let path = ["docker", "connection", key];
-            reader.wrong_at(root, if key.is_empty() { &path[..2] } else { &path }, message);
+        if config.webhooks.configuration.is_some() {
+            // It is for the server to name another.
+            config.docker.container.insert("Image".to_owned(), CONTAINERSSH_IMAGE.into());
+        } else {
+            let path = ["docker", "execution", "container", "image"];
+            reader.wrong_at(root, &path, "missing; name the image that containers are made of");
         }
     }
-    config.webhooks = webhook::resolve(&config.webhooks_typed, root, reader);
+    docker_connection::put(root, config, place, reader);
     read_users_forwarding(root, config, reader);
     match place::run_directory(&config.run_directory, &config.instance) {
         Ok(directory) => config.run_directory = directory,

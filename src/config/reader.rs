@@ -47,6 +47,9 @@ pub(super) struct Reader<'a> {
     pub directory: &'a Path,
     /// Names of keys that berth does not know, and passes on to the API that does.
     pub additional_keys: Vec<String>,
+    /// Whether it is an answer of a server's that is read, and no file. Such a one has times in nanoseconds, and cannot
+    /// refer to berth's environment and files.
+    pub is_answer: bool,
     path: String,
     findings: Vec<Finding>,
     /// How many findings were not kept.
@@ -63,7 +66,14 @@ pub(super) struct Finding {
 
 impl<'a> Reader<'a> {
     pub fn new(directory: &'a Path) -> Self {
-        Reader { directory, additional_keys: Vec::new(), path: String::new(), findings: Vec::new(), more: 0 }
+        Reader {
+            directory,
+            additional_keys: Vec::new(),
+            is_answer: false,
+            path: String::new(),
+            findings: Vec::new(),
+            more: 0,
+        }
     }
 
     /// All that was wrong or worth a warning, in the order of lines.
@@ -178,6 +188,9 @@ impl<'a> Reader<'a> {
             },
             _ => return Some(Cow::Borrowed(node)),
         };
+        if self.is_answer {
+            return Some(Cow::Borrowed(node));
+        }
         let found = match key.text.as_str() {
             "env" => {
                 std::env::var(text).map_err(|_| format!("there is no variable {} in the environment", shown(text)))

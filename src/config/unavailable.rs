@@ -9,13 +9,6 @@ const KERBEROS: &str = "Kerberos is not available: berth has no GSSAPI";
 const OAUTH2: &str =
     "OAuth2 is not available yet; users can be asked for passwords, without a key in the configuration";
 
-pub(super) fn config_server<T: 'static>() -> Section<T> {
-    Section::new()
-        .refused(&["url"], "configserver is not available yet; remove it")
-        .inert(&["allowRedirects", "timeout", "cacert", "cert", "key", "tlsVersion", "curves", "cipher"])
-        .inert(&["transmitSensitiveMetadata"])
-}
-
 pub(super) fn audit<T: 'static>() -> Section<T> {
     let s3 = Section::new()
         .inert(&["local", "accessKey", "secretKey", "bucket", "region", "endpoint", "cacert", "acl", "pathStyleAccess"])

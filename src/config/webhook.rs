@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::kind::{Scalar, choice, colon_list, duration, parsed, pem, switch};
+use super::kind::{Scalar, choice, colon_list, duration, duration_or_off, parsed, pem, switch};
 use super::pem::Pem;
 use super::reader::{Kind, Reader, Section};
 use super::unavailable;
@@ -31,6 +31,17 @@ pub struct Webhook {
     pub time: Duration,
 }
 
+/// The server of `configserver`.
+#[derive(Clone, Debug)]
+pub struct ConfigServer {
+    /// Whom to ask.
+    pub server: HttpServer,
+    /// `transmitSensitiveMetadata`: whether it is told what is sensitive.
+    pub transmit_sensitive: bool,
+    /// `cacheTime`: how long an answer holds for all connections that are asked about in the same words.
+    pub cache_time: Duration,
+}
+
 /// The webhooks, resolved.
 #[derive(Clone, Debug, Default)]
 pub struct Webhooks {
@@ -40,6 +51,8 @@ pub struct Webhooks {
     pub public_key: Option<Webhook>,
     /// `auth.authz`
     pub authorization: Option<Webhook>,
+    /// `configserver`
+    pub configuration: Option<ConfigServer>,
 }
 
 /// Names of groups as ContainerSSH has them, and OpenSSL.
@@ -137,13 +150,22 @@ impl Default for Method {
     }
 }
 
-/// The section `auth` as typed, as far as it is about webhooks.
+/// What is about webhooks, as typed: in the section `auth`, and the section `configserver`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Typed {
     password: Method,
     public_key: Method,
     authorization: Method,
     flat: Flat,
+    configuration: Configuration,
+}
+
+/// `configserver` as typed.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Configuration {
+    server: Server,
+    transmit_sensitive: bool,
+    cache_time: Duration,
 }
 
 /// What `auth` was before ContainerSSH 0.5: one server for both methods, either of which could be switched off.
@@ -178,6 +200,17 @@ pub(super) fn methods() -> Section<Typed> {
         .key("authz", |typed| &mut typed.authorization, method())
         .inline(|typed| &mut typed.flat, flat)
 }
+
+/// The section `configserver`.
+pub(super) fn configuration() -> Section<Typed> {
+    let section = Section::new()
+        .inline(|configuration: &mut Configuration| &mut configuration.server, server())
+        .key("transmitSensitiveMetadata", |configuration| &mut configuration.transmit_sensitive, switch())
+        .key("cacheTime", |configuration| &mut configuration.cache_time, duration_or_off(SHORTEST..=LONGEST_CACHE));
+    Section::new().inline(|typed: &mut Typed| &mut typed.configuration, section)
+}
+
+const LONGEST_CACHE: Duration = Duration::from_secs(24 * 3600);
 
 /// `auth.password`, which older versions had as a boolean.
 struct Password {
@@ -270,7 +303,7 @@ fn split_url(text: &str) -> Option<Url> {
     good.then(|| Url { text: text.to_owned(), speaks_tls, host: host.to_owned(), port, path: path.to_owned() })
 }
 
-/// What was typed, put together. What is wrong with it is told of `auth` in `root`.
+/// What was typed, put together. What is wrong with it is told of its place in `root`.
 pub(super) fn resolve(typed: &Typed, root: &Node, reader: &mut Reader<'_>) -> Webhooks {
     let flat = &typed.flat;
     if flat.method.server.url.is_some() {
@@ -294,6 +327,20 @@ pub(super) fn resolve(typed: &Typed, root: &Node, reader: &mut Reader<'_>) -> We
         password: choose("password", &typed.password, flat.password),
         public_key: choose("publicKey", &typed.public_key, flat.public_key),
         authorization: choose("authz", &typed.authorization, false),
+        configuration: typed.configuration.resolve(root, reader),
+    }
+}
+
+impl Configuration {
+    fn resolve(&self, root: &Node, reader: &mut Reader<'_>) -> Option<ConfigServer> {
+        if self.server.url.is_none() || reader.is_wrong_in("configserver") {
+            return None;
+        }
+        let server = self.server.resolve().map_err(|(key, message)| {
+            reader.wrong_at(root, &["configserver", key], message);
+        });
+        let Configuration { transmit_sensitive, cache_time, .. } = *self;
+        Some(ConfigServer { server: server.ok()?, transmit_sensitive, cache_time })
     }
 }
 

@@ -7,6 +7,7 @@
 use std::fmt;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
+use serde_json::Value as Json;
 
 /// The largest tree, in bytes of text plus [`NODE_WEIGHT`] for each node. Aliases count as copies.
 const HEAVIEST: usize = 4 * 1024 * 1024;
@@ -91,6 +92,34 @@ pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
 }
 
 impl Node {
+    /// JSON as a tree. All of it stands in line 1.
+    pub fn from_json(json: &Json) -> Node {
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::String(text) => Value::Scalar { text: text.clone(), plain: false },
+            Json::Bool(_) | Json::Number(_) => Value::Scalar { text: json.to_string(), plain: true },
+            Json::Array(items) => Value::List(items.iter().map(Node::from_json).collect()),
+            Json::Object(entries) => {
+                let entry =
+                    |(name, value): (&String, &Json)| (Key { text: name.clone(), line: 1 }, Node::from_json(value));
+                Value::Map(entries.iter().map(entry).collect())
+            }
+        };
+        Node { value, line: 1 }
+    }
+
+    /// This without what asks for nothing, in mappings of any depth.
+    pub fn without_empty(self) -> Node {
+        let value = match self.value {
+            Value::Map(entries) => {
+                let full = entries.into_iter().filter(|(_, node)| !node.value.is_empty());
+                Value::Map(full.map(|(key, node)| (key, node.without_empty())).collect())
+            }
+            value => value,
+        };
+        Node { value, line: self.line }
+    }
+
     /// The line of the innermost key on this path.
     pub fn line_of(&self, path: &[&str]) -> Option<usize> {
         let (mut node, mut line) = (self, None);

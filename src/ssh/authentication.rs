@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use libssh_server::{Session, number};
 
+use super::services::{Service, Unavailable};
 use super::worker::Pending;
 use super::{Server, reason};
 use crate::auth::{Attempt, Authenticator, Grant, LONGEST_PASSWORD, fingerprint};
@@ -23,12 +24,17 @@ const METHODS: &str = "publickey,password,keyboard-interactive";
 /// What keyboard-interactive asks for, as PAM's modules put it. The client puts the user and host before it.
 const PROMPT: &str = "Password: ";
 
+/// What a user is told who is in and cannot be served.
+const UNAVAILABLE: &str = "the server cannot serve you at this time; try again later";
+
 /// An authenticated user.
 pub struct Login {
     /// The name that the client gave.
     pub user: String,
     /// What this user is given, and held to.
     pub grant: Grant,
+    /// What this user is served with.
+    pub service: Service,
 }
 
 /// What a message led to.
@@ -51,8 +57,20 @@ impl From<libssh_server::Error> for Progress {
 
 /// A credential that a worker looks at.
 struct Check {
-    verdict: Pending<Option<Grant>>,
+    verdict: Pending<Verdict>,
     then: Then,
+}
+
+/// What a worker has found.
+enum Verdict {
+    /// The credential is not good, or the user may not in.
+    No,
+    /// The key would do.
+    Yes(Grant),
+    /// The user is in.
+    In(Grant, Service),
+    /// The user would be in, but cannot be served.
+    Unavailable,
 }
 
 /// What a good verdict leads to.
@@ -118,22 +136,23 @@ impl Authentication {
             return Progress::Continue;
         };
         let Some(check) = self.check.take() else { return Progress::Continue };
-        match (verdict.unwrap_or_default(), check.then) {
-            (Some(grant), Then::Success) => match session.authenticated() {
+        match (verdict.unwrap_or(Verdict::No), check.then) {
+            (Verdict::In(grant, service), _) => match session.authenticated() {
                 Ok(()) => {
                     self.report("accepted");
-                    Progress::Done(Login { user: self.user.take().unwrap_or_default(), grant })
+                    Progress::Done(Login { user: self.user.take().unwrap_or_default(), grant, service })
                 }
                 Err(error) => error.into(),
             },
-            (Some(grant), Then::KeyOk { algorithm, blob }) => {
+            (Verdict::Yes(grant), Then::KeyOk { algorithm, blob }) => {
                 let mut message = vec![number::USERAUTH_PK_OK];
                 message.put_string(algorithm);
                 message.put_string(&blob);
                 self.promised = Some((blob, grant));
                 send(session, &message)
             }
-            (None, _) => self.fail(session, true),
+            (Verdict::Unavailable, _) => Progress::Refuse(reason::BY_APPLICATION, UNAVAILABLE.into()),
+            (Verdict::No | Verdict::Yes(_), _) => self.fail(session, true),
         }
     }
 
@@ -232,8 +251,15 @@ impl Authentication {
         let verdict = Pending::start(self.waker.clone(), move || {
             let attempt = Attempt { user: &user, client, connection: &connection, version: &version };
             let authenticator = server.authenticator.as_ref();
-            let grant = look(authenticator, &attempt)?;
-            if is_login { authenticator.authorize(&attempt, grant) } else { Some(grant) }
+            let Some(grant) = look(authenticator, &attempt) else { return Verdict::No };
+            if !is_login {
+                return Verdict::Yes(grant);
+            }
+            let Some(mut grant) = authenticator.authorize(&attempt, grant) else { return Verdict::No };
+            match server.services.find(&attempt, &mut grant.metadata) {
+                Ok(service) => Verdict::In(grant, service),
+                Err(Unavailable) => Verdict::Unavailable,
+            }
         });
         self.check = Some(Check { verdict, then });
         Progress::Continue

@@ -25,9 +25,10 @@ use super::forwards::Forwards;
 use super::guest::{self, Guest};
 use super::habits::Habits;
 use super::policy::Policy;
+use super::services::Service;
 use super::worker::Pending;
 use super::{Server, reason};
-use crate::backend::{Request, Scope};
+use crate::backend::{Backend, Request, Scope};
 use crate::connection::frame::Queue;
 use crate::connection::message::{self, GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::{Malformed, Reader};
@@ -68,6 +69,8 @@ pub struct Bridge {
     id: String,
     user: String,
     metadata: Arc<Metadata>,
+    backend: Arc<dyn Backend>,
+    max_sessions: i32,
     client: SocketAddr,
     waker: Waker,
     policy: Policy,
@@ -97,13 +100,15 @@ impl Bridge {
         let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
-        let forwarding = server.forwarding.of(&login.user).clone();
+        let Service { backend, forwarding, max_sessions } = login.service;
         let policy = Policy::new(server.settings.accept_env.clone(), forwarding, login.grant.restrictions);
         Bridge {
             server,
             id,
             user: login.user,
             metadata: Arc::new(login.grant.metadata),
+            backend,
+            max_sessions,
             client,
             waker,
             policy,
@@ -230,13 +235,13 @@ impl Bridge {
 
     /// The guest for another session, by its place in the list.
     fn for_session(&mut self) -> Result<usize, OpenFailure> {
-        let most = self.server.settings.max_sessions;
+        let most = self.max_sessions;
         let sessions = self.guests.iter().map(|guest| guest.channels.sessions()).sum::<usize>();
         if usize::try_from(most).is_ok_and(|most| sessions >= most) {
             log::info!("{}: refused: there are security.maxSessions ({sessions}) sessions", self.id);
             return Err(OpenFailure::ConnectFailed);
         }
-        let shared = self.server.backend.scope() == Scope::Connection;
+        let shared = self.backend.scope() == Scope::Connection;
         self.living(|guest| shared || !guest.has_had_session).map_or_else(|| self.start(), Ok)
     }
 
@@ -262,7 +267,7 @@ impl Bridge {
             metadata: Arc::clone(&self.metadata),
         };
         self.count += 1;
-        self.guests.push(Guest::start(index, &self.server, request, &self.waker));
+        self.guests.push(Guest::start(index, &self.backend, request, &self.waker));
         Ok(self.guests.len() - 1)
     }
 
@@ -294,7 +299,7 @@ impl Bridge {
 
     /// Ends the containers whose sessions have ended, where each session has its own, and forgets those that are gone.
     fn sweep(&mut self, session: &mut Session) -> Result<(), End> {
-        if self.server.backend.scope() == Scope::Session {
+        if self.backend.scope() == Scope::Session {
             for guest in 0..self.guests.len() {
                 let Guest { index, has_had_session, channels, .. } = &self.guests[guest];
                 let listens = self.forwards.guest == Some(*index) && self.forwards.are_in_use();
@@ -346,7 +351,7 @@ impl Bridge {
         let forwards = (self.forwards.guest == Some(index)).then_some(&mut self.forwards);
         match guest.read(&self.id, session, forwards) {
             // Other sessions have their own.
-            Err(End::Disconnect(_, text)) if self.server.backend.scope() == Scope::Session => {
+            Err(End::Disconnect(_, text)) if self.backend.scope() == Scope::Session => {
                 log::info!("{}: a session ends: {text}", self.id);
                 self.end(session, position)?;
             }

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use libssh_server::Session;
 use rustix::event::PollFlags;
 
-use super::Server;
 use super::agent::Agent;
 use super::bridge::{End, LIMIT, protocol_error};
 use super::channels::{Channels, NUMBERS};
@@ -15,7 +14,7 @@ use super::early::{self, Early, Verdict};
 use super::forwards::Forwards;
 use super::policy::Policy;
 use super::worker::{Lost, Pending};
-use crate::backend::{self, Container, Request, Waiter};
+use crate::backend::{self, Backend, Container, Request, Waiter};
 use crate::connection::frame::Queue;
 use crate::connection::message::{GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::Reader;
@@ -68,10 +67,10 @@ impl Waiter for Waiting {
 
 impl Guest {
     /// Begins to start a container.
-    pub fn start(index: u32, server: &Arc<Server>, request: Request, waker: &Waker) -> Self {
+    pub fn start(index: u32, backend: &Arc<dyn Backend>, request: Request, waker: &Waker) -> Self {
         let waiter = Arc::new(Waiting { line: Mutex::new(None), gone: AtomicBool::new(false), waker: waker.clone() });
-        let (server, waiting) = (Arc::clone(server), Arc::clone(&waiter));
-        let container = Pending::start(waker.clone(), move || server.backend.start(&request, waiting.as_ref()));
+        let (backend, waiting) = (Arc::clone(backend), Arc::clone(&waiter));
+        let container = Pending::start(waker.clone(), move || backend.start(&request, waiting.as_ref()));
         Guest {
             index,
             has_had_session: false,

@@ -18,9 +18,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::connection::Connection;
 use super::worker::STACK;
-use super::{KeyFileError, Server, hostkey};
+use super::{KeyFileError, Server, Services, hostkey};
 use crate::auth::Authenticator;
-use crate::backend::Backend;
 use crate::config;
 use crate::waker::Waker;
 
@@ -74,9 +73,8 @@ impl From<KeyFileError> for ServeError {
 /// `stop_time` bounds how long that end may take.
 pub fn serve(
     settings: config::Ssh,
-    forwarding: config::Forwardings,
+    services: Services,
     authenticator: Box<dyn Authenticator>,
-    backend: Box<dyn Backend>,
     stop_time: Duration,
 ) -> Result<(), ServeError> {
     if settings.host_keys.is_empty() {
@@ -102,7 +100,7 @@ pub fn serve(
         &settings.macs.join(","),
         SIGNATURE_ALGORITHMS,
     );
-    let server = Arc::new(Server { settings, forwarding, algorithms, host_keys, authenticator, backend });
+    let server = Arc::new(Server { settings, algorithms, host_keys, authenticator, services });
     let reaper = Reaper::start(Arc::clone(&server)).map_err(ServeError::System)?;
     let connections = Connections::default();
     accept_loop(&server, &listeners, &signalled, &connections);
@@ -123,7 +121,7 @@ impl Reaper {
         let (stop, stopped) = channel::<()>();
         let thread = std::thread::Builder::new().name("reaper".into()).stack_size(STACK).spawn(move || {
             loop {
-                match server.backend.reap() {
+                match server.services.reap() {
                     Ok(0) => (),
                     Ok(count) => log::warn!("removed {count} containers that no connection owned"),
                     Err(error) => log::error!("containers that no connection owns could not be removed: {}", error.log),

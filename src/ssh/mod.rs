@@ -16,6 +16,7 @@ mod habits;
 mod hostkey;
 mod listener;
 mod policy;
+mod services;
 mod stack;
 mod worker;
 
@@ -24,13 +25,13 @@ use std::sync::Arc;
 use libssh_server::{Algorithms, HostKeys};
 
 use crate::auth::Authenticator;
-use crate::backend::Backend;
 use crate::config;
 use crate::fuzzing::Target;
 
 pub use hostkey::{KeyFileError, keygen};
 pub use libssh_server::{HostKey, KeyKind};
 pub use listener::{ServeError, serve};
+pub use services::Services;
 
 pub(crate) const FUZZ_TARGETS: &[Target] =
     &[("authentication", authentication::fuzz), ("policy", policy::fuzz), ("forwards", forwards::fuzz)];
@@ -38,11 +39,10 @@ pub(crate) const FUZZ_TARGETS: &[Target] =
 /// What all connections share.
 struct Server {
     settings: config::Ssh,
-    forwarding: config::Forwardings,
     algorithms: Algorithms,
     host_keys: Arc<HostKeys>,
     authenticator: Box<dyn Authenticator>,
-    backend: Box<dyn Backend>,
+    services: Services,
 }
 
 /// Reasons of SSH_MSG_DISCONNECT, RFC 4253 section 11.1.

@@ -1,9 +1,10 @@
-//! Webhooks: HTTP servers that say who may in, in ContainerSSH's terms.
+//! Webhooks: HTTP servers that say who may in, and with what, in ContainerSSH's terms.
 //!
 //! `client` asks a server until it answers or time is up, `wire` is the JSON of questions and answers. Whatever a server
 //! does, a bound or a deadline ends it, and what it says is only ever taken for a yes where it is a valid one.
 
 mod client;
+mod configuration;
 mod wire;
 
 use std::time::Duration;
@@ -13,6 +14,7 @@ use serde_json::Value;
 use crate::auth::{Attempt, Authenticator, Grant, Users};
 use crate::config;
 use client::Client;
+pub use configuration::{Answer, ConfigServer};
 
 /// Who may in: users of the configuration, and those whom webhooks let in.
 pub struct Webhooks {

@@ -64,8 +64,22 @@ pub fn authorization(attempt: &Attempt<'_>, metadata: &Metadata) -> Value {
     question
 }
 
+/// Asks what a connection is served with.
+pub fn configuration(attempt: &Attempt<'_>, metadata: &Metadata, with_sensitive: bool) -> Value {
+    let mut question = common(attempt);
+    put_metadata(&mut question, metadata, with_sensitive);
+    question
+}
+
+/// A question as it is asked again for another connection of the same client's.
+pub fn repeated(attempt: &Attempt<'_>, mut question: Value) -> Value {
+    question["connectionId"] = Value::Null;
+    question["remoteAddress"] = attempt.client.ip().to_string().into();
+    question
+}
+
 /// Adds what is known of a connection, with what is sensitive or without.
-pub fn put_metadata(question: &mut Value, metadata: &Metadata, with_sensitive: bool) {
+fn put_metadata(question: &mut Value, metadata: &Metadata, with_sensitive: bool) {
     if let Some(user) = &metadata.authenticated_user {
         question["authenticatedUsername"] = user.as_str().into();
     }
@@ -99,8 +113,21 @@ pub fn decode(answer: &[u8]) -> Result<(bool, Metadata), Error> {
     Ok((success, decode_metadata(&answer)?))
 }
 
+/// What an answer wants put over the configuration, and what it says about the connection.
+pub fn decode_configuration(answer: &[u8]) -> Result<(Value, Metadata), Error> {
+    let mut answer: Value = serde_json::from_slice(answer).map_err(|_| Error::Json)?;
+    if !answer.is_object() {
+        return Err(Error::Type("whole".into(), "an object"));
+    }
+    let settings = answer.get_mut("config").map(Value::take).unwrap_or_default();
+    if !settings.is_object() && !settings.is_null() {
+        return Err(Error::Type("config".into(), "an object"));
+    }
+    Ok((settings, decode_metadata(&answer)?))
+}
+
 /// What an answer says about the connection.
-pub fn decode_metadata(answer: &Value) -> Result<Metadata, Error> {
+fn decode_metadata(answer: &Value) -> Result<Metadata, Error> {
     let text = |text: &str| Some(text.to_owned());
     Ok(Metadata {
         authenticated_user: Some(string(answer, "authenticatedUsername", "")?).filter(|user| !user.is_empty()),

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth::auth::{Attempt, Authenticator, ForwardAddress, Grant, Restrictions};
@@ -17,6 +17,7 @@ use berth::config;
 use berth::connection::frame::{self, HELLO, VERSION};
 use berth::connection::message::{GlobalRequest, number};
 use berth::connection::wire::Write;
+use berth::ssh::Services;
 
 /// Nothing here takes that long.
 pub const DEADLINE: Duration = Duration::from_secs(20);
@@ -126,12 +127,13 @@ impl Server {
         assert!(keygen.unwrap().success());
         let port = free_port();
         let (sender, played) = channel();
-        let backend = Box::new(Agents { directory: directory.clone(), scope, played: Mutex::new(sender) });
+        let backend = Arc::new(Agents { directory: directory.clone(), scope, played: Mutex::new(sender) });
         let settings = settings(port, directory.join("ssh_host_ed25519_key"));
         let forwarding = config::Forwardings { everyone: forwarding, ..Default::default() };
+        let services = Services::new(backend, forwarding, settings.max_sessions);
         // Ends with the process.
         std::thread::spawn(move || {
-            berth::ssh::serve(settings, forwarding, Box::new(Anybody), backend, DEADLINE).unwrap();
+            berth::ssh::serve(settings, services, Box::new(Anybody), DEADLINE).unwrap();
         });
         until("the server listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         Server { port, directory, played }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Berth, PASSWORD, WebhookServer, key};
+use crate::common::{Answer, Berth, PASSWORD, WebhookServer, docker, key};
 
 /// A berth without users, that asks this server about passwords and keys.
 fn with_webhook(server: &WebhookServer, change: impl FnOnce(&mut Value)) -> Berth {
@@ -158,4 +158,109 @@ fn names_reach_the_server_as_they_are() {
     let key = key("ed25519").path.display().to_string();
     berth.ssh(["-T", "-l", name, "-i", &key, "berth", "echo in"]).run().succeeds().prints("in\n");
     assert_eq!(server.questions()[0].1["username"], name);
+}
+
+/// A berth that asks this server about every connection.
+fn with_config_server(server: &WebhookServer, change: impl FnOnce(&mut Value)) -> Berth {
+    Berth::with(|config| {
+        config["configserver"] = json!({"url": format!("{}/config", server.url())});
+        change(config);
+    })
+}
+
+#[test]
+fn a_connection_is_served_with_what_the_configuration_server_says() {
+    let server = WebhookServer::start(|_, question| match question["username"].as_str() {
+        // All that was never set stands beside it, as ContainerSSH's own library has it.
+        Some("alice") => Answer::Json(json!({"config": {
+            "ssh": {"listen": "", "hostkeys": null}, "log": {"level": "emerg", "format": ""}, "backend": "",
+            "docker": {
+                "connection": {"host": "", "cacert": ""},
+                "execution": {
+                    "container": {"Hostname": "from-the-server", "Image": "", "Env": null, "Labels": {"b": "server"}},
+                    "host": null, "mode": "", "shellCommand": null, "disableAgent": false,
+                },
+                "timeouts": {"containerStart": 30_000_000_000_i64, "http": 0},
+            },
+            "security": {"maxSessions": 1, "forwarding": {"forwardingMode": ""}},
+        }})),
+        _ => Answer::Json(json!({"config": {}})),
+    });
+    let berth = with_config_server(&server, |config| {
+        let container = &mut config["docker"]["execution"]["container"];
+        container["labels"] = json!({"a": "file", "b": "file"});
+        container["env"] = json!(["FILE=yes"]);
+    });
+    let master = berth.master();
+    let shell = master.exec("hostname; echo $FILE; sleep 100").spawn();
+    shell.stdout.line("yes");
+    assert!(shell.stdout.text().starts_with("from-the-server\n"));
+    let labels = docker(&["inspect", "-f", "{{.Config.Labels.a}} {{.Config.Labels.b}}", &berth.containers()[0]]);
+    assert_eq!(labels.trim(), "file server");
+    // It may have one session at once.
+    master.exec("true").run().says("Session open refused by peer");
+    let (path, question) = &server.questions()[0];
+    assert_eq!((path.as_str(), question["authenticatedUsername"].as_str()), ("/config", Some("alice")));
+}
+
+#[test]
+fn what_the_webhooks_say_of_a_user_reaches_the_configuration_server() {
+    let server = WebhookServer::start(|path, question| match path {
+        "/password" => Answer::Json(json!({
+            "success": true, "authenticatedUsername": "Alice",
+            "metadata": {"image": {"value": "berth-test/busybox"}, "token": {"value": "s3cret", "sensitive": true}},
+        })),
+        _ => Answer::Json(json!({"config": {"docker": {"execution": {"container": {
+            "image": question["metadata"]["image"]["value"],
+            "hostname": question["authenticatedUsername"],
+        }}}}})),
+    });
+    for (transmit, told) in [(false, json!(null)), (true, json!("s3cret"))] {
+        let berth = with_webhook(&server, |config| {
+            config["configserver"] = json!({"url": server.url(), "transmitSensitiveMetadata": transmit});
+            config["docker"]["execution"]["container"] = json!({});
+        });
+        let ssh = berth.openssh_with_password("ssh", PASSWORD, 1).args(["-T", "berth", "hostname"]);
+        ssh.run().succeeds().prints("Alice\n");
+        assert_eq!(server.questions_at("/").last().unwrap()["metadata"]["token"]["value"], told);
+    }
+}
+
+#[test]
+fn whom_the_configuration_server_fails_is_turned_away() {
+    for answer in [
+        json!({"config": {"docker": {"execution": {"mode": "often"}}}}),
+        json!({"config": {"docker": {"execution": {"container": {"imagge": "x"}}}}}),
+        json!({"config": {"ssh": 1, "docker": {"execution": {"container": {"image": {"file": "/etc/passwd"}}}}}}),
+        json!({"config": []}),
+    ] {
+        let server = WebhookServer::start(move |_, _| Answer::Json(answer.clone()));
+        let berth = with_config_server(&server, |_| ());
+        berth.exec("echo in").run().exits(255).prints("").says("the server cannot serve you at this time");
+        berth.log().line("turned away");
+    }
+    let server = WebhookServer::start(|_, _| Answer::Status(500, ""));
+    let berth = with_config_server(&server, |_| ());
+    berth.exec("echo in").run().exits(255).prints("").says("the server cannot serve you at this time");
+    assert!(berth.log().line("turned away").contains("/config failed: status 500"));
+}
+
+#[test]
+fn answers_of_the_configuration_server_are_kept_where_that_is_wanted() {
+    let server = WebhookServer::start(|_, question| {
+        let name = format!("{}s", question["username"].as_str().unwrap());
+        Answer::Json(json!({"config": {"docker": {"execution": {"container": {"hostname": name}}}}}))
+    });
+    let berth = with_config_server(&server, |config| {
+        config["configserver"]["cacheTime"] = "1h".into();
+        config["auth"]["users"]["bob"] = config["auth"]["users"]["alice"].clone();
+    });
+    for _ in 0..2 {
+        berth.exec("hostname").run().succeeds().prints("alices\n");
+        berth
+            .ssh(["-T", "-l", "bob", "-i", &key("ed25519").path.display().to_string(), "berth", "hostname"])
+            .run()
+            .prints("bobs\n");
+    }
+    assert_eq!(server.questions().len(), 2);
 }

@@ -10,12 +10,14 @@
 mod agent;
 mod api;
 mod body;
+mod daemons;
 mod error;
 mod image;
 mod multiplex;
 mod native;
 mod socket;
 
+pub use daemons::Daemons;
 pub use error::Error;
 
 use std::collections::HashMap;
@@ -52,12 +54,12 @@ const REMOVE_INTERVAL: Duration = Duration::from_millis(500);
 const REMOVALS: usize = 4;
 
 /// A Docker daemon as a [`Backend`].
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Docker {
     settings: Arc<config::Docker>,
     instance: String,
     run_directory: PathBuf,
-    agent: Agent,
+    agent: Arc<Agent>,
     shared: Arc<Shared>,
 }
 
@@ -97,7 +99,7 @@ impl Docker {
             removals: Turns::new(REMOVALS, 0),
             live: Mutex::default(),
         });
-        Ok(Docker { settings: Arc::new(settings), instance, run_directory, agent: Agent::new(agent), shared })
+        Ok(Docker { settings: Arc::new(settings), instance, run_directory, agent: Arc::new(Agent::new(agent)), shared })
     }
 
     /// Sees whether the daemon answers, and returns the API version that will be spoken. For a word in the log at

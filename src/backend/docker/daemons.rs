@@ -1,0 +1,73 @@
+//! The daemons that connections' settings name: what is known of one is shared by all of its connections.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Docker, Error};
+use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
+use crate::config;
+
+/// The most daemons beside the configuration's own.
+const MOST: usize = 256;
+
+/// The configuration's daemon, and those that its configuration server has named since berth was started.
+pub struct Daemons {
+    own: Docker,
+    others: Mutex<HashMap<String, Docker>>,
+}
+
+impl Daemons {
+    /// With the configuration's own.
+    pub fn new(own: Docker) -> Self {
+        Daemons { own, others: Mutex::default() }
+    }
+
+    /// A backend with these settings. How a daemon is reached is what was said of it the first time.
+    pub fn with(&self, settings: config::Docker) -> Result<Docker, Error> {
+        let host = &settings.connection.host;
+        if *host == self.own.settings.connection.host {
+            return self.own.with(settings);
+        }
+        let mut others = self.others();
+        if let Some(known) = others.get(host) {
+            return known.with(settings);
+        }
+        if others.len() >= MOST {
+            return Err(Error::Settings(format!("the configuration server has named more than {MOST} daemons")));
+        }
+        let docker = Docker::new(settings, self.own.instance.clone(), self.own.run_directory.clone())?;
+        others.insert(docker.settings.connection.host.clone(), docker.clone());
+        Ok(docker)
+    }
+
+    fn others(&self) -> MutexGuard<'_, HashMap<String, Docker>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Backend for Daemons {
+    fn scope(&self) -> Scope {
+        self.own.scope()
+    }
+
+    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {
+        Backend::start(&self.own, request, waiter)
+    }
+
+    fn reap(&self) -> Result<usize, backend::Error> {
+        let others: Vec<Docker> = self.others().values().cloned().collect();
+        let mut count = self.own.reap()?;
+        for daemon in others {
+            count += daemon.reap()?;
+        }
+        Ok(count)
+    }
+}
+
+impl Docker {
+    /// The same daemon with other settings.
+    fn with(&self, settings: config::Docker) -> Result<Docker, Error> {
+        super::body::check(&settings)?;
+        Ok(Docker { settings: Arc::new(settings), ..self.clone() })
+    }
+}

@@ -1,0 +1,60 @@
+//! What a configuration server says about one connection, put over the configuration.
+//!
+//! As ContainerSSH merges it: what asks for nothing (`null`, `""`, `0`, `false`, an empty list) changes nothing, mappings
+//! are merged, and all else replaces what was there. ContainerSSH's own library answers with all keys that there are.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::reader::{Kind, Reader};
+use super::yaml::{Node, Value};
+use super::{Config, Error, connection_section, docker_connection};
+
+/// What cannot be set for one connection.
+const STATIC: &[&str] =
+    &["ssh", "configserver", "auth", "metrics", "geoip", "audit", "health", "instance", "runDirectory"];
+
+impl Config {
+    /// All but the users: what the settings of one connection begin with.
+    pub fn template(&self) -> Config {
+        Config { users: BTreeMap::new(), ..self.clone() }
+    }
+
+    /// The settings for one connection of this user's, for whom `answer` was given. Those of forwarding are everyone's.
+    pub fn with_answer(&self, user: &str, answer: &Json) -> Result<Config, Vec<Error>> {
+        let mut config = self.for_user(user);
+        let root = Node::from_json(answer).without_empty();
+        let mut reader = Reader::new(&self.place.directory);
+        reader.is_answer = true;
+        reader.additional_keys = config.additional_keys.clone();
+        reader.additional_keys.extend(root.texts_at(&["docker", "execution", "additionalKeys"]));
+        if root.value != Value::Null {
+            // The library always sets a level of the log.
+            let section = connection_section().inert(&["log"]).needless(STATIC, "it cannot be set for one connection");
+            section.read(&root, &mut config, &mut reader);
+        }
+        if root.at(&["docker", "connection"]).is_some() {
+            docker_connection::put(&root, &mut config, &self.place, &mut reader);
+        }
+        let findings = reader.findings().into_iter().map(|found| Error {
+            file: "configserver".into(),
+            line: None,
+            column: None,
+            key: found.path,
+            message: found.message,
+            warning: found.warning,
+        });
+        let (warnings, errors): (Vec<Error>, Vec<Error>) = findings.partition(|finding| finding.warning);
+        config.warnings = warnings;
+        if errors.is_empty() { Ok(config) } else { Err(errors) }
+    }
+
+    /// The settings for one connection of this user's. Those of forwarding are everyone's.
+    pub fn for_user(&self, user: &str) -> Config {
+        let mut config = self.clone();
+        config.forwarding.everyone = self.forwarding.of(user).clone();
+        config.forwarding.users.clear();
+        config
+    }
+}

@@ -1,0 +1,89 @@
+//! What connections are served with: the configuration's settings, or for each what the configuration server says.
+
+use std::sync::Arc;
+
+use crate::auth::Attempt;
+use crate::backend::{self, Backend};
+use crate::config::{Config, Forwarding, Forwardings};
+use crate::metadata::Metadata;
+use crate::webhook::ConfigServer;
+
+/// What one connection is served with.
+pub struct Service {
+    /// Where its containers come from.
+    pub backend: Arc<dyn Backend>,
+    /// What it may have forwarded.
+    pub forwarding: Forwarding,
+    /// How many sessions it may have at once; below 0 is no limit.
+    pub max_sessions: i32,
+}
+
+/// What all connections are served with.
+pub struct Services {
+    backend: Arc<dyn Backend>,
+    forwarding: Forwardings,
+    max_sessions: i32,
+    server: Option<Dynamic>,
+}
+
+/// What it takes to ask for every connection.
+struct Dynamic {
+    server: ConfigServer,
+    /// What the answers go over.
+    template: Config,
+    /// Makes a backend of the settings.
+    backend: BackendMaker,
+}
+
+type BackendMaker = Box<dyn Fn(&Config) -> Result<Arc<dyn Backend>, backend::Error> + Send + Sync>;
+
+/// The user cannot be served; the log says why.
+pub struct Unavailable;
+
+impl Services {
+    /// All are served alike, but for users' own forwarding.
+    pub fn new(backend: Arc<dyn Backend>, forwarding: Forwardings, max_sessions: i32) -> Self {
+        Services { backend, forwarding, max_sessions, server: None }
+    }
+
+    /// A server is asked for every connection. Its answers go over `template`, and `backend` makes backends of that.
+    pub fn ask(
+        self,
+        server: ConfigServer,
+        template: Config,
+        backend: impl Fn(&Config) -> Result<Arc<dyn Backend>, backend::Error> + Send + Sync + 'static,
+    ) -> Self {
+        Services { server: Some(Dynamic { server, template, backend: Box::new(backend) }), ..self }
+    }
+
+    /// What an authenticated user is served with. Blocks for as long as a server takes.
+    pub fn find(&self, attempt: &Attempt<'_>, metadata: &mut Metadata) -> Result<Service, Unavailable> {
+        let Some(dynamic) = &self.server else {
+            let forwarding = self.forwarding.of(attempt.user).clone();
+            return Ok(Service { backend: Arc::clone(&self.backend), forwarding, max_sessions: self.max_sessions });
+        };
+        let answer = dynamic.server.ask(attempt, metadata).ok_or(Unavailable)?;
+        metadata.merge(answer.metadata.clone());
+        let id = attempt.connection;
+        let config = dynamic.template.with_answer(attempt.user, &answer.settings).map_err(|errors| {
+            for error in errors {
+                log::error!("{id}: {:?} turned away: {error}", attempt.user);
+            }
+            Unavailable
+        })?;
+        for warning in &config.warnings {
+            log::warn!("{id}: {warning}");
+        }
+        let backend = (dynamic.backend)(&config).map_err(|error| {
+            log::error!("{id}: {:?} turned away: {error}", attempt.user);
+            Unavailable
+        })?;
+        let (forwarding, max_sessions) = (config.forwarding.everyone, config.ssh.max_sessions);
+        Ok(Service { backend, forwarding, max_sessions })
+    }
+
+    /// See [`Backend::reap`].
+    pub fn reap(&self) -> Result<usize, backend::Error> {
+        self.backend.reap()
+    }
+}
