@@ -42,7 +42,7 @@ pub enum Progress {
     /// The next message may be looked at.
     Continue,
     /// The user is in; SSH_MSG_USERAUTH_SUCCESS has been sent.
-    Done(Login),
+    Done(Box<Login>),
     /// The client is to be disconnected, with this reason and text.
     Refuse(u32, String),
     /// The session has failed.
@@ -140,7 +140,8 @@ impl Authentication {
             (Verdict::In(grant, service), _) => match session.authenticated() {
                 Ok(()) => {
                     self.report("accepted");
-                    Progress::Done(Login { user: self.user.take().unwrap_or_default(), grant, service })
+                    let user = self.user.take().unwrap_or_default();
+                    Progress::Done(Box::new(Login { user, grant, service }))
                 }
                 Err(error) => error.into(),
             },

@@ -148,7 +148,7 @@ impl Thread<'_> {
             }
             let Some(login) = authenticate(authentication, &mut self.session, &mut self.queue)? else { return Ok(()) };
             let Connection { server, id, client, local, waker, .. } = self.connection;
-            let bridge = Bridge::new(Arc::clone(server), id.clone(), *client, *local, waker.clone(), login);
+            let bridge = Bridge::new(Arc::clone(server), id.clone(), *client, *local, waker.clone(), *login);
             self.phase = Phase::Bridge(Box::new(bridge));
         }
         if let Phase::Bridge(bridge) = &mut self.phase {
@@ -224,7 +224,7 @@ fn authenticate(
     authentication: &mut Authentication,
     session: &mut Session,
     queue: &mut Queue,
-) -> Result<Option<Login>, End> {
+) -> Result<Option<Box<Login>>, End> {
     let mut progress = authentication.resume(session);
     loop {
         match progress {
