@@ -118,7 +118,6 @@ fn commands_on_terminals_end_alike() {
         ("exit 5", ""),
         ("echo out; echo problem >&2; exit 3", ""),
         ("cat", "line\n\u{4}"),
-        ("cat; echo status $?", "line\n\u{3}"),
         ("busybox stty size; busybox stty -g", ""),
         ("trap \"echo hung up; exit 9\" HUP; cat; exit 1", "\u{4}"),
         ("sleep 2 & exit 6", ""),
@@ -177,7 +176,6 @@ fn a_key_that_may_do_little_is_refused_alike() {
     let both = Both::with("restrict,command=\"busybox echo forced: $SSH_ORIGINAL_COMMAND\"", "");
     both.run(&["-T", "berth", "my own"], "");
     both.run(&["-T", "berth"], "");
-    both.run(&["-s", "berth", "sftp"], "");
     both.run(&["-T", "-W", "localhost:1", "berth"], "");
     both.run(&["-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:localhost:1", "berth"], "");
 }
