@@ -30,7 +30,7 @@ Usage:
   berth keygen [-t TYPE] -f FILE       make a host key: ed25519 (the default), ecdsa or rsa
   berth keygen -t password             make a hash, for auth.users.NAME.password, of a password that is asked for, or
                                        of the first line of standard input where that is no terminal
-  berth agent --socket PATH [-- COMMAND...]
+  berth agent --socket PATH|--stdio [-- COMMAND...]
                                        what runs in a container; berth starts it itself
   berth --version
   berth --help

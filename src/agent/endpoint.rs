@@ -15,11 +15,35 @@ use crate::connection::frame;
 /// How much is read from the server at once, in bytes: a few of OpenSSH's messages.
 const READ: usize = 256 * 1024;
 
+/// The stream to the server, non-blocking: a socket, or a pipe each way.
+pub struct Stream {
+    input: OwnedFd,
+    /// None where it is the same.
+    output: Option<OwnedFd>,
+}
+
+impl From<OwnedFd> for Stream {
+    fn from(socket: OwnedFd) -> Self {
+        Stream { input: socket, output: None }
+    }
+}
+
+impl Stream {
+    /// Of two pipes.
+    pub fn pipes(input: OwnedFd, output: OwnedFd) -> Self {
+        Stream { input, output: Some(output) }
+    }
+
+    fn output(&self) -> &OwnedFd {
+        self.output.as_ref().unwrap_or(&self.input)
+    }
+}
+
 /// A connection, and its stream.
 pub struct Endpoint<H: Host> {
     /// Messages go to it, and what it answers waits in it.
     pub connection: Connection<H>,
-    stream: OwnedFd,
+    stream: Stream,
     /// What came from the server and is no whole frame yet.
     inbound: Buffer,
     /// Whose turn it is to be served first: whoever always were would keep the others from the stream.
@@ -39,19 +63,21 @@ pub enum Round {
 #[derive(Clone, Copy)]
 enum Token {
     Other,
-    Stream,
+    Input,
+    /// It takes more: the next flush finds out, and whether it still does.
+    Output,
     Connection(Source),
 }
 
 impl<H: Host> Endpoint<H> {
     /// `stream` is non-blocking.
-    pub fn new(stream: OwnedFd, connection: Connection<H>) -> Self {
+    pub fn new(stream: Stream, connection: Connection<H>) -> Self {
         Endpoint { connection, stream, inbound: Buffer::default(), turn: 0 }
     }
 
     /// Sends what waits, as far as the server takes it. False where the server has gone.
     pub fn flush(&mut self) -> Result<bool, Error> {
-        match self.connection.out.flush(&self.stream) {
+        match self.connection.out.flush(self.stream.output()) {
             Ok(()) => Ok(true),
             Err(Errno::PIPE | Errno::CONNRESET) => Ok(false),
             Err(errno) => Err(Error::Stream(errno.into())),
@@ -72,7 +98,8 @@ impl<H: Host> Endpoint<H> {
         for token in ready {
             match token {
                 Token::Other => found = true,
-                Token::Stream => {
+                Token::Output => {}
+                Token::Input => {
                     if !self.receive()? {
                         return Ok(Round::Ended);
                     }
@@ -85,11 +112,14 @@ impl<H: Host> Endpoint<H> {
 
     fn wait(&self, other: BorrowedFd<'_>, deadline: Option<Instant>) -> Result<Vec<Token>, Error> {
         let out = &self.connection.out;
-        let mut stream = PollFlags::empty();
-        stream.set(PollFlags::IN, out.takes_replies());
-        stream.set(PollFlags::OUT, !out.is_empty());
-        let mut tokens = vec![Token::Other, Token::Stream];
-        let mut fds = vec![PollFd::from_borrowed_fd(other, PollFlags::IN), PollFd::new(&self.stream, stream)];
+        let mut input = PollFlags::empty();
+        input.set(PollFlags::IN, out.takes_replies());
+        let mut tokens = vec![Token::Other, Token::Input];
+        let mut fds = vec![PollFd::from_borrowed_fd(other, PollFlags::IN), PollFd::new(&self.stream.input, input)];
+        if !out.is_empty() {
+            tokens.push(Token::Output);
+            fds.push(PollFd::new(self.stream.output(), PollFlags::OUT));
+        }
         for (source, fd, flags) in self.connection.interests() {
             tokens.push(Token::Connection(source));
             fds.push(PollFd::from_borrowed_fd(fd, flags));
@@ -110,7 +140,7 @@ impl<H: Host> Endpoint<H> {
         if !self.connection.out.takes_replies() {
             return Ok(true);
         }
-        match rustix::io::read(self.stream.as_fd(), self.inbound.space(READ)) {
+        match rustix::io::read(self.stream.input.as_fd(), self.inbound.space(READ)) {
             Ok(0) => return Ok(false),
             Ok(count) => self.inbound.commit(count),
             Err(Errno::AGAIN | Errno::INTR) => return Ok(true),

@@ -2,17 +2,18 @@
 
 use std::ffi::OsString;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, fcntl_setfl};
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 use rustix::process::{Signal, WaitOptions, umask, wait};
+use rustix::stdio::{stdin, stdout};
 
 use super::connection::Connection;
-use super::endpoint::{Endpoint, Round};
+use super::endpoint::{Endpoint, Round, Stream};
 use super::error::Error;
 use super::process::Local;
 use super::system;
@@ -24,14 +25,26 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// that Docker waits before it kills.
 const STOP: Duration = Duration::from_secs(5);
 
-/// Serves the connection at `socket` until it ends. Then everything that was started is hung up; and where this is
-/// PID 1, the kernel kills the whole container when it exits.
-pub fn run(socket: &Path, command: Vec<OsString>) -> Result<(), Error> {
+/// Where the server is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Server {
+    /// It listens on this socket.
+    Socket(PathBuf),
+    /// At the other ends of standard input and output.
+    Stdio,
+}
+
+/// Serves the server's connection until it ends. Then everything that was started is hung up; and where this is PID 1,
+/// the kernel kills the whole container when it exits.
+pub fn run(server: &Server, command: Vec<OsString>) -> Result<(), Error> {
     let signals = [Signal::CHILD, Signal::TERM, Signal::INT, Signal::HUP];
     let signals = system::signal_fd(&signals).map_err(|error| Error::System("signalfd", error))?;
     system::keep_descriptors();
     umask(Mode::from_raw_mode(0o022));
-    let stream = connect_to(socket).map_err(|errno| Error::Connect(socket.into(), errno.into()))?;
+    let stream = match server {
+        Server::Socket(path) => connect_to(path).map_err(|errno| Error::Connect(path.clone(), errno.into()))?.into(),
+        Server::Stdio => stdio().map_err(|errno| Error::Stream(errno.into()))?,
+    };
     let mut init = Init {
         endpoint: Endpoint::new(stream, Connection::new(Local { command, ..Local::default() })?),
         signals,
@@ -54,6 +67,15 @@ fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
     connect(&socket, &SocketAddrUnix::new(path)?)?;
     fcntl_setfl(&socket, OFlags::NONBLOCK)?;
     Ok(socket)
+}
+
+/// Our own copies: programs do not inherit them.
+fn stdio() -> Result<Stream, Errno> {
+    let (input, output) = (fcntl_dupfd_cloexec(stdin(), 3)?, fcntl_dupfd_cloexec(stdout(), 3)?);
+    for pipe in [&input, &output] {
+        fcntl_setfl(pipe, fcntl_getfl(pipe)? | OFlags::NONBLOCK)?;
+    }
+    Ok(Stream::pipes(input, output))
 }
 
 struct Init {

@@ -1,6 +1,6 @@
 //! What runs in the container.
 //!
-//! `berth agent` is the container's PID 1. It connects to the server, and behaves towards the client as the connection
+//! `berth agent` is the container's PID 1. It has a stream to the server, and behaves towards the client as the connection
 //! layer of `sshd` does; transport and authentication ended at the server. One process, one thread, one poll loop:
 //!
 //! - `init`: the loop itself, signals, and reaping, as PID 1 must;
@@ -56,15 +56,16 @@ use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::connection::hello::SymlinkOrder;
+use init::Server;
 
 /// Runs `berth agent` with the arguments that follow the word `agent`:
 ///
-/// - `--socket PATH [-- COMMAND...]`: serves the connection at PATH until it ends. COMMAND, the image's own, is what a
-///   `shell` request runs where the container's user has no passwd entry.
+/// - `--socket PATH` or `--stdio`, then perhaps `-- COMMAND...`: serves the connection at PATH, or on standard input and
+///   output, until it ends. COMMAND, the image's own, is what a `shell` request runs where the container's user has no
+///   passwd entry;
 ///
 /// and, started by the agent itself in sessions:
 ///
@@ -85,27 +86,29 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         _ => {}
     }
     match parse(args) {
-        Ok((socket, command)) => report(init::run(&socket, command)),
+        Ok((server, command)) => report(init::run(&server, command)),
         Err(problem) => {
-            complain(&format!("{problem}; usage: berth agent --socket PATH [-- COMMAND...]"));
+            complain(&format!("{problem}; usage: berth agent --socket PATH|--stdio [-- COMMAND...]"));
             ExitCode::from(2)
         }
     }
 }
 
-fn parse(args: Vec<OsString>) -> Result<(PathBuf, Vec<OsString>), String> {
+fn parse(args: Vec<OsString>) -> Result<(Server, Vec<OsString>), String> {
     let mut args = args.into_iter();
-    let mut socket = None;
+    let mut server = None;
     while let Some(arg) = args.next() {
         if arg == "--" {
             break;
         } else if arg == "--socket" {
-            socket = Some(PathBuf::from(args.next().ok_or("--socket needs a path")?));
+            server = Some(Server::Socket(args.next().ok_or("--socket needs a path")?.into()));
+        } else if arg == "--stdio" {
+            server = Some(Server::Stdio);
         } else {
             return Err(format!("unknown argument {:?}", arg.as_os_str() as &OsStr));
         }
     }
-    Ok((socket.ok_or("--socket is missing")?, args.collect()))
+    Ok((server.ok_or("--socket or --stdio is missing")?, args.collect()))
 }
 
 fn report<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
@@ -132,7 +135,7 @@ fn complain(problem: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{Server, parse};
 
     fn args(line: &str) -> Vec<std::ffi::OsString> {
         line.split_whitespace().map(Into::into).collect()
@@ -140,9 +143,10 @@ mod tests {
 
     #[test]
     fn everything_after_two_dashes_is_the_image_command() {
-        let (socket, command) = parse(args("--socket /run/s -- sh --socket x")).unwrap();
-        assert_eq!(socket.to_str(), Some("/run/s"));
+        let (server, command) = parse(args("--socket /run/s -- sh --socket x")).unwrap();
+        assert_eq!(server, Server::Socket("/run/s".into()));
         assert_eq!(command, args("sh --socket x"));
+        assert_eq!(parse(args("--stdio")), Ok((Server::Stdio, Vec::new())));
     }
 
     #[test]

@@ -14,8 +14,9 @@ use crate::metadata::Metadata;
 
 pub(crate) use docker::FUZZ_TARGETS;
 
-/// The byte stream to an agent, non-blocking: a reader goes on until [`std::io::ErrorKind::WouldBlock`], and polls
-/// [`AsFd`] for more.
+/// The byte stream to an agent, non-blocking. Its beginning may have been read ahead: read once before polling
+/// [`AsFd`]. From then on, a read with room for 16 kB leaves nothing behind of which poll does not tell; with less room,
+/// go on until [`std::io::ErrorKind::WouldBlock`].
 pub trait Stream: Read + Write + AsFd + Send {}
 
 impl<T: Read + Write + AsFd + Send> Stream for T {}

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use openssl::sha::sha256;
 use serde_json::Value;
 
-use super::kind::{parsed, path, switch, text};
+use super::kind::{choice, parsed, path, switch, text};
 use super::reader::{Reader, Section};
 use super::yaml::Node;
 use super::{Config, Place};
@@ -34,13 +34,30 @@ pub struct DockerConnection {
     pub base: String,
     /// The version of the API to be spoken, if that is not to be negotiated: `DOCKER_API_VERSION`.
     pub api_version: Option<String>,
+    /// `agentTransport`
+    pub agent_transport: AgentTransport,
+}
+
+/// How the stream to an agent in a container is carried.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AgentTransport {
+    /// By a socket where that can be.
+    #[default]
+    Auto,
+    /// By a unix socket in a directory that the daemon mounts into the container.
+    Socket,
+    /// By the container's standard input and output, to which the daemon attaches.
+    Attach,
 }
 
 impl DockerConnection {
+    fn new(host: String, address: Address, base: String) -> Self {
+        DockerConnection { host, address, base, api_version: None, agent_transport: AgentTransport::Auto }
+    }
+
     /// The daemon behind a unix socket.
     pub fn unix(path: &Path) -> Self {
-        let (host, address) = (format!("unix://{}", path.display()), Address::Unix(path.to_owned()));
-        DockerConnection { host, address, base: String::new(), api_version: None }
+        DockerConnection::new(format!("unix://{}", path.display()), Address::Unix(path.to_owned()), String::new())
     }
 }
 
@@ -98,6 +115,7 @@ pub(super) struct Typed {
     key: Pem,
     server_name: Option<String>,
     skip_verification: bool,
+    agent_transport: AgentTransport,
 }
 
 /// Certificates or a key: in the configuration itself, or in a file.
@@ -115,6 +133,8 @@ impl std::fmt::Debug for Pem {
 }
 
 pub(super) fn section() -> Section<Typed> {
+    const TRANSPORTS: &[(&str, AgentTransport)] =
+        &[("auto", AgentTransport::Auto), ("socket", AgentTransport::Socket), ("attach", AgentTransport::Attach)];
     let host = parsed("a host", parse_host).optional();
     let context = text("the name of a context", is_context).optional();
     let pem = || text("certificates or a key in PEM", |text| text.contains("-----BEGIN ")).optional();
@@ -130,6 +150,7 @@ pub(super) fn section() -> Section<Typed> {
         .key("keyFile", |typed| &mut typed.key.file, path().optional())
         .key("serverName", |typed| &mut typed.server_name, name.optional())
         .key("skipTLSVerify", |typed| &mut typed.skip_verification, switch())
+        .key("agentTransport", |typed| &mut typed.agent_transport, choice(TRANSPORTS, &[]))
 }
 
 /// A host as Docker writes it.
@@ -233,6 +254,7 @@ pub(super) fn resolve(typed: &Typed, environment: &DockerEnvironment) -> Result<
         let message = format!("the rest of the section is about TLS, which {} does not speak", connection.host);
         return Err(("host", message));
     }
+    connection.agent_transport = typed.agent_transport;
     connection.api_version = match &environment.api_version {
         Some(version) if !is_version(version) => {
             return Err(("", format!("DOCKER_API_VERSION: {version:?} is not a version such as 1.41")));
@@ -310,7 +332,7 @@ fn connect(host: Host, materials: Option<Materials>) -> Result<DockerConnection,
             (Address::Tcp { host, port, tls }, base)
         }
     };
-    Ok(DockerConnection { host: host.text, address, base, api_version: None })
+    Ok(DockerConnection::new(host.text, address, base))
 }
 
 impl Typed {

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use describe::{explain, schema};
 pub use docker::{Docker, ExecutionMode, ImagePullPolicy};
-pub use docker_connection::{DockerConnection, DockerEnvironment};
+pub use docker_connection::{AgentTransport, DockerConnection, DockerEnvironment};
 pub use error::Error;
 pub use forwarding::{Forwarding, Forwardings};
 pub use logging::{Log, LogDestination, LogFormat, Syslog};

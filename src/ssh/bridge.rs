@@ -274,6 +274,7 @@ impl Bridge {
     /// Goes on where the backend's workers have something to say.
     pub fn resume(&mut self, session: &mut Session) -> Result<(), End> {
         self.removals.retain(|removal| removal.poll().is_none());
+        let mut started = Vec::new();
         for guest in &mut self.guests {
             match guest.poll(session)? {
                 None => (),
@@ -283,6 +284,7 @@ impl Bridge {
                     let habits = Habits::of(&client, &self.server.settings.server_version);
                     let (base, listening) = (guest.index * NUMBERS, self.policy.listening());
                     guest.run(Agent::new(container, base, &self.environment, listening, habits));
+                    started.push(guest.index);
                 }
                 Some(Err(error)) => {
                     log::error!("{}: {}", self.id, error.log);
@@ -294,7 +296,8 @@ impl Bridge {
                 }
             }
         }
-        Ok(())
+        // What was read ahead of a stream, poll does not tell of.
+        started.into_iter().try_for_each(|index| self.ready(session, index, PollFlags::IN))
     }
 
     /// Ends the containers whose sessions have ended, where each session has its own, and forgets those that are gone.

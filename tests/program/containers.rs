@@ -212,9 +212,12 @@ fn nothing_accumulates_in_the_server() {
     eventually("as many descriptors and threads as before", DEADLINE, || {
         count("fd") < descriptors + KEPT && count("task") == threads
     });
+    // Without sockets there is no such directory.
     let run = berth.path("run");
-    let left = Client::new("find").arg(&run).args(["-mindepth", "2"]).run().succeeds().text();
-    assert_eq!(left, "");
+    if run.exists() {
+        let left = Client::new("find").arg(&run).args(["-mindepth", "2"]).run().succeeds().text();
+        assert_eq!(left, "");
+    }
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub(super) struct Api {
 impl Api {
     /// The daemon behind this connection; `timeout` is for one ordinary call.
     pub(super) fn new(connection: &DockerConnection, timeout: Duration) -> Api {
-        let DockerConnection { host, address, base, api_version } = connection.clone();
+        let DockerConnection { host, address, base, api_version, .. } = connection.clone();
         let fixed = api_version.as_deref().and_then(Version::parse);
         Api { client: Client::new(address), host, base, timeout, fixed, version: Mutex::default() }
     }

@@ -57,27 +57,32 @@ pub(super) fn image(settings: &config::Docker) -> &str {
     settings.container.get("Image").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The body. `volume` is the agent's, `directory` its socket's on the host.
+/// The body. `volume` is the agent's, `directory` its socket's on the host; without one the agent's stream is standard
+/// input and output.
 pub(super) fn create(
     settings: &config::Docker,
     image: &Image,
     labels: Map<String, Value>,
     volume: &str,
-    directory: &Path,
+    directory: Option<&Path>,
 ) -> Value {
-    let (mut body, mut host) = configured(settings, labels, false);
+    let (mut body, mut host) = configured(settings, labels, directory.is_none());
     let command = command(&body, image);
-    body.insert("Entrypoint".into(), json!([agent::PATH, "agent", "--socket", SOCKET_PATH, "--"]));
+    let entry_point = match directory {
+        Some(_) => json!([agent::PATH, "agent", "--socket", SOCKET_PATH, "--"]),
+        None => json!([agent::PATH, "agent", "--stdio", "--"]),
+    };
+    body.insert("Entrypoint".into(), entry_point);
     body.insert("Cmd".into(), command);
-    let mounts = [
-        agent::mount(volume, true),
+    let mut mounts = vec![agent::mount(volume, true)];
+    mounts.extend(directory.map(|directory| {
         json!({
             "Type": "bind",
             "Source": directory.to_string_lossy(),
             "Target": SOCKET_DIRECTORY,
             "ReadOnly": true,
-        }),
-    ];
+        })
+    }));
     match host.get_mut("Mounts") {
         Some(Value::Array(configured)) => configured.extend(mounts),
         _ => drop(host.insert("Mounts".into(), mounts.into_iter().collect())),
@@ -85,6 +90,10 @@ pub(super) fn create(
     // Even a daemon that gives every container an init must not give one to this.
     host.insert("Init".into(), Value::Bool(false));
     default(&mut host, "AutoRemove", Value::Bool(true));
+    if directory.is_none() {
+        // It is the whole of what its users do, which nobody may find in a log.
+        host.remove("LogConfig");
+    }
     whole(settings, body, host)
 }
 
@@ -236,7 +245,7 @@ mod tests {
             json!({"Mounts": [{"Type": "tmpfs", "Target": "/t"}], "Memory": 5, "AutoRemove": false, "Init": null}),
         );
         let labels = map(json!({"berth.instance": "i"}));
-        let body = create(&settings, &Image::default(), labels, "volume", Path::new("/run/x"));
+        let body = create(&settings, &Image::default(), labels, "volume", Some(Path::new("/run/x")));
         assert_eq!((&body["User"], &body["WorkingDir"], &body["Env"]), (&json!("1000"), &json!("/w"), &json!(["A=b"])));
         assert_eq!(body["Labels"], json!({"x": "y", "berth.instance": "i"}));
         assert_eq!(body["Tty"], json!(false));
@@ -246,6 +255,18 @@ mod tests {
         let targets: Vec<_> = host["Mounts"].as_array().unwrap().iter().map(|m| &m["Target"]).collect();
         assert_eq!(targets, ["/t", "/.berth/bin", "/.berth/run"]);
         assert!(body.get("NetworkingConfig").is_none());
+    }
+
+    #[test]
+    fn without_a_socket_standard_input_and_output_are_open_and_never_logged() {
+        let settings = settings(json!({"Image": "a"}), json!({"LogConfig": {"Type": "json-file"}}));
+        let body = create(&settings, &Image::default(), Map::new(), "volume", None);
+        for name in ["AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce"] {
+            assert_eq!(body[name], true, "{name}");
+        }
+        assert_eq!(body["Entrypoint"], json!(["/.berth/bin/berth", "agent", "--stdio", "--"]));
+        assert_eq!(body["HostConfig"]["LogConfig"], json!({"Type": "none"}));
+        assert_eq!(body["HostConfig"]["Mounts"].as_array().unwrap().len(), 1);
     }
 
     #[test]

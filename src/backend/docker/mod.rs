@@ -1,18 +1,22 @@
-//! The Docker backend: a container per connection or session, over the Engine API on a local unix socket.
+//! The Docker backend: a container per connection or session, by the Engine API.
 //!
-//! A start is: see that the image is here, create the container with the agent as its entry point, start it, and accept
-//! the agent's connection on a unix socket that is mounted into the container. The agent connects a little before the
-//! start call answers, so both are waited for together and the first to come decides.
+//! A start is: see that the image is here, create the container with the agent as its entry point, start it, and get hold
+//! of the agent's stream. With a local daemon that is a connection to a unix socket that is mounted into the container
+//! (`socket`), otherwise the container's standard input and output (`attached`). The agent is there a little before
+//! the start call answers, so both are waited for together and the first to come decides (`link`).
 //!
 //! Whatever is created is owned by a lease from before its creation, and carries the instance's label: what a lease
 //! could not remove, [`Backend::reap`] does.
 
 mod agent;
 mod api;
+mod attached;
 mod body;
 mod daemons;
 mod error;
 mod image;
+mod lease;
+mod link;
 mod multiplex;
 mod native;
 mod socket;
@@ -20,38 +24,25 @@ mod socket;
 pub use daemons::Daemons;
 pub use error::Error;
 
-use std::collections::HashMap;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::event::PollFlags;
 use serde_json::{Value, json};
 
 use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
 use crate::config;
-use crate::config::{ExecutionMode, ImagePullPolicy};
+use crate::config::{AgentTransport, ExecutionMode, ImagePullPolicy};
 use crate::fuzzing::Target;
-use crate::http::Deadline;
-use crate::turn::Turns;
+use crate::http::{Address, Deadline};
 use agent::Agent;
 use api::{Api, encode};
+use attached::Attached;
+use lease::{Lease, REMOVE_ATTEMPTS, Shared};
+use link::{Link, Starting, present};
 use socket::Socket;
 
 pub(crate) const FUZZ_TARGETS: &[Target] = &[("multiplex", multiplex::fuzz), ("pull", image::fuzz)];
-
-/// How often it is looked whether the user is still there.
-const WAITER_INTERVAL: Duration = Duration::from_millis(250);
-/// How often it is looked whether a container has ended whose agent has not connected, though it was started.
-const EXIT_INTERVAL: Duration = Duration::from_millis(100);
-/// How often a removal is tried, and how long is waited after the first failure; each further wait is twice as long.
-const REMOVE_ATTEMPTS: u32 = 5;
-const REMOVE_INTERVAL: Duration = Duration::from_millis(500);
-/// How many containers are removed at once. Where a class of a hundred goes home together, a daemon does it no faster
-/// all at once, and Docker 20.10 can block its own network code for ever over it.
-const REMOVALS: usize = 4;
 
 /// A Docker daemon as a [`Backend`].
 #[derive(Clone, Debug)]
@@ -60,17 +51,9 @@ pub struct Docker {
     instance: String,
     run_directory: PathBuf,
     agent: Arc<Agent>,
+    /// Whether agents are reached by sockets, and not by their standard input and output.
+    sockets: Arc<AtomicBool>,
     shared: Arc<Shared>,
-}
-
-/// What leases need, too.
-#[derive(Debug)]
-struct Shared {
-    api: Api,
-    stop: Duration,
-    removals: Turns,
-    /// How many leases each connection has that has any: not to be reaped.
-    live: Mutex<HashMap<String, usize>>,
 }
 
 impl Docker {
@@ -93,13 +76,14 @@ impl Docker {
         let run_directory = std::path::absolute(&run_directory)
             .map_err(|source| Error::Socket { path: run_directory.clone(), source })?;
         let api = Api::new(&settings.connection, settings.http);
-        let shared = Arc::new(Shared {
-            api,
-            stop: settings.container_stop,
-            removals: Turns::new(REMOVALS, 0),
-            live: Mutex::default(),
-        });
-        Ok(Docker { settings: Arc::new(settings), instance, run_directory, agent: Arc::new(Agent::new(agent)), shared })
+        let sockets = match settings.connection.agent_transport {
+            AgentTransport::Auto => matches!(settings.connection.address, Address::Unix(_)),
+            AgentTransport::Socket => true,
+            AgentTransport::Attach => false,
+        };
+        let shared = Arc::new(Shared::new(api, settings.container_stop));
+        let (settings, sockets) = (Arc::new(settings), Arc::new(AtomicBool::new(sockets)));
+        Ok(Docker { settings, instance, run_directory, agent: Arc::new(Agent::new(agent)), sockets, shared })
     }
 
     /// Sees whether the daemon answers, and returns the API version that will be spoken. For a word in the log at
@@ -119,29 +103,82 @@ impl Docker {
                 self.agent.forget();
                 self.try_start(request, waiter)
             }
+            // It has another root directory: berth is in a container, or the daemon in a virtual machine.
+            Err(Error::Api { status: 400, message, .. })
+                if message.contains("bind source path does not exist") && self.may_do_without_sockets() =>
+            {
+                log::info!(
+                    "docker: the daemon does not see berth's run directory; agents use standard input and output"
+                );
+                self.sockets.store(false, Ordering::Relaxed);
+                self.try_start(request, waiter)
+            }
             result => result,
         }
     }
 
+    fn may_do_without_sockets(&self) -> bool {
+        self.settings.connection.agent_transport == AgentTransport::Auto && self.sockets.load(Ordering::Relaxed)
+    }
+
     fn try_start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
+        const START: &str = "start the container";
+        let (api, settings) = (&self.shared.api, &self.settings);
+        // From here on, reaping leaves alone what carries this connection's label.
+        let mut lease = Lease::new(&self.shared, request);
+        let socket = match self.sockets.load(Ordering::Relaxed) {
+            true => Some(Socket::listen(&self.run_directory, &request.id())?),
+            false => None,
+        };
+        let deadline = self.create(&mut lease, request, socket.as_ref(), waiter)?;
+        present(waiter)?;
+        let container = format!("/containers/{}", lease.container);
+        // Before it starts, so that nothing is lost of what the agent says.
+        let mut link: Box<dyn Link> = match socket {
+            Some(socket) => Box::new(socket),
+            None => {
+                let path = format!("{container}/attach?stream=1&stdin=1&stdout=1&stderr=1");
+                let stream = api.hijack("attach to the container", &path, None, deadline)?;
+                Box::new(Some(Attached::new(stream, &lease.container)))
+            }
+        };
+        let starting = Starting {
+            api,
+            step: START,
+            call: Some(api.begin(START, "POST", &format!("{container}/start"), deadline)?),
+            exited: &|| exited(api, &container),
+            waiter,
+            deadline,
+            patience: settings.container_start,
+        };
+        let stream = starting.accept(&mut *link)?;
+        lease.attempts = REMOVE_ATTEMPTS;
+        Ok(Container { stream, lease: Box::new(lease) })
+    }
+
+    /// Creates the lease's container. Gives the time by which its agent has to be there.
+    fn create(
+        &self,
+        lease: &mut Lease,
+        request: &Request,
+        socket: Option<&Socket>,
+        waiter: &dyn Waiter,
+    ) -> Result<Deadline, Error> {
         let (api, settings) = (&self.shared.api, &self.settings);
         let (name, platform) = (body::image(settings), settings.platform.as_deref());
         let mut image = image::resolve(api, name, platform, settings.image_pull_policy, waiter)?;
         present(waiter)?;
-
         let labels = body::labels(&self.instance, request);
         let platform_query = platform.map_or_else(String::new, |p| format!("&platform={}", encode(p)));
-        // From here on, reaping leaves alone what carries this connection's label.
-        let mut lease = Lease::new(&self.shared, request);
-        let socket = Socket::listen(&self.run_directory, &request.id())?;
         let path = format!("/containers/create?name={}{platform_query}", lease.container);
         let mut pulled = settings.image_pull_policy != ImagePullPolicy::IfNotPresent;
-        let deadline = loop {
+        loop {
             let volume = self.agent.deliver(api, name, &platform_query, &Value::Object(labels.clone()));
             present(waiter)?;
             let deadline = Deadline::after(settings.container_start);
             let created = volume.and_then(|volume| {
-                let body = body::create(settings, &image, labels.clone(), &volume, socket.directory());
+                let directory = socket.map(Socket::directory);
+                let body = body::create(settings, &image, labels.clone(), &volume, directory);
                 lease.created = true;
                 api.call("create the container", "POST", &path, Some(&body), deadline)
             });
@@ -153,81 +190,24 @@ impl Docker {
                     image = image::resolve(api, name, platform, ImagePullPolicy::Always, waiter)?;
                 }
                 Err(e) => return Err(e),
-                Ok(_) => break deadline,
+                Ok(_) => return Ok(deadline),
             }
-        };
-        present(waiter)?;
-        let stream = self.connect(&lease.container, &socket, deadline, waiter)?;
-        lease.attempts = REMOVE_ATTEMPTS;
-        Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })
-    }
-
-    /// Starts a created container and accepts its agent's connection.
-    fn connect(
-        &self,
-        container: &str,
-        socket: &Socket,
-        deadline: Deadline,
-        waiter: &dyn Waiter,
-    ) -> Result<UnixStream, Error> {
-        const START: &str = "start the container";
-        let api = &self.shared.api;
-        let failed = |source| Error::Socket { path: socket.directory().to_owned(), source };
-        let mut start = Some(api.begin(START, "POST", &format!("/containers/{container}/start"), deadline)?);
-        loop {
-            let listener = (socket.as_fd(), PollFlags::IN);
-            let answered = match &start {
-                Some(exchange) => {
-                    let soon = deadline.min(Deadline::after(WAITER_INTERVAL));
-                    let [_, answered] = soon.poll([listener, (exchange.as_fd(), PollFlags::IN)]).map_err(failed)?;
-                    answered
-                }
-                None => {
-                    deadline.min(Deadline::after(EXIT_INTERVAL)).poll([listener]).map_err(failed)?;
-                    false
-                }
-            };
-            if let Some(stream) = socket.accept().map_err(failed)? {
-                // The call takes its own time to be answered, which nobody waits for.
-                if let Some(exchange) = start {
-                    exchange.abandon();
-                }
-                return Ok(stream);
-            }
-            if let Some(exchange) = start.take_if(|_| answered) {
-                api.finish(START, exchange, deadline)?;
-            }
-            if start.is_none()
-                && let Some(exited) = self.exited(container)?
-            {
-                // It may have connected at the last moment: then its stream tells more.
-                return socket.accept().map_err(failed)?.ok_or(exited);
-            }
-            if deadline.has_passed() {
-                return Err(Error::NotConnected(self.settings.container_start));
-            }
-            present(waiter)?;
-        }
-    }
-
-    /// Whether a container that was started has ended.
-    fn exited(&self, container: &str) -> Result<Option<Error>, Error> {
-        let (api, path) = (&self.shared.api, format!("/containers/{container}/json"));
-        match api.call("inspect the container", "GET", &path, None, api.deadline()) {
-            Ok(answer) => {
-                let state = answer.get("State");
-                let field = |name| state.and_then(|state| state.get(name));
-                let ended = field("Running") == Some(&Value::Bool(false));
-                Ok(ended.then(|| Error::Exited { status: field("ExitCode").and_then(Value::as_i64) }))
-            }
-            Err(e) if e.is_status(404) => Ok(Some(Error::Exited { status: None })),
-            Err(e) => Err(e),
         }
     }
 }
 
-fn present(waiter: &dyn Waiter) -> Result<(), Error> {
-    if waiter.is_gone() { Err(Error::Gone) } else { Ok(()) }
+/// Whether a container that was started has ended. `path` is its own in the API.
+fn exited(api: &Api, path: &str) -> Result<Option<Error>, Error> {
+    match api.call("inspect the container", "GET", &format!("{path}/json"), None, api.deadline()) {
+        Ok(answer) => {
+            let state = answer.get("State");
+            let field = |name| state.and_then(|state| state.get(name));
+            let ended = field("Running") == Some(&Value::Bool(false));
+            Ok(ended.then(|| Error::Exited { status: field("ExitCode").and_then(Value::as_i64) }))
+        }
+        Err(e) if e.is_status(404) => Ok(Some(Error::Exited { status: None })),
+        Err(e) => Err(e),
+    }
 }
 
 impl Backend for Docker {
@@ -264,71 +244,5 @@ impl Backend for Docker {
         }
         result?;
         Ok(count)
-    }
-}
-
-impl Shared {
-    fn live(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Kills and removes a container with its anonymous volumes. One that is gone, or about to be, is fine.
-    fn remove(&self, container: &str) -> Result<(), Error> {
-        let path = format!("/containers/{}?force=true&v=true", encode(container));
-        let deadline = Deadline::after(self.stop);
-        match self.api.call("remove the container", "DELETE", &path, None, deadline) {
-            Err(e) if !e.is_status(404) && !e.is_status(409) => Err(e),
-            _ => Ok(()),
-        }
-    }
-}
-
-/// Owns a connection's container, and removes it when dropped.
-#[derive(Debug)]
-struct Lease {
-    shared: Arc<Shared>,
-    connection: String,
-    /// The container's name.
-    container: String,
-    /// Whether there may be a container: set before it is asked for, since the answer may be lost.
-    created: bool,
-    /// How often its removal is tried: once while its user waits for the error, more often in its own time.
-    attempts: u32,
-}
-
-impl Lease {
-    fn new(shared: &Arc<Shared>, request: &Request) -> Lease {
-        *shared.live().entry(request.connection.clone()).or_default() += 1;
-        let (connection, container) = (request.connection.clone(), format!("berth-{}", request.id()));
-        Lease { shared: shared.clone(), connection, container, created: false, attempts: 1 }
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let container = &self.container;
-        let mut wait = REMOVE_INTERVAL;
-        // A daemon that hangs must not keep the others: then it is tried all the same.
-        let _turn = self.created.then(|| self.shared.removals.take(0, self.shared.stop));
-        for attempt in 1..=self.attempts {
-            match if self.created { self.shared.remove(container) } else { Ok(()) } {
-                Ok(()) => break,
-                Err(e) if attempt == self.attempts => {
-                    log::error!("{e}; container {container} stays until the next reaping");
-                }
-                Err(e) => {
-                    log::warn!("{e}; container {container}, attempt {attempt} of {}", self.attempts);
-                    std::thread::sleep(wait);
-                    wait *= 2;
-                }
-            }
-        }
-        let mut live = self.shared.live();
-        if let Some(count) = live.get_mut(&self.connection) {
-            *count -= 1;
-            if *count == 0 {
-                live.remove(&self.connection);
-            }
-        }
     }
 }

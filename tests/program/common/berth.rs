@@ -13,6 +13,7 @@ use super::client::{Client, Ran, Running};
 use super::docker::{containers, remove_containers};
 use super::key::key;
 use super::process::{DEADLINE, Transcript, eventually};
+use super::relay::{self, Relay, Way};
 
 /// The users' password.
 pub const PASSWORD: &str = "correct horse";
@@ -76,6 +77,7 @@ pub struct Berth {
     pub instance: String,
     directory: Directory,
     serve: Serve,
+    _relay: Option<Relay>,
 }
 
 /// Gives the command that serves what `config.yaml` in this directory says.
@@ -98,6 +100,15 @@ impl Berth {
 
     /// As [`Berth::with`], started in another way.
     pub fn by(serve: Serve, change: impl FnOnce(&mut Value)) -> Self {
+        Berth::new(Way::of_this_run(), serve, change)
+    }
+
+    /// As [`Berth::with`], with this way to the daemon.
+    pub fn over(way: Way, change: impl FnOnce(&mut Value)) -> Self {
+        Berth::new(way, serve, change)
+    }
+
+    fn new(way: Way, serve: Serve, change: impl FnOnce(&mut Value)) -> Self {
         let instance = unique();
         let directory = Directory::new(&instance);
         let mut config = json!({
@@ -115,11 +126,13 @@ impl Berth {
                 },
             },
         });
+        let (connection, relay) = relay::connect(way, directory.path());
+        config["docker"]["connection"] = connection;
         change(&mut config);
         // All JSON is YAML.
         fs::write(directory.path().join("config.yaml"), format!("{config:#}")).unwrap();
         let process = serve(directory.path()).spawn();
-        let mut berth = Berth { process, port: 0, instance, directory, serve };
+        let mut berth = Berth { process, port: 0, instance, directory, serve, _relay: relay };
         berth.learn();
         berth
     }

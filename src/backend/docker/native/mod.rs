@@ -7,7 +7,7 @@
 mod host;
 mod pump;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -75,7 +75,7 @@ fn serve(
     waker: &Waker,
     ended: &Receiver<(Arc<Program>, End)>,
 ) -> Result<(), agent::Error> {
-    let mut endpoint = Endpoint::new(stream.into(), Connection::new(host)?);
+    let mut endpoint = Endpoint::new(OwnedFd::from(stream).into(), Connection::new(host)?);
     while endpoint.flush()? {
         match endpoint.round(waker.as_fd(), None)? {
             Round::Served(false) => {}

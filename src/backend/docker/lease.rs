@@ -1,0 +1,100 @@
+//! Who owns what was created.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use super::Error;
+use super::api::{Api, encode};
+use crate::backend::Request;
+use crate::http::Deadline;
+use crate::turn::Turns;
+
+/// How often a removal is tried, and how long is waited after the first failure; each further wait is twice as long.
+pub(super) const REMOVE_ATTEMPTS: u32 = 5;
+const REMOVE_INTERVAL: Duration = Duration::from_millis(500);
+/// How many containers are removed at once. Where a class of a hundred goes home together, a daemon does it no faster
+/// all at once, and Docker 20.10 can block its own network code for ever over it.
+const REMOVALS: usize = 4;
+
+/// What leases need, too.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) api: Api,
+    stop: Duration,
+    removals: Turns,
+    /// How many leases each connection has that has any: not to be reaped.
+    live: Mutex<HashMap<String, usize>>,
+}
+
+impl Shared {
+    /// `stop` is how long a removal may take.
+    pub(super) fn new(api: Api, stop: Duration) -> Shared {
+        Shared { api, stop, removals: Turns::new(REMOVALS, 0), live: Mutex::default() }
+    }
+
+    /// The connections that have leases.
+    pub(super) fn live(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Kills and removes a container with its anonymous volumes. One that is gone, or about to be, is fine.
+    pub(super) fn remove(&self, container: &str) -> Result<(), Error> {
+        let path = format!("/containers/{}?force=true&v=true", encode(container));
+        let deadline = Deadline::after(self.stop);
+        match self.api.call("remove the container", "DELETE", &path, None, deadline) {
+            Err(e) if !e.is_status(404) && !e.is_status(409) => Err(e),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Owns a connection's container, and removes it when dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    shared: Arc<Shared>,
+    connection: String,
+    /// The container's name.
+    pub(super) container: String,
+    /// Whether there may be a container: set before it is asked for, since the answer may be lost.
+    pub(super) created: bool,
+    /// How often its removal is tried: once while its user waits for the error, more often in its own time.
+    pub(super) attempts: u32,
+}
+
+impl Lease {
+    pub(super) fn new(shared: &Arc<Shared>, request: &Request) -> Lease {
+        *shared.live().entry(request.connection.clone()).or_default() += 1;
+        let (connection, container) = (request.connection.clone(), format!("berth-{}", request.id()));
+        Lease { shared: shared.clone(), connection, container, created: false, attempts: 1 }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let container = &self.container;
+        let mut wait = REMOVE_INTERVAL;
+        // A daemon that hangs must not keep the others: then it is tried all the same.
+        let _turn = self.created.then(|| self.shared.removals.take(0, self.shared.stop));
+        for attempt in 1..=self.attempts {
+            match if self.created { self.shared.remove(container) } else { Ok(()) } {
+                Ok(()) => break,
+                Err(e) if attempt == self.attempts => {
+                    log::error!("{e}; container {container} stays until the next reaping");
+                }
+                Err(e) => {
+                    log::warn!("{e}; container {container}, attempt {attempt} of {}", self.attempts);
+                    std::thread::sleep(wait);
+                    wait *= 2;
+                }
+            }
+        }
+        let mut live = self.shared.live();
+        if let Some(count) = live.get_mut(&self.connection) {
+            *count -= 1;
+            if *count == 0 {
+                live.remove(&self.connection);
+            }
+        }
+    }
+}
