@@ -27,6 +27,8 @@ pub struct Docker {
     pub host_config: Map<String, Value>,
     /// `docker.execution.network`: the API's `NetworkingConfig`, keys in the API's spelling.
     pub networking_config: Map<String, Value>,
+    /// `docker.execution.exposeAuthMetadataAsEnv`: whether metadata become variables, too.
+    pub expose_metadata: bool,
     /// `docker.execution.platform`: as in `docker run --platform`.
     pub platform: Option<String>,
     /// `docker.execution.disableAgent`: native mode.
@@ -84,6 +86,7 @@ impl Docker {
             container: Map::new(),
             host_config: Map::new(),
             networking_config: Map::new(),
+            expose_metadata: false,
             platform: None,
             disable_agent: false,
             idle_command: IDLE_COMMAND.map(str::to_owned).to_vec(),
@@ -130,7 +133,8 @@ fn execution() -> Section<Docker> {
         .key("idleCommand", |docker| &mut docker.idle_command, one_or_more(word()))
         .key("shellCommand", |docker| &mut docker.shell_command, one_or_more(word()))
         .key("subsystems", |docker| &mut docker.subsystems, subsystems)
-        .refused(&["auth", "exposeAuthMetadataAsEnv"], "not available yet; remove it")
+        .key("exposeAuthMetadataAsEnv", |docker| &mut docker.expose_metadata, switch())
+        .refused(&["auth"], "not available yet; remove it")
         .refused(&["containername"], CONTAINER_NAME)
 }
 

@@ -264,3 +264,47 @@ fn answers_of_the_configuration_server_are_kept_where_that_is_wanted() {
     }
     assert_eq!(server.questions().len(), 2);
 }
+
+#[test]
+fn what_webhooks_give_is_in_the_container_before_its_user_is() {
+    let server = WebhookServer::start(|path, _| match path {
+        "/pubkey" => Answer::Json(json!({
+            "success": true,
+            "metadata": {"TEAM": {"value": "blue"}},
+            "environment": {"TOKEN": {"value": "s3cret 'x", "sensitive": true}, "FILE": {"value": "new"}, "A=B": {"value": "c"}},
+            "files": {"/etc/deep/er/key": {"value": "AAEC/w==", "sensitive": true}},
+        })),
+        _ => Answer::Json(json!({"config": {}, "files": {"/home/alice/motd": {"value": "aGVsbG8K"}}})),
+    });
+    for execution in [
+        json!({}),
+        json!({"disableAgent": true}),
+        json!({"disableAgent": true, "mode": "session"}),
+        json!({"exposeAuthMetadataAsEnv": true}),
+    ] {
+        let berth = with_webhook(&server, |config| {
+            config["configserver"] = json!({"url": server.url()});
+            let settings = &mut config["docker"]["execution"];
+            settings["container"]["user"] = "1000:1000".into();
+            settings["container"]["env"] = json!(["FILE=old", "KEPT=yes"]);
+            settings.as_object_mut().unwrap().extend(execution.as_object().unwrap().clone());
+        });
+        let show = "echo $TOKEN $FILE $KEPT $TEAM; od -An -tx1 /etc/deep/er/key; stat -c '%a %u' /etc/deep/er/key; \
+                    cat /home/alice/motd";
+        let team = if execution["exposeAuthMetadataAsEnv"] == true { " blue" } else { "" };
+        let expected = format!("s3cret 'x new yes{team}\n 00 01 02 ff\n600 1000\nhello\n");
+        berth.exec(show).run().succeeds().prints(&expected);
+        assert!(!berth.log().text().contains("s3cret"));
+    }
+}
+
+#[test]
+fn a_file_at_an_impossible_path_is_no_way_out() {
+    for path in ["relative", "/../etc/passwd", "/a/../../b", "/", "/tmp/"] {
+        let server =
+            WebhookServer::start(move |_, _| Answer::Json(json!({"success": true, "files": {path: {"value": ""}}})));
+        let berth = with_webhook(&server, |_| ());
+        berth.exec("echo in").run().exits(255).prints("").says("the container service is misconfigured");
+        assert!(berth.log().line("impossible path").contains(path));
+    }
+}

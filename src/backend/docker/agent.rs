@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::Error;
 use super::api::{Api, encode};
+use super::archive::{self, BLOCK, Entry};
 use crate::http::{Body, Deadline};
 
 /// Where the volume is mounted.
@@ -29,7 +30,6 @@ const NAME: &str = "berth";
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is tried whether that process has finished.
 const LOCK_INTERVAL: Duration = Duration::from_millis(50);
-const TAR_BLOCK: usize = 512;
 
 /// The agent's binary and its volume.
 #[derive(Debug)]
@@ -158,14 +158,14 @@ impl<'a> Helper<'a> {
         const STEP: &str = "fill the agent's volume";
         let file = File::open(binary).map_err(|source| Error::Agent { path: binary.to_owned(), source })?;
         // A tar: a header, the file padded to whole blocks, and two empty blocks.
-        let padding = size.next_multiple_of(TAR_BLOCK as u64) - size + 2 * TAR_BLOCK as u64;
-        let header = tar_header(size);
+        let padding = archive::padding(size) + 2 * BLOCK as u64;
+        let header = archive::header(&Entry { path: NAME, mode: 0o755, owner: (0, 0), size }).unwrap_or([0; BLOCK]);
         let mut tar = header.as_slice().chain(file.take(size)).chain(io::repeat(0).take(padding));
-        let length = TAR_BLOCK as u64 + size + padding;
+        let length = BLOCK as u64 + size + padding;
         let path = format!("/containers/{}/archive?path={}", self.name, encode(DIRECTORY));
         let deadline = self.api.deadline();
         let mut response = self.api.open(STEP, "PUT", &path, Body::Stream(&mut tar, Some(length)), deadline)?;
-        response.bytes(TAR_BLOCK, deadline).map_err(|e| self.api.failed(STEP, e))?;
+        response.bytes(BLOCK, deadline).map_err(|e| self.api.failed(STEP, e))?;
         Ok(())
     }
 }
@@ -190,35 +190,6 @@ pub(super) fn mount(volume: &str, read_only: bool) -> Value {
         "ReadOnly": read_only,
         "VolumeOptions": { "NoCopy": true, "Labels": { "berth.volume": "agent" } },
     })
-}
-
-/// A ustar header (POSIX.1-2017, pax, "ustar Interchange Format") for the agent.
-fn tar_header(size: u64) -> [u8; TAR_BLOCK] {
-    let mut header = [0; TAR_BLOCK];
-    let size = format!("{size:011o}");
-    let fields: [(usize, &[u8]); 9] = [
-        (0, NAME.as_bytes()),
-        (100, b"0000755"),
-        (108, b"0000000"), // owner
-        (116, b"0000000"), // group
-        (124, size.as_bytes()),
-        (136, b"00000000000"), // modification time
-        (148, b"        "),    // the checksum counts as spaces
-        (156, b"0"),           // a regular file
-        (257, b"ustar\x0000"),
-    ];
-    let mut put = |at: usize, bytes: &[u8]| {
-        for (to, from) in header.iter_mut().skip(at).zip(bytes) {
-            *to = *from;
-        }
-        header.iter().map(|b| u32::from(*b)).sum()
-    };
-    let mut checksum = 0;
-    for (at, bytes) in fields {
-        checksum = put(at, bytes);
-    }
-    put(148, format!("{checksum:06o}\0 ").as_bytes());
-    header
 }
 
 /// Decodes base64 (RFC 4648 section 4), padded or not.
@@ -253,16 +224,6 @@ mod tests {
             assert_eq!(decode_base64(text).as_deref(), Some(br#"{"a":1}"#.as_slice()));
         }
         assert_eq!(decode_base64("a b"), None);
-    }
-
-    #[test]
-    fn the_tar_header_has_size_and_checksum() {
-        let header = tar_header(0o1234);
-        assert_eq!(&header[..6], b"berth\0");
-        assert_eq!(&header[124..136], b"00000001234\0");
-        let sum: u32 =
-            header.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
-        assert_eq!(&header[148..156], format!("{sum:06o}\0 ").as_bytes());
     }
 
     #[test]

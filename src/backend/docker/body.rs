@@ -186,7 +186,7 @@ fn command(container: &Map<String, Value>, image: &Image) -> Value {
 }
 
 /// A command in the API is a list of words, or one word as a string.
-fn words(value: Option<&Value>) -> Vec<Value> {
+pub(super) fn words(value: Option<&Value>) -> Vec<Value> {
     match value {
         Some(Value::Array(words)) => words.clone(),
         Some(word @ Value::String(_)) => vec![word.clone()],
@@ -219,6 +219,7 @@ mod tests {
             disable_agent: false,
             idle_command: Vec::new(),
             shell_command: Vec::new(),
+            expose_metadata: false,
             subsystems: BTreeMap::new(),
         }
     }

@@ -10,6 +10,7 @@
 
 mod agent;
 mod api;
+mod archive;
 mod attached;
 mod body;
 mod daemons;
@@ -19,6 +20,7 @@ mod lease;
 mod link;
 mod multiplex;
 mod native;
+mod personal;
 mod socket;
 
 pub use daemons::Daemons;
@@ -131,6 +133,7 @@ impl Docker {
             false => None,
         };
         let deadline = self.create(&mut lease, request, socket.as_ref(), waiter)?;
+        self.put_files(&lease.container, &request.metadata, deadline)?;
         present(waiter)?;
         let container = format!("/containers/{}", lease.container);
         // Before it starts, so that nothing is lost of what the agent says.
@@ -219,7 +222,7 @@ impl Backend for Docker {
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {
-        Ok(Docker::start(self, request, waiter)?)
+        Ok(Docker::start(&self.personal(&request.metadata), request, waiter)?)
     }
 
     fn reap(&self) -> Result<usize, backend::Error> {

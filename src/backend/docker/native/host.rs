@@ -16,10 +16,12 @@ use serde_json::{Map, Value, json};
 use super::STACK;
 use super::pump::{self, Streams};
 use crate::agent::{Ends, Exit, Host, Requested, Start, Started, signal_name};
+use crate::backend::docker::personal::put_files;
 use crate::backend::docker::{Error, Lease, Shared, body, encode};
 use crate::config;
 use crate::connection::wire::Malformed;
 use crate::http::{Deadline, Upgraded};
+use crate::metadata::Metadata;
 use crate::waker::Waker;
 
 /// What runs commands.
@@ -46,7 +48,7 @@ pub(super) enum Target {
     Running(String),
     /// In one that is made for the program, by this call, with these labels. Whether it has a command of its own.
     #[allow(missing_docs)]
-    New { create: String, labels: Map<String, Value>, has_command: bool },
+    New { create: String, labels: Map<String, Value>, has_command: bool, metadata: Arc<Metadata> },
 }
 
 /// A program.
@@ -156,11 +158,12 @@ impl Native {
                 let connection = api.hijack("start a program", &format!("{path}/start"), Some(&body), deadline)?;
                 Ok((Program { path, is_container: false }, connection))
             }
-            Target::New { create, labels, .. } => {
+            Target::New { create, labels, metadata, .. } => {
                 let words = texts(&command.words);
                 let body = body::program(&self.settings, labels.clone(), words, &command.environment, command.size);
                 self.lease.created = true;
                 api.call("create the container", "POST", create, Some(&body), deadline)?;
+                put_files(api, &self.settings.container, &self.lease.container, metadata, deadline)?;
                 let path = format!("/containers/{}", self.lease.container);
                 let attach = stream(&format!("{path}/attach"));
                 let connection = api.hijack("attach to the container", &attach, None, deadline)?;

@@ -42,12 +42,18 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
             lease.created = true;
             let deadline = Deadline::after(settings.container_start);
             api.call("create the container", "POST", &create, Some(&body::idle(settings, labels)), deadline)?;
+            docker.put_files(&lease.container, &request.metadata, deadline)?;
             present(waiter)?;
             let start = format!("/containers/{}/start", lease.container);
             api.call("start the container (docker.execution.idleCommand)", "POST", &start, None, deadline)?;
             Target::Running(lease.container.clone())
         }
-        Scope::Session => Target::New { create, labels, has_command: body::has_command(settings, &image) },
+        Scope::Session => Target::New {
+            create,
+            labels,
+            has_command: body::has_command(settings, &image),
+            metadata: Arc::clone(&request.metadata),
+        },
     };
     lease.attempts = REMOVE_ATTEMPTS;
     let failed = |source| Error::Native { step: "make a stream", source };
