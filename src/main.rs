@@ -170,7 +170,7 @@ fn serve(path: &Path) -> Result<(), Failure> {
         log::warn!("auth has neither users nor webhooks: nobody can log in");
     }
     let daemons = Arc::new(Daemons::new(backend));
-    let mut services = Services::new(daemons.clone(), config.forwarding, config.ssh.max_sessions);
+    let mut services = Services::new(daemons.clone(), config.security, config.forwarding, config.ssh.max_sessions);
     if let Some(server) = &config.webhooks.configuration {
         services = services.ask(ConfigServer::new(server.clone()), template, move |config| {
             Ok(Arc::new(daemons.with(config.docker.clone())?))

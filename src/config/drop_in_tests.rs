@@ -272,3 +272,16 @@ fn every_key_is_explained() {
         assert!(text.lines().count() >= 2, "{text}");
     }
 }
+
+#[test]
+fn a_default_mode_is_for_forwarding_too_but_what_is_enabled_there() {
+    let forwarding = |lines: &str| {
+        let forwarding = good(&format!("security: {{{lines}}}")).forwarding.everyone;
+        (forwarding.connect, forwarding.listen, forwarding.listen_unix)
+    };
+    assert_eq!(forwarding("defaultMode: enable"), (true, true, true));
+    // Wherever it stands.
+    assert_eq!(forwarding("forwarding: {forwardingMode: enable}, defaultMode: disable"), (true, false, false));
+    assert_eq!(forwarding("defaultMode: filter"), (false, false, false));
+    assert_eq!(forwarding("forwarding: {reverseForwardingMode: filter}"), (true, false, true));
+}

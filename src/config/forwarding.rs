@@ -67,8 +67,9 @@ impl Default for Forwarding {
 pub(super) fn section() -> Section<Forwarding> {
     const MODES: &[(&str, bool)] = &[("enable", true), ("disable", false)];
     const ANSWERS: &[(&str, bool)] = &[("yes", true), ("no", false)];
-    // ContainerSSH takes "filter", too, which is to disable for want of a list to filter by.
-    let mode = || choice(MODES, &["filter"]);
+    // In ContainerSSH, too, this is to disable: there is no list to filter by.
+    const FILTER: &[(&str, bool)] = &[("filter", false)];
+    let mode = || choice(MODES, &[]).also(FILTER);
     let destination = parsed("a host and port", |text| ForwardAddress::parse(text).ok_or(DESTINATION));
     let listener = parsed("an address and port", |text| ForwardAddress::parse_listener(text).ok_or(LISTENER));
     Section::new()

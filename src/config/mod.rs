@@ -16,6 +16,7 @@ mod logging;
 mod pem;
 mod place;
 mod reader;
+mod security;
 mod ssh;
 mod unavailable;
 mod webhook;
@@ -33,12 +34,13 @@ pub use error::Error;
 pub use forwarding::{Forwarding, Forwardings};
 pub use logging::{Log, LogDestination, LogFormat, Syslog};
 pub use place::Place;
+pub use security::{Filter, Mode, Security};
 pub use ssh::Ssh;
 pub use webhook::{ConfigServer, HttpServer, Webhook, Webhooks};
 
 use crate::auth::User;
 use crate::fuzzing::Target;
-use kind::{choice, integer, parsed, path};
+use kind::{choice, parsed, path};
 use reader::{Kind, Reader, Section};
 use yaml::{Node, Value};
 
@@ -67,6 +69,8 @@ pub struct Config {
     pub docker: Docker,
     /// `docker.connection` as typed: what it means depends on the environment, too.
     docker_connection: docker_connection::Typed,
+    /// `security`, but for what follows, and `ssh.max_sessions`.
+    pub security: Security,
     /// `security.forwarding`, and the users' own.
     pub forwarding: Forwardings,
     /// `instance`: tells this berth's containers from those of others on the same daemon.
@@ -129,6 +133,7 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         backend: BackendKind::Docker,
         docker: Docker::new(),
         docker_connection: docker_connection::Typed::default(),
+        security: Security::default(),
         forwarding: Forwardings::default(),
         instance: String::new(),
         run_directory: place.run_directory.clone(),
@@ -183,19 +188,12 @@ fn connection_section() -> Section<Config> {
     // Whose section says what it is now.
     const OLD_BACKENDS: &[(&str, BackendKind)] = &[("dockerrun", BackendKind::Docker)];
     let backend = choice(BACKENDS, &["kubernetes", "kuberun", "sshproxy"]).also(OLD_BACKENDS);
-    let security = Section::new()
-        .key("forwarding", |config: &mut Config| &mut config.forwarding.everyone, forwarding::section())
-        .key("maxSessions", |config| &mut config.ssh.max_sessions, integer(-1..=1_000_000))
-        .refused(
-            &["defaultMode", "forceCommand", "env", "command", "shell", "subsystem", "tty", "signal"],
-            "not available yet; remove it",
-        );
     Section::new()
         .key("backend", |config: &mut Config| &mut config.backend, backend)
         .key("docker", |config| config, docker::section())
         .refused(&["kubernetes", "kuberun"], "not available yet; remove it")
         .absent("sshproxy", unavailable::sshproxy())
-        .key("security", |config| config, security)
+        .key("security", |config| config, security::section())
         .deprecated("dockerrun", "docker", |config| config, docker::DockerRun::kind())
 }
 

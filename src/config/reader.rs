@@ -287,6 +287,12 @@ impl<T: 'static> Section<T> {
         self.any(name, Later(Box::new(kind)))
     }
 
+    /// Adds a key that is read before all others, by a kind that knows where it goes.
+    pub fn first(mut self, name: &'static str, kind: impl Kind<T> + 'static) -> Self {
+        self.first.push(name);
+        self.any(name, kind)
+    }
+
     /// Adds a section of which berth has nothing.
     pub fn absent(self, name: &'static str, section: Section<T>) -> Self {
         self.any(name, Inlined { field: |all: &mut T| all, kind: Box::new(section) })

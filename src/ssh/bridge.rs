@@ -100,8 +100,8 @@ impl Bridge {
         let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
-        let Service { backend, forwarding, max_sessions } = login.service;
-        let policy = Policy::new(server.settings.accept_env.clone(), forwarding, login.grant.restrictions);
+        let Service { backend, security, forwarding, max_sessions } = login.service;
+        let policy = Policy::new(server.settings.accept_env.clone(), security, forwarding, login.grant.restrictions);
         Bridge {
             server,
             id,

@@ -3,13 +3,14 @@
 //! A request of a channel that is not allowed still goes to the agent, under a name that no agent knows: so its refusal
 //! comes in its turn among the answers to the other requests of the channel (RFC 4254 section 4 wants them in order).
 
+use std::sync::Arc;
+
 use crate::auth::{ForwardAddress, Restrictions};
-use crate::config::Forwarding;
+use crate::config::{Forwarding, Security};
 use crate::connection::forward::{HostPort, Listening};
 use crate::connection::frame::{self, Queue};
 use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
 use crate::connection::wire::{Malformed, Reader, Write};
-use crate::pattern::matches;
 
 /// The name under which a refused request travels.
 const REFUSED: &[u8] = b"refused@berth";
@@ -25,13 +26,20 @@ const LONGEST_FORWARDING: usize = 2048;
 pub struct Policy {
     /// Name patterns of the variables that a client may set.
     accept_env: Vec<String>,
+    /// Which requests are granted at all.
+    security: Arc<Security>,
     forwarding: Forwarding,
     restrictions: Restrictions,
 }
 
 impl Policy {
-    pub fn new(accept_env: Vec<String>, forwarding: Forwarding, restrictions: Restrictions) -> Self {
-        Policy { accept_env, forwarding, restrictions }
+    pub fn new(
+        accept_env: Vec<String>,
+        security: Arc<Security>,
+        forwarding: Forwarding,
+        restrictions: Restrictions,
+    ) -> Self {
+        Policy { accept_env, security, forwarding, restrictions }
     }
 
     /// Whether the client may open a channel to a port or a unix socket, and to this one.
@@ -88,7 +96,7 @@ impl Policy {
         let mut specific = Reader::new(request.specific);
         let refused = ChannelRequest { name: REFUSED, specific: b"", ..request };
         match (request.name, &self.restrictions.command) {
-            (b"env", _) if !self.accepts(specific.string()?) => frame::append(agent, &refused.encode()),
+            _ if !self.grants(&request)? => frame::append(agent, &refused.encode()),
             (b"pty-req", _) if self.restrictions.no_pty => frame::append(agent, &refused.encode()),
             // As sshd does: the forced command is not the user's own.
             (b"signal", Some(_)) => frame::append(agent, &refused.encode()),
@@ -119,8 +127,18 @@ impl Policy {
         Ok(())
     }
 
-    fn accepts(&self, name: &[u8]) -> bool {
-        self.accept_env.iter().any(|pattern| matches(pattern.as_bytes(), name))
+    /// Whether the configuration grants a request, whoever asks and whatever is made of it then.
+    fn grants(&self, request: &ChannelRequest<'_>) -> Result<bool, Malformed> {
+        let (security, mut specific) = (&self.security, Reader::new(request.specific));
+        Ok(match request.name {
+            b"env" => security.grants_variable(&self.accept_env, specific.string()?),
+            b"exec" => security.grants(&security.command, specific.string()?),
+            b"shell" => security.grants(&security.shell, b""),
+            b"subsystem" => security.grants(&security.subsystem, specific.string()?),
+            b"pty-req" => security.grants(&security.tty, b""),
+            b"signal" => security.grants(&security.signal, specific.string()?),
+            _ => true,
+        })
     }
 }
 
@@ -138,7 +156,7 @@ fn is_open(list: &Option<Vec<ForwardAddress>>) -> bool {
 pub(crate) fn fuzz(body: &[u8]) {
     let restricted = Restrictions { command: Some("true".into()), no_pty: true, ..Restrictions::default() };
     for restrictions in [Restrictions::default(), restricted] {
-        let policy = Policy::new(vec!["LC_*".into()], Forwarding::default(), restrictions);
+        let policy = Policy::new(vec!["LC_*".into()], Arc::default(), Forwarding::default(), restrictions);
         let mut queue = Queue::default();
         if let Ok(request) = ChannelRequest::decode(body)
             && policy.channel_request(request, queue.tail()).is_ok()
@@ -153,9 +171,11 @@ pub(crate) fn fuzz(body: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::{Policy, Queue};
     use crate::auth::{ForwardAddress, Restrictions};
-    use crate::config::Forwarding;
+    use crate::config::{Forwarding, Security};
     use crate::connection::forward::HostPort;
     use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
     use crate::connection::wire::Write;
@@ -163,7 +183,8 @@ mod tests {
     /// The names and specifics of what `request` becomes.
     fn filtered(restrictions: Restrictions, name: &str, specific: &[u8]) -> Vec<(String, Vec<u8>)> {
         let mut queue = Queue::default();
-        let policy = Policy::new(vec!["LANG".into(), "LC_*".into()], Forwarding::default(), restrictions);
+        let policy =
+            Policy::new(vec!["LANG".into(), "LC_*".into()], Arc::default(), Forwarding::default(), restrictions);
         let request = ChannelRequest { recipient: 3, name: name.as_bytes(), want_reply: true, specific };
         policy.channel_request(request, queue.tail()).unwrap();
         queue
@@ -197,6 +218,29 @@ mod tests {
     }
 
     #[test]
+    fn signals_are_filtered_by_name_and_before_all_else() {
+        use crate::config::{Filter, Mode};
+        let sent = |restrictions: Restrictions, name: &str| {
+            let signal = Filter { mode: Some(Mode::Filter), allow: vec!["TERM".into()], ..Filter::default() };
+            let command = Filter { mode: Some(Mode::Disable), ..Filter::default() };
+            let security = Security { signal, command, ..Security::default() };
+            let policy = Policy::new(Vec::new(), Arc::new(security), Forwarding::default(), restrictions);
+            let (mut queue, name, id) = (Queue::default(), text(name), text("id"));
+            let request =
+                |name: &'static [u8], specific| ChannelRequest { recipient: 3, name, want_reply: true, specific };
+            policy.channel_request(request(b"signal", &name), queue.tail()).unwrap();
+            policy.channel_request(request(b"exec", &id), queue.tail()).unwrap();
+            let name = |message: &[u8]| ChannelRequest::decode(&message[1..]).unwrap().name == b"refused@berth";
+            queue.iter().map(name).collect::<Vec<_>>()
+        };
+        assert_eq!(sent(Restrictions::default(), "TERM"), [false, true]);
+        assert_eq!(sent(Restrictions::default(), "KILL"), [true, true]);
+        // A forced command is no way around it.
+        let forced = Restrictions { command: Some("date".into()), ..Restrictions::default() };
+        assert_eq!(sent(forced, "TERM"), [true, true]);
+    }
+
+    #[test]
     fn a_forced_command_replaces_the_clients_and_tells_it() {
         let forced = Restrictions { command: Some("date".into()), ..Restrictions::default() };
         assert_eq!(
@@ -222,12 +266,12 @@ mod tests {
     fn may_connect(forwarding: Forwarding, restrictions: Restrictions, host: &str, port: u32) -> bool {
         let specific = address(host, port);
         let open = Open { channel_type: b"direct-tcpip", sender: 0, window: 0, maximum_packet: 0, specific: &specific };
-        Policy::new(Vec::new(), forwarding, restrictions).may_connect(&open).unwrap()
+        Policy::new(Vec::new(), Arc::default(), forwarding, restrictions).may_connect(&open).unwrap()
     }
 
     fn may_listen(forwarding: Forwarding, restrictions: Restrictions, name: &str, specific: &[u8]) -> bool {
         let request = GlobalRequest { name: name.as_bytes(), want_reply: true, specific };
-        Policy::new(Vec::new(), forwarding, restrictions).may_listen(&request).unwrap()
+        Policy::new(Vec::new(), Arc::default(), forwarding, restrictions).may_listen(&request).unwrap()
     }
 
     fn list(addresses: &[&str]) -> Option<Vec<ForwardAddress>> {
@@ -240,7 +284,7 @@ mod tests {
             ["auth-agent-req@openssh.com", "x11-req"].map(|name| {
                 let mut queue = Queue::default();
                 let request = ChannelRequest { recipient: 3, name: name.as_bytes(), want_reply: true, specific: b"" };
-                let policy = Policy::new(Vec::new(), forwarding.clone(), restrictions.clone());
+                let policy = Policy::new(Vec::new(), Arc::default(), forwarding.clone(), restrictions.clone());
                 policy.channel_request(request, queue.tail()).unwrap();
                 ChannelRequest::decode(&queue.iter().next().unwrap()[1..]).unwrap().name == name.as_bytes()
             })
@@ -286,7 +330,7 @@ mod tests {
         };
         for (addresses, expected) in [(&["*:*"][..], true), (&["*:80", "x:*"], false), (&[], false)] {
             let restrictions = Restrictions { permit_open: list(addresses), ..Restrictions::default() };
-            let policy = Policy::new(Vec::new(), Forwarding::default(), restrictions);
+            let policy = Policy::new(Vec::new(), Arc::default(), Forwarding::default(), restrictions);
             assert_eq!(policy.may_connect(&open), Ok(expected), "{addresses:?}");
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::Attempt;
 use crate::backend::{self, Backend};
-use crate::config::{Config, Forwarding, Forwardings};
+use crate::config::{Config, Forwarding, Forwardings, Security};
 use crate::metadata::Metadata;
 use crate::webhook::ConfigServer;
 
@@ -12,6 +12,8 @@ use crate::webhook::ConfigServer;
 pub struct Service {
     /// Where its containers come from.
     pub backend: Arc<dyn Backend>,
+    /// Which of its requests are granted.
+    pub security: Arc<Security>,
     /// What it may have forwarded.
     pub forwarding: Forwarding,
     /// How many sessions it may have at once; below 0 is no limit.
@@ -21,6 +23,7 @@ pub struct Service {
 /// What all connections are served with.
 pub struct Services {
     backend: Arc<dyn Backend>,
+    security: Arc<Security>,
     forwarding: Forwardings,
     max_sessions: i32,
     server: Option<Dynamic>,
@@ -42,8 +45,8 @@ pub struct Unavailable;
 
 impl Services {
     /// All are served alike, but for users' own forwarding.
-    pub fn new(backend: Arc<dyn Backend>, forwarding: Forwardings, max_sessions: i32) -> Self {
-        Services { backend, forwarding, max_sessions, server: None }
+    pub fn new(backend: Arc<dyn Backend>, security: Security, forwarding: Forwardings, max_sessions: i32) -> Self {
+        Services { backend, security: Arc::new(security), forwarding, max_sessions, server: None }
     }
 
     /// A server is asked for every connection. Its answers go over `template`, and `backend` makes backends of that.
@@ -60,7 +63,8 @@ impl Services {
     pub fn find(&self, attempt: &Attempt<'_>, metadata: &mut Metadata) -> Result<Service, Unavailable> {
         let Some(dynamic) = &self.server else {
             let forwarding = self.forwarding.of(attempt.user).clone();
-            return Ok(Service { backend: Arc::clone(&self.backend), forwarding, max_sessions: self.max_sessions });
+            let (backend, security) = (Arc::clone(&self.backend), Arc::clone(&self.security));
+            return Ok(Service { backend, security, forwarding, max_sessions: self.max_sessions });
         };
         let answer = dynamic.server.ask(attempt, metadata).ok_or(Unavailable)?;
         metadata.merge(answer.metadata.clone());
@@ -79,7 +83,7 @@ impl Services {
             Unavailable
         })?;
         let (forwarding, max_sessions) = (config.forwarding.everyone, config.ssh.max_sessions);
-        Ok(Service { backend, forwarding, max_sessions })
+        Ok(Service { backend, security: Arc::new(config.security), forwarding, max_sessions })
     }
 
     /// See [`Backend::reap`].

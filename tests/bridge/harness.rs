@@ -130,7 +130,7 @@ impl Server {
         let backend = Arc::new(Agents { directory: directory.clone(), scope, played: Mutex::new(sender) });
         let settings = settings(port, directory.join("ssh_host_ed25519_key"));
         let forwarding = config::Forwardings { everyone: forwarding, ..Default::default() };
-        let services = Services::new(backend, forwarding, settings.max_sessions);
+        let services = Services::new(backend, config::Security::default(), forwarding, settings.max_sessions);
         // Ends with the process.
         std::thread::spawn(move || {
             berth::ssh::serve(settings, services, Box::new(Anybody), DEADLINE).unwrap();

@@ -17,6 +17,7 @@ mod modes;
 mod native;
 mod remote;
 mod scp;
+mod security;
 mod sessions;
 mod terminals;
 mod transport;
