@@ -149,6 +149,7 @@ fn settings() -> config::Docker {
         disable_agent: false,
         idle_command: Vec::new(),
         shell_command: Vec::new(),
+        registry_auth: None,
         expose_metadata: false,
         subsystems: Default::default(),
         container_start: Duration::from_secs(60),

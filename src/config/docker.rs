@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::Config;
-use super::docker_api::{CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
+use super::docker_api::{AUTH_CONFIG, CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
 use super::docker_connection::{self, DockerConnection};
 use super::kind::{Named, Scalar, any_number_of, choice, duration, one_or_more, parsed, switch, text};
 use super::reader::{Kind, Reader, Section};
@@ -27,6 +27,8 @@ pub struct Docker {
     pub host_config: Map<String, Value>,
     /// `docker.execution.network`: the API's `NetworkingConfig`, keys in the API's spelling.
     pub networking_config: Map<String, Value>,
+    /// `docker.execution.auth`: the API's `AuthConfig`, for the registry that images are pulled from.
+    pub registry_auth: Option<Map<String, Value>>,
     /// `docker.execution.exposeAuthMetadataAsEnv`: whether metadata become variables, too.
     pub expose_metadata: bool,
     /// `docker.execution.platform`: as in `docker run --platform`.
@@ -86,6 +88,7 @@ impl Docker {
             container: Map::new(),
             host_config: Map::new(),
             networking_config: Map::new(),
+            registry_auth: None,
             expose_metadata: false,
             platform: None,
             disable_agent: false,
@@ -134,7 +137,7 @@ fn execution() -> Section<Docker> {
         .key("shellCommand", |docker| &mut docker.shell_command, one_or_more(word()))
         .key("subsystems", |docker| &mut docker.subsystems, subsystems)
         .key("exposeAuthMetadataAsEnv", |docker| &mut docker.expose_metadata, switch())
-        .refused(&["auth"], "not available yet; remove it")
+        .key("auth", |docker| docker.registry_auth.get_or_insert_default(), &AUTH_CONFIG)
         .refused(&["containername"], CONTAINER_NAME)
 }
 

@@ -228,6 +228,17 @@ static ENDPOINT: Keys = Keys(&[
 
 static IPAM: Keys = Keys(&[("IPv4Address", Text), ("IPv6Address", Text), ("LinkLocalIPs", TEXTS)]);
 
+/// `AuthConfig`
+pub(super) static AUTH_CONFIG: Keys = Keys(&[
+    ("auth", Text),
+    ("email", Text),
+    ("identitytoken", Text),
+    ("password", Text),
+    ("registrytoken", Text),
+    ("serveraddress", Text),
+    ("username", Text),
+]);
+
 impl Kind<Map<String, Json>> for &'static Keys {
     fn read(&self, node: &Node, target: &mut Map<String, Json>, reader: &mut Reader<'_>) {
         for (key, node) in reader.entries(node, str::to_lowercase) {

@@ -33,6 +33,7 @@ pub use docker_connection::{AgentTransport, DockerConnection, DockerEnvironment}
 pub use error::Error;
 pub use forwarding::{Forwarding, Forwardings};
 pub use logging::{Log, LogDestination, LogFormat, Syslog};
+pub use pem::Pem;
 pub use place::Place;
 pub use security::{Filter, Mode, Security};
 pub use ssh::Ssh;

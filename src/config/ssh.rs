@@ -1,10 +1,11 @@
 //! The `ssh` section.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-use super::kind::{address, any_number_of, duration, duration_or_off, integer, name, one_or_more, parsed, path, text};
+use super::kind::{address, any_number_of, duration, duration_or_off, integer, name, one_or_more, parsed, pem, text};
+use super::pem::Pem;
 use super::reader::{Kind, Section};
 
 /// Settings of the SSH side, resolved.
@@ -12,8 +13,8 @@ use super::reader::{Kind, Section};
 pub struct Ssh {
     /// `listen`: one address at least.
     pub listen: Vec<SocketAddr>,
-    /// `hostkeys`: files, of which one at least.
-    pub host_keys: Vec<PathBuf>,
+    /// `hostkeys`: one at least.
+    pub host_keys: Vec<Pem>,
     /// `serverVersion`: what stands behind `SSH-2.0-` in the identification (RFC 4253 section 4.2).
     pub server_version: String,
     /// `banner`: shown before authentication (RFC 4252 section 5.4).
@@ -90,7 +91,7 @@ impl Ssh {
         let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         Ssh {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 2222))],
-            host_keys: vec![directory.join("ssh_host_ed25519_key")],
+            host_keys: vec![Pem::File(directory.join("ssh_host_ed25519_key"))],
             server_version: concat!("berth_", env!("CARGO_PKG_VERSION")).to_owned(),
             banner: None,
             ciphers: all(CIPHERS),
@@ -116,7 +117,7 @@ pub(super) fn section() -> Section<Ssh> {
     let pattern = text("a variable's name, with * and ? for any characters", is_pattern);
     Section::new()
         .key("listen", |ssh: &mut Ssh| &mut ssh.listen, listen())
-        .key("hostkeys", |ssh| &mut ssh.host_keys, one_or_more(path()))
+        .key("hostkeys", |ssh| &mut ssh.host_keys, one_or_more(pem()))
         .key("serverVersion", |ssh| &mut ssh.server_version, parsed("a version", parse_version))
         .key("banner", |ssh| &mut ssh.banner, banner.optional())
         .key("ciphers", |ssh| &mut ssh.ciphers, one_or_more(name(CIPHERS)))

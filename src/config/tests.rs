@@ -122,7 +122,7 @@ fn the_reference_holds_every_key() {
 fn the_smallest_configuration_has_the_defaults_of_the_contract() {
     let config = good("");
     assert_eq!(config.ssh.listen, ["127.0.0.1:2222".parse().unwrap()]);
-    assert_eq!(config.ssh.host_keys, [Path::new("/etc/berth/ssh_host_ed25519_key")]);
+    assert_eq!(config.ssh.host_keys, [Pem::File("/etc/berth/ssh_host_ed25519_key".into())]);
     assert_eq!(config.ssh.login_grace_time, Duration::from_secs(120));
     assert_eq!((config.ssh.max_auth_tries, config.ssh.max_startups, config.ssh.max_connections), (6, 100, 0));
     assert_eq!(config.instance, "host-127.0.0.1:2222");

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 
 use libssh_server::{HostKey, HostKeys, KeyError, KeyKind};
 
+use crate::config::Pem;
+
 /// The longest host key file, in bytes: an RSA key of 16384 bits has 13 kB.
 const LONGEST: u64 = 64 * 1024;
 
@@ -37,27 +39,36 @@ impl fmt::Display for KeyFileError {
 impl std::error::Error for KeyFileError {}
 
 /// Reads the host keys. A file that is missing is made: of the kind that its name says, else Ed25519.
-pub(super) fn load(paths: &[PathBuf]) -> Result<HostKeys, KeyFileError> {
-    let mut keys = HostKeys::default();
-    for path in paths {
-        let key = match File::open(path) {
-            Ok(file) => {
-                let mut text = String::new();
-                file.take(LONGEST).read_to_string(&mut text).map_err(|error| KeyFileError::Io(path.clone(), error))?;
-                HostKey::parse(&text).map_err(|error| KeyFileError::Key(path.clone(), error))?
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                log::info!("making host key {}", path.display());
-                keygen(kind_of(path), path)?
-            }
-            Err(error) => return Err(KeyFileError::Io(path.clone(), error)),
+pub(super) fn load(keys: &[Pem]) -> Result<HostKeys, KeyFileError> {
+    let mut loaded = HostKeys::default();
+    for pem in keys {
+        // What messages call one that is not in a file.
+        let (key, path) = match pem {
+            Pem::Text(text) => (HostKey::parse(text), Path::new("in the configuration")),
+            Pem::File(path) => (Ok(read_or_make(path)?), path.as_path()),
         };
+        let key = key.map_err(|error| KeyFileError::Key(path.into(), error))?;
         if let Ok(text) = key.public_text() {
             log::info!("host key {}: {text}", path.display());
         }
-        keys.add(key).map_err(|key| KeyFileError::SecondOfItsKind(path.clone(), key.kind()))?;
+        loaded.add(key).map_err(|key| KeyFileError::SecondOfItsKind(path.into(), key.kind()))?;
     }
-    Ok(keys)
+    Ok(loaded)
+}
+
+fn read_or_make(path: &Path) -> Result<HostKey, KeyFileError> {
+    match File::open(path) {
+        Ok(file) => {
+            let mut text = String::new();
+            file.take(LONGEST).read_to_string(&mut text).map_err(|error| KeyFileError::Io(path.into(), error))?;
+            HostKey::parse(&text).map_err(|error| KeyFileError::Key(path.into(), error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            log::info!("making host key {}", path.display());
+            keygen(kind_of(path), path)
+        }
+        Err(error) => Err(KeyFileError::Io(path.into(), error)),
+    }
 }
 
 fn kind_of(path: &Path) -> KeyKind {

@@ -279,7 +279,7 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
     let names = |names: &str| names.split(',').map(str::to_owned).collect();
     config::Ssh {
         listen: vec![(Ipv4Addr::LOCALHOST, port).into()],
-        host_keys: vec![host_key],
+        host_keys: vec![config::Pem::File(host_key)],
         server_version: "berth_test".into(),
         banner: None,
         ciphers: names("aes128-gcm@openssh.com"),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::common::{Berth, Client, DEADLINE, PASSWORD, eventually, key, offer_keys, string};
+use crate::common::{Berth, Client, DEADLINE, PASSWORD, directory_of, eventually, key, offer_keys, string};
 
 /// A server that lets alice in with this line of authorized keys alone.
 fn with_key_line(line: &str) -> Berth {
@@ -292,4 +292,17 @@ fn a_file_of_keys_is_read_at_each_login() {
     berth.exec("echo in").run().succeeds().prints("in\n");
     fs::remove_file(berth.path("keys")).unwrap();
     berth.exec("echo in").run().exits(255).says("Permission denied");
+}
+
+#[test]
+fn a_host_key_may_stand_in_the_configuration() {
+    let berth = Berth::start();
+    let pem = fs::read_to_string(berth.path("host_key")).unwrap();
+    let public = fs::read_to_string(berth.path("host_key.pub")).unwrap();
+    let other = Berth::with(|config| {
+        // The harness reads the public half from its file.
+        fs::write(directory_of(config).join("host_key.pub"), &public).unwrap();
+        config["ssh"]["hostkeys"] = json!([pem]);
+    });
+    other.exec("echo in").run().succeeds().prints("in\n");
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, Registry, directory_of, docker, eventually};
+use crate::common::{Berth, Client, PASSWORD, Registry, directory_of, docker, eventually};
 
 /// What "at once" is.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -141,4 +141,23 @@ fn a_client_that_leaves_during_a_pull_leaves_nothing() {
     running.signal(Signal::KILL);
     berth.log().line(": done");
     berth.has_containers(0, AT_ONCE);
+}
+
+#[test]
+fn a_registrys_password_is_the_configurations() {
+    let registry = Registry::with_password();
+    let image = registry.push("secret", "1");
+    docker(&["rmi", &image]);
+    let with_auth = |auth: Value| {
+        let berth = Berth::with(|config| {
+            set_image(config, &image, "Always");
+            config["docker"]["execution"]["auth"] = auth;
+        });
+        (berth.exec("cat /version").run(), berth.log().text())
+    };
+    let (right, log) = with_auth(json!({"username": "berth", "password": PASSWORD}));
+    right.succeeds().prints("1\n");
+    assert!(!log.contains(PASSWORD));
+    with_auth(json!({"username": "berth", "password": "wrong"})).0.exits(255).prints("");
+    with_auth(json!(null)).0.exits(255).prints("");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::common::{Berth, Client, DEADLINE, Relay, Terminal, Way, directory_of, docker};
+use crate::common::{Berth, Client, DAEMON, DEADLINE, Relay, Terminal, Way, directory_of, docker};
 
 /// What is promised of a container whose client is gone.
 const SOON: Duration = Duration::from_secs(10);
@@ -132,7 +132,7 @@ fn nothing_that_a_user_does_is_in_dockers_log() {
 #[test]
 fn a_daemon_that_may_not_be_trusted_is_not_used() {
     let (mine, other) = (over_tls(), over_tls());
-    let relay = Relay::tls(&mine.path(""));
+    let relay = Relay::tls(&mine.path(""), DAEMON);
     let files = |authority: &Berth, client: &Berth| {
         json!({"cacertFile": authority.path("ca.pem"), "certFile": client.path("cert.pem"),
             "keyFile": client.path("key.pem")})

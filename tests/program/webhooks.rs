@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Berth, PASSWORD, WebhookServer, docker, key};
+use crate::common::{Answer, Berth, PASSWORD, Relay, WebhookServer, directory_of, docker, key};
 
 /// A berth without users, that asks this server about passwords and keys.
 fn with_webhook(server: &WebhookServer, change: impl FnOnce(&mut Value)) -> Berth {
@@ -91,6 +91,28 @@ fn the_last_word_is_the_authorization_webhooks() {
     // What is sensitive is not passed on.
     assert_eq!(questions[0]["metadata"], json!({"team": {"value": "blue", "sensitive": false}}));
     assert!(!berth.log().text().contains("s3cret"));
+}
+
+#[test]
+fn a_server_and_its_client_may_show_each_other_certificates() {
+    let server = WebhookServer::start(|_, _| success(true));
+    let mut relay = None;
+    let berth = with_webhook(&server, |config| {
+        let tls = Relay::tls(&directory_of(config), &format!("TCP:127.0.0.1:{}", server.port));
+        let url = format!("https://127.0.0.1:{}", tls.port);
+        let webhook = |more: Value| {
+            let mut webhook = json!({"url": url, "cacert": "ca.pem"});
+            webhook.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"method": "webhook", "webhook": webhook})
+        };
+        config["auth"]["password"] = webhook(json!({"cert": "cert.pem", "key": "key.pem"}));
+        config["auth"]["publicKey"] = webhook(json!({}));
+        relay = Some(tls);
+    });
+    assert!(login(&berth, PASSWORD).0);
+    // The server wants a certificate.
+    berth.exec("echo in").run().exits(255);
+    berth.log().line("/pubkey failed");
 }
 
 #[test]

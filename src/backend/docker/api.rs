@@ -126,10 +126,11 @@ impl Api {
         step: &'static str,
         method: &str,
         path: &str,
+        fields: &[(&str, &str)],
         deadline: Deadline,
     ) -> Result<Exchange, Error> {
         let target = self.target(path)?;
-        let request = Request { method, target: &target, fields: &[], body: Body::Empty };
+        let request = Request { method, target: &target, fields, body: Body::Empty };
         self.client.begin(request, deadline).map_err(|e| self.failed(step, e))
     }
 

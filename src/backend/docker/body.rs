@@ -219,6 +219,7 @@ mod tests {
             disable_agent: false,
             idle_command: Vec::new(),
             shell_command: Vec::new(),
+            registry_auth: None,
             expose_metadata: false,
             subsystems: BTreeMap::new(),
         }

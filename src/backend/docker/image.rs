@@ -4,13 +4,15 @@ use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE;
 use rustix::event::PollFlags;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::Error;
 use super::api::{Api, encode};
+use super::{Error, body};
 use crate::backend::Waiter;
-use crate::config::ImagePullPolicy;
+use crate::config::{self, ImagePullPolicy};
 use crate::http::{self, Deadline};
 
 /// How often, at most, the user hears of a pull.
@@ -34,17 +36,17 @@ pub(super) struct Image {
 /// Gets hold of `image`, as the policy has it.
 pub(super) fn resolve(
     api: &Api,
-    image: &str,
-    platform: Option<&str>,
+    settings: &config::Docker,
     policy: ImagePullPolicy,
     waiter: &dyn Waiter,
 ) -> Result<Image, Error> {
+    let image = body::image(settings);
     if policy == ImagePullPolicy::Always {
-        pull(api, image, platform, waiter)?;
+        pull(api, settings, waiter)?;
     }
     match inspect(api, image) {
         Err(Error::ImageNotFound { .. }) if policy == ImagePullPolicy::IfNotPresent => {
-            pull(api, image, platform, waiter)?;
+            pull(api, settings, waiter)?;
             inspect(api, image)
         }
         result => result,
@@ -65,8 +67,9 @@ fn inspect(api: &Api, image: &str) -> Result<Image, Error> {
 }
 
 /// `POST /images/create`. The daemon stops pulling when the connection is closed, so any error ends the pull.
-pub(super) fn pull(api: &Api, image: &str, platform: Option<&str>, waiter: &dyn Waiter) -> Result<(), Error> {
+fn pull(api: &Api, settings: &config::Docker, waiter: &dyn Waiter) -> Result<(), Error> {
     const STEP: &str = "pull the image";
+    let (image, platform) = (body::image(settings), settings.platform.as_deref());
     waiter.progress(&format!("Pulling {image}"));
     let mut path = format!("/images/create?fromImage={}", encode(&with_tag(image)));
     if let Some(platform) = platform {
@@ -78,7 +81,10 @@ pub(super) fn pull(api: &Api, image: &str, platform: Option<&str>, waiter: &dyn 
         e => e,
     };
     let mut silence = api.deadline();
-    let exchange = api.begin(STEP, "POST", &path, silence)?;
+    // "Authentication" in the API's description.
+    let credentials = settings.registry_auth.as_ref().map(|auth| URL_SAFE.encode(json!(auth).to_string()));
+    let fields: Vec<_> = credentials.iter().map(|credentials| ("X-Registry-Auth", credentials.as_str())).collect();
+    let exchange = api.begin(STEP, "POST", &path, &fields, silence)?;
     // The head comes with the first progress: after the registry's first answer.
     loop {
         let soon = silence.min(Deadline::after(WAITER_INTERVAL));

@@ -148,7 +148,7 @@ impl Docker {
         let starting = Starting {
             api,
             step: START,
-            call: Some(api.begin(START, "POST", &format!("{container}/start"), deadline)?),
+            call: Some(api.begin(START, "POST", &format!("{container}/start"), &[], deadline)?),
             exited: &|| exited(api, &container),
             waiter,
             deadline,
@@ -169,7 +169,7 @@ impl Docker {
     ) -> Result<Deadline, Error> {
         let (api, settings) = (&self.shared.api, &self.settings);
         let (name, platform) = (body::image(settings), settings.platform.as_deref());
-        let mut image = image::resolve(api, name, platform, settings.image_pull_policy, waiter)?;
+        let mut image = image::resolve(api, settings, settings.image_pull_policy, waiter)?;
         present(waiter)?;
         let labels = body::labels(&self.instance, request);
         let platform_query = platform.map_or_else(String::new, |p| format!("&platform={}", encode(p)));
@@ -190,7 +190,7 @@ impl Docker {
                 Err(e) if e.is_status(404) && platform.is_some() && !pulled => {
                     log::info!("{e}; pulling it");
                     pulled = true;
-                    image = image::resolve(api, name, platform, ImagePullPolicy::Always, waiter)?;
+                    image = image::resolve(api, settings, ImagePullPolicy::Always, waiter)?;
                 }
                 Err(e) => return Err(e),
                 Ok(_) => return Ok(deadline),

@@ -18,7 +18,7 @@ pub use docker::docker;
 pub use key::key;
 pub use process::{DEADLINE, LONG, eventually, free_port};
 pub use registry::Registry;
-pub use relay::{Relay, Way};
+pub use relay::{DAEMON, Relay, Way};
 pub use ssh_agent::{offer_keys, string};
 pub use sshd::Sshd;
 pub use terminal::Terminal;

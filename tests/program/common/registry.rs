@@ -16,13 +16,37 @@ pub struct Registry {
 
 impl Registry {
     pub fn start() -> Self {
+        Registry::with(false)
+    }
+
+    /// For a user `berth` with [`PASSWORD`].
+    ///
+    /// [`PASSWORD`]: super::PASSWORD
+    pub fn with_password() -> Self {
+        let registry = Registry::with(true);
+        let login = ["login", "-u", "berth", "-p", super::PASSWORD];
+        registry.docker().args(login).arg(&registry.address).run().succeeds();
+        registry
+    }
+
+    /// Docker's client with the registry's password, if it has been told that.
+    fn docker(&self) -> Client {
+        Client::new("docker").arg("--config").arg(self.directory.path())
+    }
+
+    fn with(has_password: bool) -> Self {
         let name = unique();
         let directory = Directory::new(&name);
-        let settings = serde_json::json!({
+        let mut settings = serde_json::json!({
             "version": "0.1",
             "storage": {"filesystem": {"rootdirectory": directory.path().join("registry")}},
             "http": {"addr": "127.0.0.1:0"},
         });
+        if has_password {
+            let users = directory.path().join("htpasswd");
+            fs::write(&users, "berth:$2b$04$abcdefghijklmnopqrstuujydOTSfIH/d5oUHpsygqV5X9xJLQc6e\n").unwrap();
+            settings["auth"] = serde_json::json!({"htpasswd": {"realm": "berth", "path": users}});
+        }
         let path = directory.path().join("registry.yaml");
         fs::write(&path, settings.to_string()).unwrap();
         let process = Client::new("docker-registry").arg("serve").arg(path).spawn();
@@ -56,7 +80,7 @@ impl Registry {
         docker(&["commit", &container, &self.local(version)]);
         docker(&["rm", &container]);
         docker(&["tag", &self.local(version), &image]);
-        docker(&["push", &image]);
+        self.docker().args(["push", &image]).run().succeeds();
         image
     }
 }

@@ -32,31 +32,35 @@ impl Way {
     }
 }
 
-/// A port that leads to the daemon's socket. Gone when dropped.
+/// The daemon's socket, as socat has it.
+pub const DAEMON: &str = "UNIX-CONNECT:/var/run/docker.sock";
+
+/// A port that leads to another socket. Gone when dropped.
 pub struct Relay {
     _process: Running,
     pub port: u16,
 }
 
 impl Relay {
-    /// Without TLS.
+    /// Without TLS, to the daemon.
     pub fn tcp() -> Self {
-        Relay::listen("TCP-LISTEN:0,bind=127.0.0.1,reuseaddr,fork")
+        Relay::listen("TCP-LISTEN:0,bind=127.0.0.1,reuseaddr,fork", DAEMON)
     }
 
-    /// With TLS, for clients with a certificate of the authority's. Puts `ca.pem`, and `cert.pem` and `key.pem` for a
+    /// With TLS, to what socat has for `target`, for clients with a certificate of the authority's. Puts `ca.pem`, and `cert.pem` and `key.pem` for a
     /// client, into this directory.
-    pub fn tls(directory: &Path) -> Self {
+    pub fn tls(directory: &Path, target: &str) -> Self {
         certificates(directory);
         let file = |name: &str| directory.join(name).display().to_string();
         let (certificate, key, authority) = (file("server.pem"), file("server.key"), file("ca.pem"));
-        Relay::listen(&format!(
+        let address = format!(
             "OPENSSL-LISTEN:0,bind=127.0.0.1,reuseaddr,fork,cert={certificate},key={key},cafile={authority},verify=1"
-        ))
+        );
+        Relay::listen(&address, target)
     }
 
-    fn listen(address: &str) -> Self {
-        let process = Client::new("socat").args(["-d", "-d", address, "UNIX-CONNECT:/var/run/docker.sock"]).spawn();
+    fn listen(address: &str, target: &str) -> Self {
+        let process = Client::new("socat").args(["-d", "-d", address, target]).spawn();
         let line = process.stderr.line("listening on ");
         let port = line.rsplit(':').next().unwrap().parse().unwrap();
         Relay { _process: process, port }
@@ -84,7 +88,7 @@ pub fn connect(way: Way, directory: &Path) -> (Value, Option<Relay>) {
             (json!({"host": format!("tcp://127.0.0.1:{}", relay.port)}), Some(relay))
         }
         Way::Tls => {
-            let relay = Relay::tls(directory);
+            let relay = Relay::tls(directory, DAEMON);
             let host = format!("tcp://127.0.0.1:{}", relay.port);
             let connection =
                 json!({"host": host, "cacertFile": "ca.pem", "certFile": "cert.pem", "keyFile": "key.pem"});

@@ -28,7 +28,7 @@ const STACK: usize = 512 * 1024;
 pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
     let (api, settings) = (&docker.shared.api, &docker.settings);
     let platform = settings.platform.as_deref();
-    let image = image::resolve(api, body::image(settings), platform, settings.image_pull_policy, waiter)?;
+    let image = image::resolve(api, settings, settings.image_pull_policy, waiter)?;
     present(waiter)?;
     let mut lease = Lease::new(&docker.shared, request);
     let labels = body::labels(&docker.instance, request);
