@@ -1,7 +1,7 @@
 //! The `auth` section.
 
 use super::kind::{Named, any_number_of, parsed, path};
-use super::reader::Section;
+use super::section::Section;
 use super::{Config, forwarding, webhook};
 use crate::auth::{AuthorizedKey, PasswordHash, User};
 

@@ -9,7 +9,8 @@ use super::Config;
 use super::docker_api::{AUTH_CONFIG, CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
 use super::docker_connection::{self, DockerConnection};
 use super::kind::{Named, Scalar, any_number_of, choice, duration, one_or_more, parsed, switch, text};
-use super::reader::{Kind, Reader, Section};
+use super::reader::{Kind, Reader};
+use super::section::Section;
 use super::yaml::{Node, Value as Typed};
 
 /// Settings of the Docker backend, resolved.

@@ -12,7 +12,8 @@ use openssl::sha::sha256;
 use serde_json::Value;
 
 use super::kind::{choice, parsed, path, switch, text};
-use super::reader::{Reader, Section};
+use super::reader::Reader;
+use super::section::Section;
 use super::yaml::Node;
 use super::{Config, Place};
 use crate::http::{Address, Tls, TlsError, TlsOffer, TlsSettings};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::kind::{any_number_of, choice, parsed};
-use super::reader::Section;
+use super::section::Section;
 use crate::auth::ForwardAddress;
 use crate::connection::forward::{GatewayPorts, Listening};
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::kind::{choice, path, switch, text};
-use super::reader::Section;
+use super::section::Section;
 
 /// Settings of the log, resolved.
 #[derive(Clone, Debug)]

@@ -16,6 +16,7 @@ mod logging;
 mod pem;
 mod place;
 mod reader;
+mod section;
 mod security;
 mod ssh;
 mod unavailable;
@@ -42,7 +43,8 @@ pub use webhook::{ConfigServer, HttpServer, Webhook, Webhooks};
 use crate::auth::User;
 use crate::fuzzing::Target;
 use kind::{choice, parsed, path};
-use reader::{Kind, Reader, Section};
+use reader::{Kind, Reader};
+use section::Section;
 use yaml::{Node, Value};
 
 pub(crate) const FUZZ_TARGETS: &[Target] = &[("config", fuzz)];

@@ -3,7 +3,8 @@
 use super::Config;
 use super::forwarding::{self, Forwarding};
 use super::kind::{Scalar, any_number_of, choice, integer, text};
-use super::reader::{Kind, Reader, Section};
+use super::reader::{Kind, Reader};
+use super::section::Section;
 use super::yaml::Node;
 use crate::pattern::matches;
 

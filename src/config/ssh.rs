@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::kind::{address, any_number_of, duration, duration_or_off, integer, name, one_or_more, parsed, pem, text};
 use super::pem::Pem;
-use super::reader::{Kind, Section};
+use super::reader::Kind;
+use super::section::Section;
 
 /// Settings of the SSH side, resolved.
 #[derive(Clone, Debug)]

@@ -1,6 +1,6 @@
 //! Sections of ContainerSSH's that berth has not, or not yet: all keys are known, and fine where they ask for nothing.
 
-use super::reader::Section;
+use super::section::Section;
 
 const AUDIT: &str = "audit logs are not available yet; remove it, or set it to false";
 const METRICS: &str = "metrics are not available yet; remove it, or set it to false";

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::kind::{Scalar, choice, colon_list, duration, duration_or_off, parsed, pem, switch};
 use super::pem::Pem;
-use super::reader::{Kind, Reader, Section};
+use super::reader::{Kind, Reader};
+use super::section::Section;
 use super::unavailable;
 use super::yaml::{Node, Value};
 use crate::http::{Address, Tls, TlsError, TlsOffer, TlsSettings};
