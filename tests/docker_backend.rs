@@ -152,6 +152,7 @@ fn settings() -> config::Docker {
         registry_auth: None,
         expose_metadata: false,
         subsystems: Default::default(),
+        persistent: Default::default(),
         container_start: Duration::from_secs(60),
         container_stop: Duration::from_secs(30),
         http: Duration::from_secs(60),
@@ -165,6 +166,7 @@ fn request() -> Request {
         number: 0,
         user: "alice\"\n\u{1f600}".into(),
         client: "192.0.2.1:5000".parse().unwrap(),
+        container: None,
         metadata: Arc::default(),
     }
 }

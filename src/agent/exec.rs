@@ -63,7 +63,11 @@ pub fn with_own_scp(command: &OsStr, path: &OsStr) -> Option<OsString> {
     if !is_missing_scp(&literals, path) {
         return None;
     }
-    let agent = std::env::current_exe().ok()?;
+    let mut agent = std::env::current_exe().ok()?;
+    if !agent.exists() {
+        // Its file was removed once it ran.
+        agent = format!("/proc/{}/exe", std::process::id()).into();
+    }
     let quoted = agent.as_os_str().as_bytes().split(|byte| *byte == b'\'').collect::<Vec<_>>().join(&b"'\\''"[..]);
     let rest = &command.as_bytes()[words.first()?.end..];
     Some(OsString::from_vec([b"'", &quoted[..], b"' agent scp", rest].concat()))

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Signal, WaitOptions, umask, wait};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, umask, wait};
 use rustix::stdio::{stdin, stdout};
 
 use super::connection::Connection;
@@ -24,6 +25,12 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long programs have to end, and clients to hear of it, when the container is stopped: well within the 10 seconds
 /// that Docker waits before it kills.
 const STOP: Duration = Duration::from_secs(5);
+
+/// How long programs have to end after they were hung up, where there is no init's end to end them.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether all have ended.
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// Where the server is.
 #[derive(Debug, PartialEq, Eq)]
@@ -41,6 +48,11 @@ pub fn run(server: &Server, command: Vec<OsString>) -> Result<(), Error> {
     let signals = system::signal_fd(&signals).map_err(|error| Error::System("signalfd", error))?;
     system::keep_descriptors();
     umask(Mode::from_raw_mode(0o022));
+    let is_guest = getpid() != Pid::INIT;
+    if is_guest {
+        // What its programs leave behind comes to it, and not to the container's init.
+        let _ = set_child_subreaper(Some(getpid()));
+    }
     let stream = match server {
         Server::Socket(path) => connect_to(path).map_err(|errno| Error::Connect(path.clone(), errno.into()))?.into(),
         Server::Stdio => stdio().map_err(|errno| Error::Stream(errno.into()))?,
@@ -57,7 +69,38 @@ pub fn run(server: &Server, command: Vec<OsString>) -> Result<(), Error> {
     if init.stop.is_some() {
         init.endpoint.connection.kill(Signal::KILL);
     }
+    if is_guest {
+        init.end_all();
+    }
     result
+}
+
+/// Keeps a container running, and reaps, until it is asked to stop.
+pub fn wait_for_end() -> Result<(), Error> {
+    let signals = [Signal::CHILD, Signal::TERM, Signal::INT, Signal::HUP];
+    let signals = system::signal_fd(&signals).map_err(|error| Error::System("signalfd", error))?;
+    loop {
+        let mut fds = [PollFd::new(&signals, PollFlags::IN)];
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(Error::System("poll", errno.into())),
+        }
+        let received = system::read_signals(&signals);
+        while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
+        if received.iter().any(|signal| *signal != Signal::CHILD.as_raw()) {
+            break;
+        }
+    }
+    // Agents end their sessions in good order; what is left then, the kernel kills at the end of PID 1. Any other process
+    // must not ask for that: all may be the host's.
+    let end = Instant::now() + STOP;
+    let mut more = getpid() == Pid::INIT && system::signal_all(Signal::TERM.as_raw());
+    while more && Instant::now() < end {
+        std::thread::sleep(INTERVAL);
+        while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
+        more = system::signal_all(0);
+    }
+    Ok(())
 }
 
 fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
@@ -129,9 +172,35 @@ impl Init {
         }
     }
 
+    /// Ends all that was started and all that this started in turn, for who is not PID 1.
+    fn end_all(&mut self) {
+        let start = Instant::now();
+        loop {
+            self.reap();
+            let children = children();
+            if children.is_empty() || start.elapsed() >= STOP {
+                return;
+            }
+            if start.elapsed() >= GRACE {
+                // What these leave behind is among the children of the next round.
+                for child in children {
+                    let _ = kill_process(child, Signal::KILL);
+                }
+            }
+            std::thread::sleep(INTERVAL);
+        }
+    }
+
     /// A stopped program learns of it when it is continued.
     fn hang_up(&mut self) {
         self.endpoint.connection.kill(Signal::HUP);
         self.endpoint.connection.kill(Signal::CONT);
     }
+}
+
+/// This process's children. None where the kernel does not say (proc(5), `CONFIG_PROC_CHILDREN`).
+fn children() -> Vec<Pid> {
+    let id = getpid().as_raw_nonzero();
+    let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
+    list.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect()
 }

@@ -65,7 +65,9 @@ use init::Server;
 ///
 /// - `--socket PATH` or `--stdio`, then perhaps `-- COMMAND...`: serves the connection at PATH, or on standard input and
 ///   output, until it ends. COMMAND, the image's own, is what a `shell` request runs where the container's user has no
-///   passwd entry;
+///   passwd entry. With `--unlink` the program's file is removed first;
+/// - `wait`: keeps a container running that agents come and go in;
+/// - `unlink`: removes the program's file, no more.
 ///
 /// and, started by the agent itself in sessions:
 ///
@@ -83,10 +85,17 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
         Some((word, arguments)) if word == "scp" => return scp::run(arguments),
         Some((word, [command])) if word == "exec" => return exec::run(command),
+        Some((word, [])) if word == "wait" => return report(init::wait_for_end()),
+        Some((word, [])) if word == "unlink" => return report(unlink()),
         _ => {}
     }
     match parse(args) {
-        Ok((server, command)) => report(init::run(&server, command)),
+        Ok(Call { server, unlinks, command }) => {
+            if unlinks && let Err(error) = unlink() {
+                complain(&format!("cannot remove its own file: {error}"));
+            }
+            report(init::run(&server, command))
+        }
         Err(problem) => {
             complain(&format!("{problem}; usage: berth agent --socket PATH|--stdio [-- COMMAND...]"));
             ExitCode::from(2)
@@ -94,9 +103,21 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     }
 }
 
-fn parse(args: Vec<OsString>) -> Result<(Server, Vec<OsString>), String> {
+/// The arguments of an agent that serves.
+struct Call {
+    server: Server,
+    unlinks: bool,
+    command: Vec<OsString>,
+}
+
+/// Removes this program's file.
+fn unlink() -> io::Result<()> {
+    std::fs::remove_file(std::env::current_exe()?)
+}
+
+fn parse(args: Vec<OsString>) -> Result<Call, String> {
     let mut args = args.into_iter();
-    let mut server = None;
+    let (mut server, mut unlinks) = (None, false);
     while let Some(arg) = args.next() {
         if arg == "--" {
             break;
@@ -104,11 +125,13 @@ fn parse(args: Vec<OsString>) -> Result<(Server, Vec<OsString>), String> {
             server = Some(Server::Socket(args.next().ok_or("--socket needs a path")?.into()));
         } else if arg == "--stdio" {
             server = Some(Server::Stdio);
+        } else if arg == "--unlink" {
+            unlinks = true;
         } else {
             return Err(format!("unknown argument {:?}", arg.as_os_str() as &OsStr));
         }
     }
-    Ok((server.ok_or("--socket or --stdio is missing")?, args.collect()))
+    Ok(Call { server: server.ok_or("--socket or --stdio is missing")?, unlinks, command: args.collect() })
 }
 
 fn report<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
@@ -143,10 +166,11 @@ mod tests {
 
     #[test]
     fn everything_after_two_dashes_is_the_image_command() {
-        let (server, command) = parse(args("--socket /run/s -- sh --socket x")).unwrap();
-        assert_eq!(server, Server::Socket("/run/s".into()));
-        assert_eq!(command, args("sh --socket x"));
-        assert_eq!(parse(args("--stdio")), Ok((Server::Stdio, Vec::new())));
+        let call = parse(args("--socket /run/s -- sh --socket x")).unwrap();
+        assert_eq!(call.server, Server::Socket("/run/s".into()));
+        assert_eq!(call.command, args("sh --socket x"));
+        let call = parse(args("--stdio --unlink")).unwrap();
+        assert_eq!((call.server, call.unlinks, call.command), (Server::Stdio, true, Vec::new()));
     }
 
     #[test]

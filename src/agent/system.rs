@@ -2,7 +2,7 @@
 #![allow(
     unsafe_code,
     reason = "signalfd and signal masks are not in rustix; closing a descriptor by hand and what runs between fork and exec \
-              are unsafe by nature"
+              are unsafe by nature; rustix signals no more than one process or group"
 )]
 
 use std::ffi::CString;
@@ -53,6 +53,13 @@ pub fn read_signals(fd: impl AsFd) -> Vec<i32> {
     signals.sort_unstable();
     signals.dedup();
     signals
+}
+
+/// Sends all processes that this one may signal, but itself, a signal, or with 0 none; whether there is any. To PID 1 that
+/// is all of its namespace.
+pub fn signal_all(signal: i32) -> bool {
+    // SAFETY: no memory is touched.
+    unsafe { libc::kill(-1, signal) == 0 }
 }
 
 /// Keeps the descriptors that this process inherited, beyond the standard three, from the programs that it will start.

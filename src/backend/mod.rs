@@ -32,6 +32,8 @@ pub struct Request {
     pub user: String,
     /// The client's address.
     pub client: SocketAddr,
+    /// The container that the user has chosen, as in `ssh alice+web@host`: as the client sent it, so hostile.
+    pub container: Option<String>,
     /// What else is known of the user, and meant for the container.
     pub metadata: Arc<Metadata>,
 }
@@ -77,6 +79,9 @@ pub enum Scope {
 pub trait Backend: Send + Sync {
     /// What has a container of its own.
     fn scope(&self) -> Scope;
+
+    /// Whether users may choose their container.
+    fn offers_choice(&self) -> bool;
 
     /// Makes a container and connects to its agent. Blocks, with deadlines, for as long as that takes; called in a
     /// worker thread. On any error nothing that was created stays.

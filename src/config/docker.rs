@@ -43,6 +43,8 @@ pub struct Docker {
     pub shell_command: Vec<String>,
     /// `docker.execution.subsystems`: in native mode, the commands of subsystems, by their names.
     pub subsystems: BTreeMap<String, String>,
+    /// Which container, in persistent mode.
+    pub persistent: Persistent,
     /// `docker.timeouts.containerStart`: from create to the agent's first byte, pulls excluded.
     pub container_start: Duration,
     /// `docker.timeouts.containerStop`: for the removal.
@@ -57,6 +59,58 @@ const IDLE_COMMAND: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while
 /// Where Debian has OpenSSH's, as ContainerSSH assumes.
 const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
 
+/// Settings of persistent mode.
+#[derive(Clone, Debug)]
+pub struct Persistent {
+    /// `docker.execution.containername`: its name or id.
+    pub name: Option<ContainerName>,
+    /// `docker.execution.containerLabels`: or its labels, all of them: names, or names with `=` and a value.
+    pub labels: Vec<ContainerName>,
+    /// `docker.execution.selectableContainers`: the names that users may choose from, with wildcards.
+    pub selectable: Vec<ContainerName>,
+    /// `docker.execution.create`: whether a user without one gets one.
+    pub create: bool,
+    /// `docker.execution.keep`: for how long that is kept when nobody uses it.
+    pub keep: Duration,
+}
+
+impl Default for Persistent {
+    fn default() -> Self {
+        let keep = Duration::from_secs(600);
+        Persistent { name: None, labels: Vec::new(), selectable: Vec::new(), create: false, keep }
+    }
+}
+
+/// A text in which `%u` stands for the user's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerName(String);
+
+impl ContainerName {
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.is_empty() || text.replace("%u", "").contains(|c: char| c == '%' || c.is_control()) {
+            return Err("must be a text in which % stands before u alone: %u is the user's name");
+        }
+        Ok(ContainerName(text.to_owned()))
+    }
+
+    /// With the user's name in it. `None` for a user whose name no container's can have in it.
+    pub fn fill(&self, user: &str) -> Option<String> {
+        let is_good =
+            !user.is_empty() && user.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+        (is_good || !self.has_user()).then(|| self.fill_any(user))
+    }
+
+    /// With the user's name in it, whatever that is.
+    pub fn fill_any(&self, user: &str) -> String {
+        self.0.replace("%u", user)
+    }
+
+    /// Whether it depends on the user.
+    pub fn has_user(&self) -> bool {
+        self.0.contains("%u")
+    }
+}
+
 /// Which of a user's doings share a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ExecutionMode {
@@ -65,6 +119,8 @@ pub enum ExecutionMode {
     Connection,
     /// One container per session channel.
     Session,
+    /// A container that is there before and after.
+    Persistent,
 }
 
 /// When an image is pulled.
@@ -96,6 +152,7 @@ impl Docker {
             idle_command: IDLE_COMMAND.map(str::to_owned).to_vec(),
             shell_command: Vec::new(),
             subsystems: BTreeMap::from([("sftp".to_owned(), SFTP_SERVER.to_owned())]),
+            persistent: Persistent::default(),
             container_start: Duration::from_secs(60),
             container_stop: Duration::from_secs(60),
             http: Duration::from_secs(15),
@@ -111,8 +168,17 @@ pub(super) fn section() -> Section<Config> {
 }
 
 fn execution() -> Section<Docker> {
-    const MODES: &[(&str, ExecutionMode)] =
-        &[("connection", ExecutionMode::Connection), ("session", ExecutionMode::Session)];
+    const NAME: &str = "a text with %u for the user's name";
+    const MODES: &[(&str, ExecutionMode)] = &[
+        ("connection", ExecutionMode::Connection),
+        ("session", ExecutionMode::Session),
+        ("persistent", ExecutionMode::Persistent),
+    ];
+    // A year: what is never to go is not berth's to make.
+    const KEEP: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(31_536_000);
+    let name = || parsed(NAME, ContainerName::parse);
+    // Empty in the configurations that ContainerSSH writes.
+    let own_name = parsed(NAME, |text| if text.is_empty() { Ok(None) } else { ContainerName::parse(text).map(Some) });
     let word = || text("a text", |_| true);
     let subsystems = Named {
         allowed: "a name",
@@ -125,7 +191,7 @@ fn execution() -> Section<Docker> {
         ("Never", ImagePullPolicy::Never),
     ];
     Section::new()
-        .key("mode", |docker: &mut Docker| &mut docker.mode, choice(MODES, &["persistent"]))
+        .key("mode", |docker: &mut Docker| &mut docker.mode, choice(MODES, &[]))
         .key("imagePullPolicy", |docker| &mut docker.image_pull_policy, choice(POLICIES, &[]))
         .key("container", |docker| &mut docker.container, &CONFIG)
         .key("host", |docker| &mut docker.host_config, &HOST_CONFIG)
@@ -139,7 +205,51 @@ fn execution() -> Section<Docker> {
         .key("subsystems", |docker| &mut docker.subsystems, subsystems)
         .key("exposeAuthMetadataAsEnv", |docker| &mut docker.expose_metadata, switch())
         .key("auth", |docker| docker.registry_auth.get_or_insert_default(), &AUTH_CONFIG)
-        .refused(&["containername"], CONTAINER_NAME)
+        .key("containername", |docker| &mut docker.persistent.name, own_name)
+        .key("containerLabels", |docker| &mut docker.persistent.labels, any_number_of(name()))
+        .key("selectableContainers", |docker| &mut docker.persistent.selectable, any_number_of(name()))
+        .key("create", |docker| &mut docker.persistent.create, switch())
+        .key("keep", |docker| &mut docker.persistent.keep, duration(KEEP))
+}
+
+/// Finds settings that do not go together.
+pub(super) fn check(root: &Node, docker: &Docker, reader: &mut Reader<'_>) {
+    let Persistent { name, labels, selectable, create, .. } = &docker.persistent;
+    let path = |key| ["docker", "execution", key];
+    if docker.mode != ExecutionMode::Persistent {
+        for (key, is_there) in [
+            ("containername", name.is_some()),
+            ("containerLabels", !labels.is_empty()),
+            ("selectableContainers", !selectable.is_empty()),
+            ("create", *create),
+        ] {
+            if is_there {
+                reader.wrong_at(
+                    root,
+                    &path(key),
+                    "is for mode: persistent; else each connection has a container, which berth names",
+                );
+            }
+        }
+        return;
+    }
+    if name.is_none() && labels.is_empty() && selectable.is_empty() && !create {
+        let message = "persistent: which container? Set containername, containerLabels, selectableContainers or create";
+        reader.wrong_at(root, &path("mode"), message);
+    }
+    if name.is_some() && !labels.is_empty() {
+        reader.wrong_at(
+            root,
+            &path("containerLabels"),
+            "the container has a containername already; remove one of them",
+        );
+    }
+    if *create && !labels.is_empty() {
+        reader.wrong_at(root, &path("containerLabels"), "with create, berth finds its containers by itself; remove it");
+    }
+    if docker.disable_agent {
+        reader.wrong_at(root, &path("disableAgent"), "mode: persistent takes the agent; remove it");
+    }
 }
 
 fn timeouts() -> Section<Docker> {
@@ -185,7 +295,7 @@ impl Kind<Config> for DockerRun {
     }
 }
 
-const CONTAINER_NAME: &str = "each connection has a container, which berth names; remove it";
+const CONTAINER_NAME: &str = "each session has a container, which berth names; remove it";
 
 /// `docker.execution.platform`: a text, or an object as in ContainerSSH.
 struct Platform {

@@ -29,7 +29,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use describe::{explain, schema};
-pub use docker::{Docker, ExecutionMode, ImagePullPolicy};
+pub use docker::{ContainerName, Docker, ExecutionMode, ImagePullPolicy, Persistent};
 pub use docker_connection::{AgentTransport, DockerConnection, DockerEnvironment};
 pub use error::Error;
 pub use forwarding::{Forwarding, Forwardings};
@@ -207,7 +207,8 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     }
     config.webhooks = webhook::resolve(&config.webhooks_typed, root, reader);
     // Where something is wrong with the image's surroundings, it may be there under another name.
-    if !config.docker.container.contains_key("Image") && !reader.is_wrong_in("docker") {
+    let makes_containers = config.docker.mode != ExecutionMode::Persistent || config.docker.persistent.create;
+    if makes_containers && !config.docker.container.contains_key("Image") && !reader.is_wrong_in("docker") {
         if config.webhooks.configuration.is_some() {
             // It is for the server to name another.
             config.docker.container.insert("Image".to_owned(), CONTAINERSSH_IMAGE.into());
@@ -216,6 +217,7 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
             reader.wrong_at(root, &path, "missing; name the image that containers are made of");
         }
     }
+    docker::check(root, &config.docker, reader);
     docker_connection::put(root, config, place, reader);
     read_users_forwarding(root, config, reader);
     match place::run_directory(&config.run_directory, &config.instance) {

@@ -409,8 +409,19 @@ fn sizes_may_have_a_unit() {
 #[test]
 fn what_cannot_be_is_refused_by_name_with_the_reason() {
     for (execution, message) in [
-        ("mode: persistent", "docker.execution.mode: persistent is not available yet; use connection or session"),
-        ("mode: konnection", "docker.execution.mode: must be connection or session; did you mean connection?"),
+        (
+            "mode: persistent",
+            "docker.execution.mode: persistent: which container? Set containername, containerLabels, \
+             selectableContainers or create",
+        ),
+        (
+            "mode: konnection",
+            "docker.execution.mode: must be connection, session or persistent; did you mean connection?",
+        ),
+        (
+            "containername: web",
+            "docker.execution.containername: is for mode: persistent; else each connection has a container, which berth names",
+        ),
         (
             "imagePullPolicy: always",
             "docker.execution.imagePullPolicy: must be Always, IfNotPresent or Never; did you mean Always?",

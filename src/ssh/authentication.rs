@@ -31,6 +31,8 @@ const UNAVAILABLE: &str = "the server cannot serve you at this time; try again l
 pub struct Login {
     /// The name that the client gave.
     pub user: String,
+    /// The container that the client gave with it.
+    pub container: Option<String>,
     /// What this user is given, and held to.
     pub grant: Grant,
     /// What this user is served with.
@@ -140,8 +142,10 @@ impl Authentication {
             (Verdict::In(grant, service), _) => match session.authenticated() {
                 Ok(()) => {
                     self.report("accepted");
-                    let user = self.user.take().unwrap_or_default();
-                    Progress::Done(Box::new(Login { user, grant, service }))
+                    let name = self.user.take().unwrap_or_default();
+                    let (user, container) = self.server.services.split(&name);
+                    let (user, container) = (user.to_owned(), container.map(str::to_owned));
+                    Progress::Done(Box::new(Login { user, container, grant, service }))
                 }
                 Err(error) => error.into(),
             },
@@ -250,7 +254,8 @@ impl Authentication {
         let (user, version) = (self.user.clone().unwrap_or_default(), session.client().unwrap_or_default());
         let is_login = matches!(then, Then::Success);
         let verdict = Pending::start(self.waker.clone(), move || {
-            let attempt = Attempt { user: &user, client, connection: &connection, version: &version };
+            let (user, _) = server.services.split(&user);
+            let attempt = Attempt { user, client, connection: &connection, version: &version };
             let authenticator = server.authenticator.as_ref();
             let Some(grant) = look(authenticator, &attempt) else { return Verdict::No };
             if !is_login {

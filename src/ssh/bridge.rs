@@ -68,6 +68,7 @@ pub struct Bridge {
     server: Arc<Server>,
     id: String,
     user: String,
+    container: Option<String>,
     metadata: Arc<Metadata>,
     backend: Arc<dyn Backend>,
     max_sessions: i32,
@@ -106,6 +107,7 @@ impl Bridge {
             server,
             id,
             user: login.user,
+            container: login.container,
             metadata: Arc::new(login.grant.metadata),
             backend,
             max_sessions,
@@ -264,6 +266,7 @@ impl Bridge {
             number: self.count,
             user: self.user.clone(),
             client: self.client,
+            container: self.container.clone(),
             metadata: Arc::clone(&self.metadata),
         };
         self.count += 1;

@@ -59,6 +59,14 @@ impl Services {
         Services { server: Some(Dynamic { server, template, backend: Box::new(backend) }), ..self }
     }
 
+    /// The user's own name, and the container that was chosen along with it: `alice+web`. No container's name has a plus.
+    pub fn split<'a>(&self, name: &'a str) -> (&'a str, Option<&'a str>) {
+        match name.rsplit_once('+') {
+            Some((user, container)) if self.backend.offers_choice() => (user, Some(container)),
+            _ => (name, None),
+        }
+    }
+
     /// What an authenticated user is served with. Blocks for as long as a server takes.
     pub fn find(&self, attempt: &Attempt<'_>, metadata: &mut Metadata) -> Result<Service, Unavailable> {
         let Some(dynamic) = &self.server else {

@@ -63,6 +63,10 @@ struct Agents {
 }
 
 impl Backend for Agents {
+    fn offers_choice(&self) -> bool {
+        false
+    }
+
     fn scope(&self) -> Scope {
         self.scope
     }

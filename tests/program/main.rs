@@ -15,6 +15,7 @@ mod images;
 mod libssh2;
 mod modes;
 mod native;
+mod persistent;
 mod remote;
 mod scp;
 mod security;

@@ -64,11 +64,8 @@ impl Agent {
     /// Sees to it that the volume is there and filled, and returns its name. Only the first call talks to the daemon;
     /// others wait for it. `labels` go on whatever is created.
     pub(super) fn deliver(&self, api: &Api, image: &str, platform: &str, labels: &Value) -> Result<String, Error> {
+        let binary = self.binary()?;
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let binary = match &state.binary {
-            Some(binary) => binary.clone(),
-            None => state.binary.insert(self.examine()?).clone(),
-        };
         if !state.filled {
             let helper = Helper::create(api, &binary.volume, image, platform, labels)?;
             if !helper.has(binary.size)? {
@@ -78,6 +75,34 @@ impl Agent {
             state.filled = true;
         }
         Ok(binary.volume)
+    }
+
+    /// The name of the volume.
+    pub(super) fn volume(&self) -> Result<String, Error> {
+        Ok(self.binary()?.volume)
+    }
+
+    /// Copies the agent into a container, as the file `name` in a directory there.
+    pub(super) fn copy(
+        &self,
+        api: &Api,
+        container: &str,
+        directory: &str,
+        name: &str,
+        deadline: Deadline,
+    ) -> Result<(), Error> {
+        let size = self.binary()?.size;
+        let file = File::open(&self.path).map_err(|source| Error::Agent { path: self.path.clone(), source })?;
+        put(api, "copy the agent into the container", container, directory, name, (&mut &file, size), deadline)
+    }
+
+    /// What is known of the binary, which is looked at once.
+    fn binary(&self) -> Result<Binary, Error> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &state.binary {
+            Some(binary) => Ok(binary.clone()),
+            None => Ok(state.binary.insert(self.examine()?).clone()),
+        }
     }
 
     /// The volume may have been removed behind our back (`docker volume prune`): the next delivery looks again.
@@ -159,17 +184,35 @@ impl<'a> Helper<'a> {
     fn fill(&self, binary: &Path, size: u64) -> Result<(), Error> {
         const STEP: &str = "fill the agent's volume";
         let file = File::open(binary).map_err(|source| Error::Agent { path: binary.to_owned(), source })?;
-        // A tar: a header, the file padded to whole blocks, and two empty blocks.
-        let padding = archive::padding(size) + 2 * BLOCK as u64;
-        let header = archive::header(&Entry { path: NAME, mode: 0o755, owner: (0, 0), size }).unwrap_or([0; BLOCK]);
-        let mut tar = header.as_slice().chain(file.take(size)).chain(io::repeat(0).take(padding));
-        let length = BLOCK as u64 + size + padding;
-        let path = format!("/containers/{}/archive?path={}", self.name, encode(DIRECTORY));
-        let deadline = self.api.deadline();
-        let mut response = self.api.open(STEP, "PUT", &path, Body::Stream(&mut tar, Some(length)), deadline)?;
-        response.bytes(BLOCK, deadline).map_err(|e| self.api.failed(STEP, e))?;
-        Ok(())
+        put(self.api, STEP, self.name, DIRECTORY, NAME, (&mut &file, size), self.api.deadline())
     }
+}
+
+/// Makes a file of a container's, which no program could be executed to remove, empty.
+pub(super) fn empty(api: &Api, container: &str, directory: &str, name: &str) -> Result<(), Error> {
+    put(api, "empty the copy of the agent", container, directory, name, (&mut io::empty(), 0), api.deadline())
+}
+
+/// Puts a file into a container. `content` is what is in it, and how long that is.
+fn put(
+    api: &Api,
+    step: &'static str,
+    container: &str,
+    directory: &str,
+    name: &str,
+    content: (&mut dyn Read, u64),
+    deadline: Deadline,
+) -> Result<(), Error> {
+    let (content, size) = content;
+    // A tar: a header, the file padded to whole blocks, and two empty blocks.
+    let padding = archive::padding(size) + 2 * BLOCK as u64;
+    let header = archive::header(&Entry { path: name, mode: 0o755, owner: (0, 0), size }).unwrap_or([0; BLOCK]);
+    let mut tar = header.as_slice().chain(content.take(size)).chain(io::repeat(0).take(padding));
+    let length = BLOCK as u64 + size + padding;
+    let path = format!("/containers/{}/archive?path={}", encode(container), encode(directory));
+    let mut response = api.open(step, "PUT", &path, Body::Stream(&mut tar, Some(length)), deadline)?;
+    response.bytes(BLOCK, deadline).map_err(|e| api.failed(step, e))?;
+    Ok(())
 }
 
 impl Drop for Helper<'_> {

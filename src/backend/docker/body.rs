@@ -18,7 +18,7 @@ const SOCKET_PATH: &str = "/.berth/run/agent.sock";
 pub(super) const INSTANCE_LABEL: &str = "berth.instance";
 /// See [`INSTANCE_LABEL`].
 pub(super) const CONNECTION_LABEL: &str = "berth.connection";
-const USER_LABEL: &str = "berth.user";
+pub(super) const USER_LABEL: &str = "berth.user";
 const CLIENT_LABEL: &str = "berth.client";
 
 /// The labels for a request.
@@ -35,7 +35,8 @@ pub(super) fn labels(instance: &str, request: &Request) -> Map<String, Value> {
 /// Finds settings that can not work with an agent as PID 1, when berth starts rather than when a user waits.
 pub(super) fn check(settings: &config::Docker) -> Result<(), Error> {
     let wrong = |detail: &str| Err(Error::Settings(detail.to_owned()));
-    if image(settings).is_empty() {
+    let joins = settings.mode == config::ExecutionMode::Persistent && !settings.persistent.create;
+    if image(settings).is_empty() && !joins {
         return wrong("docker.execution.container.image is missing");
     }
     if !settings.disable_agent && settings.host_config.get("Init") == Some(&Value::Bool(true)) {
@@ -83,10 +84,7 @@ pub(super) fn create(
             "ReadOnly": true,
         })
     }));
-    match host.get_mut("Mounts") {
-        Some(Value::Array(configured)) => configured.extend(mounts),
-        _ => drop(host.insert("Mounts".into(), mounts.into_iter().collect())),
-    }
+    add_mounts(&mut host, mounts);
     // Even a daemon that gives every container an init must not give one to this.
     host.insert("Init".into(), Value::Bool(false));
     default(&mut host, "AutoRemove", Value::Bool(true));
@@ -97,9 +95,27 @@ pub(super) fn create(
     whole(settings, body, host)
 }
 
+fn add_mounts(host: &mut Map<String, Value>, mounts: Vec<Value>) {
+    match host.get_mut("Mounts") {
+        Some(Value::Array(configured)) => configured.extend(mounts),
+        _ => drop(host.insert("Mounts".into(), mounts.into())),
+    }
+}
+
 /// Whether a container has a command of its own.
 pub(super) fn has_command(settings: &config::Docker, image: &Image) -> bool {
     command(&settings.container, image).as_array().is_some_and(|words| !words.is_empty())
+}
+
+/// The body for a container that is kept, and whose init waits for agents. `volume` is the agent's.
+pub(super) fn keep(settings: &config::Docker, labels: Map<String, Value>, volume: &str) -> Value {
+    let (mut body, mut host) = configured(settings, labels, false);
+    body.insert("Entrypoint".into(), json!([agent::PATH, "agent", "wait"]));
+    body.insert("Cmd".into(), json!([]));
+    add_mounts(&mut host, vec![agent::mount(volume, true)]);
+    host.insert("Init".into(), Value::Bool(false));
+    host.insert("AutoRemove".into(), Value::Bool(false));
+    whole(settings, body, host)
 }
 
 /// The body for a container without an agent, which waits for programs to be executed in it.
@@ -222,6 +238,7 @@ mod tests {
             registry_auth: None,
             expose_metadata: false,
             subsystems: BTreeMap::new(),
+            persistent: config::Persistent::default(),
         }
     }
 

@@ -50,6 +50,10 @@ impl Backend for Daemons {
         self.own.scope()
     }
 
+    fn offers_choice(&self) -> bool {
+        self.own.offers_choice()
+    }
+
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {
         Backend::start(&self.own, request, waiter)
     }

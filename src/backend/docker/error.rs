@@ -60,6 +60,30 @@ pub enum Error {
         /// What the daemon, or its registry, said.
         message: String,
     },
+    /// No such container for the user.
+    NoContainer {
+        /// Its name, or else the user's.
+        name: String,
+    },
+    /// More than one container for the user.
+    ManyContainers {
+        /// The labels that they have.
+        labels: String,
+    },
+    /// The container does not run.
+    NotRunning {
+        /// Its name.
+        name: String,
+        /// What it does: the daemon's word.
+        status: String,
+    },
+    /// The agent cannot be copied into the container.
+    ReadOnly {
+        /// Its name.
+        name: String,
+        /// What the daemon says.
+        reason: String,
+    },
     /// The container ended before its agent connected.
     Exited {
         /// Its exit status; unknown if the daemon had removed it already.
@@ -106,6 +130,10 @@ impl Error {
             Error::Http { source: http::Error::TimedOut(_), .. } => "the container service does not answer".into(),
             Error::ImageNotFound { image, .. } => format!("image {image} not found"),
             Error::Pull { image, .. } => format!("image {image} cannot be pulled"),
+            Error::NoContainer { name } => format!("there is no container for {}", name.escape_debug()),
+            Error::ManyContainers { .. } => "there is more than one container for you".into(),
+            Error::NotRunning { name, .. } => format!("container {name} is not running"),
+            Error::ReadOnly { name, .. } => format!("container {name} is read-only, and cannot be entered"),
             Error::Exited { .. } => "the container ended before it was ready".into(),
             Error::NotConnected(_) => "the container was not ready in time".into(),
             Error::Gone => "cancelled".into(),
@@ -144,6 +172,13 @@ impl std::fmt::Display for Error {
                 write!(f, "image {image} not found; pull it or set imagePullPolicy ({message})")
             }
             Error::Pull { image, message } => write!(f, "cannot pull image {image}: {message}"),
+            Error::NoContainer { name } => write!(f, "there is no container for {name:?}, or none that it may have"),
+            Error::ManyContainers { labels } => write!(f, "more than one container has the labels {labels}"),
+            Error::NotRunning { name, status } => write!(f, "container {name} is not running: it is {status}"),
+            Error::ReadOnly { name, reason } => write!(
+                f,
+                "the agent cannot be copied into container {name}; give it a writable /tmp, as a volume: {reason}"
+            ),
             Error::Exited { status: Some(status) } => {
                 write!(f, "the container exited with status {status} before its agent connected")
             }

@@ -25,17 +25,25 @@ pub(super) struct Shared {
     removals: Turns,
     /// How many leases each connection has that has any: not to be reaped.
     live: Mutex<HashMap<String, usize>>,
+    /// How many connections use the container that is kept for a user.
+    kept: Mutex<HashMap<String, usize>>,
 }
 
 impl Shared {
     /// `stop` is how long a removal may take.
     pub(super) fn new(api: Api, stop: Duration) -> Shared {
-        Shared { api, stop, removals: Turns::new(REMOVALS, 0), live: Mutex::default() }
+        let removals = Turns::new(REMOVALS, 0);
+        Shared { api, stop, removals, live: Mutex::default(), kept: Mutex::default() }
     }
 
     /// The connections that have leases.
     pub(super) fn live(&self) -> MutexGuard<'_, HashMap<String, usize>> {
         self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The users who use the containers that are kept for them.
+    pub(super) fn kept(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Kills and removes a container with its anonymous volumes. One that is gone, or about to be, is fine.

@@ -16,10 +16,12 @@ mod body;
 mod daemons;
 mod error;
 mod image;
+mod kept;
 mod lease;
 mod link;
 mod multiplex;
 mod native;
+mod persistent;
 mod personal;
 mod socket;
 
@@ -97,6 +99,9 @@ impl Docker {
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
         if self.settings.disable_agent {
             return native::start(self, request, waiter);
+        }
+        if self.settings.mode == ExecutionMode::Persistent {
+            return persistent::start(self, request, waiter);
         }
         match self.try_start(request, waiter) {
             // The agent's volume was removed behind our back, and the daemon has made an empty one in its place.
@@ -216,9 +221,13 @@ fn exited(api: &Api, path: &str) -> Result<Option<Error>, Error> {
 impl Backend for Docker {
     fn scope(&self) -> Scope {
         match self.settings.mode {
-            ExecutionMode::Connection => Scope::Connection,
+            ExecutionMode::Connection | ExecutionMode::Persistent => Scope::Connection,
             ExecutionMode::Session => Scope::Session,
         }
+    }
+
+    fn offers_choice(&self) -> bool {
+        !self.settings.persistent.selectable.is_empty()
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {
@@ -233,12 +242,16 @@ impl Backend for Docker {
         let list = api.call("list this instance's containers", "GET", &path, None, api.deadline())?;
         let (mut count, mut result) = (0, Ok(()));
         for container in list.as_array().into_iter().flatten() {
-            let label = container.get("Labels").and_then(|labels| labels.get(body::CONNECTION_LABEL));
-            let is_live =
-                label.and_then(Value::as_str).is_some_and(|connection| self.shared.live().contains_key(connection));
-            if let Some(id) = container.get("Id").and_then(Value::as_str)
-                && !is_live
-            {
+            let Some(id) = container.get("Id").and_then(Value::as_str) else { continue };
+            let labels = container.get("Labels").unwrap_or(&Value::Null);
+            if labels.get(kept::KEEP_LABEL).is_some() {
+                if let Err(e) = kept::reap(self, id, labels) {
+                    result = Err(e);
+                }
+                continue;
+            }
+            let connection = labels.get(body::CONNECTION_LABEL).and_then(Value::as_str);
+            if connection.is_none_or(|connection| !self.shared.live().contains_key(connection)) {
                 match self.shared.remove(id) {
                     Ok(()) => count += 1,
                     Err(e) => result = Err(e),

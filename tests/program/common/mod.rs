@@ -12,7 +12,7 @@ mod sshd;
 mod terminal;
 mod webhook;
 
-pub use berth::{Berth, Master, PASSWORD, directory_of};
+pub use berth::{Berth, Master, PASSWORD, directory_of, unique};
 pub use client::{Client, Ran, Running};
 pub use docker::docker;
 pub use key::key;

@@ -1,0 +1,230 @@
+//! Containers that are there before and after: `docker.execution.mode: persistent`.
+
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::common::{Berth, Client, DEADLINE, Terminal, docker, eventually, unique};
+
+/// A container that is none of berth's. Removed when dropped.
+struct Existing(String);
+
+impl Existing {
+    /// Runs an image, with further options of `docker run`. One without a program of its own just has to be running.
+    fn run(image: &str, options: &[&str]) -> Self {
+        let name = unique();
+        let image = format!("berth-test/{image}");
+        let run = ["run", "--detach", "--init", "--network", "none", "--name", &name];
+        docker(&[&run[..], options, &[&image, "sleep", "1000"]].concat());
+        Existing(name)
+    }
+
+    /// A server whose users get into this container.
+    fn serve(&self, change: impl FnOnce(&mut Value)) -> Berth {
+        Berth::with(|config| {
+            config["docker"]["execution"] = json!({"mode": "persistent", "containername": self.0});
+            change(config);
+        })
+    }
+
+    /// What a program in it prints.
+    fn exec(&self, command: &str) -> String {
+        docker(&["exec", "--user", "0", &self.0, "sh", "-c", command])
+    }
+
+    /// The files that are not in its image, and its processes but the one that looks.
+    fn traces(&self) -> (String, String) {
+        let processes =
+            "for p in /proc/[0-9]*; do [ $p = /proc/$$ ] || cat $p/cmdline 2>/dev/null; done | tr '\\0' ' '";
+        (docker(&["diff", &self.0]), self.exec(processes))
+    }
+}
+
+impl Drop for Existing {
+    fn drop(&mut self) {
+        Client::new("docker").args(["rm", "--force", "--volumes", &self.0]).run();
+    }
+}
+
+#[test]
+fn users_get_into_a_container_that_is_there_and_leave_it_as_it_was() {
+    let existing = Existing::run("busybox", &["--env", "COLOUR=green"]);
+    let berth = existing.serve(|_| ());
+    let before = existing.traces();
+    let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
+    let ran = berth.exec("cat; echo mistake >&2; exit 41").input(bytes.clone()).run().exits(41);
+    assert!(ran.stdout == bytes, "{} bytes", ran.stdout.len());
+    assert_eq!(ran.stderr, "mistake\n");
+    berth
+        .exec("hostname; echo $COLOUR")
+        .run()
+        .succeeds()
+        .prints(&format!("{}green\n", existing.exec("hostname") + "\n"));
+    let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", "stty size; read word; exit $word"]), 24, 80, "");
+    terminal.shows("24 80\r\n");
+    terminal.type_in("6\n");
+    terminal.wait().exits(6);
+    let (file, back) = (berth.path("file"), berth.path("back"));
+    std::fs::write(&file, &bytes).unwrap();
+    for option in ["-s", "-O"] {
+        berth.openssh("scp").arg(option).arg(&file).arg("berth:/tmp/there").run().succeeds();
+        berth.openssh("scp").arg(option).arg("berth:/tmp/there").arg(&back).run().succeeds();
+        assert!(std::fs::read(&back).unwrap() == bytes);
+    }
+    berth.exec("rm /tmp/there").run().succeeds();
+    eventually("the container is as it was", DEADLINE, || existing.traces() == before);
+    assert_eq!(berth.containers().len(), 0);
+}
+
+#[test]
+fn what_a_session_started_does_not_outlive_its_connection() {
+    let existing = Existing::run("busybox", &[]);
+    let berth = existing.serve(|_| ());
+    let before = existing.traces();
+    let command =
+        "trap '' HUP TERM; setsid sh -c 'setsid sleep 1001 & sleep 1002' </dev/null >/dev/null 2>&1 & echo in; cat";
+    let session = berth.exec(command).stdin(Stdio::piped()).spawn();
+    session.stdout.line("in");
+    eventually("its programs", DEADLINE, || existing.traces().1.contains("sleep 1001"));
+    session.signal(Signal::KILL);
+    eventually("the container is as it was", DEADLINE, || existing.traces() == before);
+    let mut berth = berth;
+    let session = berth.exec("echo in; sleep 1003").spawn();
+    session.stdout.line("in");
+    berth.end(Signal::KILL);
+    eventually("the container is as it was", DEADLINE, || existing.traces() == before);
+}
+
+#[test]
+fn an_image_without_anything_will_do_and_so_will_users_who_may_not_write() {
+    let name = unique();
+    let create = ["create", "--init", "--network", "none", "--name", &name, "--entrypoint", "/opt/busybox"];
+    docker(&[&create[..], &["berth-test/scratch", "sleep", "1000"]].concat());
+    let existing = Existing(name);
+    let busybox = Client::new("sh").args(["-c", "command -v busybox"]).run().succeeds().text();
+    let script = r#"mkdir -p "$0/opt" && cp "$1" "$0/opt/busybox" && tar -C "$0" -c opt | docker cp - "$2:/""#;
+    let berth = existing.serve(|config| config["docker"]["execution"]["container"]["user"] = "1000:1000".into());
+    Client::new("sh").args(["-c", script]).arg(berth.path("tree")).args([busybox.trim(), &existing.0]).run().succeeds();
+    docker(&["start", &existing.0]);
+    let before = docker(&["diff", &existing.0]);
+    berth.exec("/opt/busybox id -u").run().succeeds().prints("1000\n");
+    let batch = berth.path("batch");
+    std::fs::write(&batch, "ls /opt\n").unwrap();
+    let ran = berth.openssh("sftp").arg("-b").arg(&batch).arg("berth").run().succeeds();
+    assert!(ran.text().contains("/opt/busybox"), "{ran:?}");
+    eventually("the container is as it was", DEADLINE, || docker(&["diff", &existing.0]) == before);
+}
+
+#[test]
+fn the_container_is_found_by_the_users_name_or_by_labels() {
+    let label = unique();
+    let existing = Existing::run("busybox", &["--label", &format!("{label}=alice")]);
+    let other = Existing::run("busybox", &["--label", &format!("{label}=bob")]);
+    let prints_its_name = |berth: &Berth| {
+        berth.exec("hostname").run().succeeds().prints(&(existing.exec("hostname") + "\n"));
+    };
+    prints_its_name(&existing.serve(|config| {
+        let execution = &mut config["docker"]["execution"];
+        execution.as_object_mut().unwrap().remove("containername");
+        execution["containerLabels"] = json!([format!("{label}=%u")]);
+    }));
+    let both = existing.serve(|config| {
+        let execution = &mut config["docker"]["execution"];
+        execution.as_object_mut().unwrap().remove("containername");
+        execution["containerLabels"] = json!([label]);
+    });
+    both.exec("true").run().exits(255).says("berth: there is more than one container for you");
+    docker(&["stop", "--time", "0", &other.0]);
+    prints_its_name(&both);
+    let renamed = format!("{}-alice", existing.0);
+    docker(&["rename", &existing.0, &renamed]);
+    let berth =
+        existing.serve(|config| config["docker"]["execution"]["containername"] = format!("{}-%u", existing.0).into());
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    docker(&["rename", &renamed, &existing.0]);
+}
+
+#[test]
+fn users_choose_among_the_containers_that_they_may_have() {
+    let existing = Existing::run("busybox", &[]);
+    let berth = existing.serve(|config| {
+        let execution = &mut config["docker"]["execution"];
+        execution.as_object_mut().unwrap().remove("containername");
+        let half = &existing.0[..existing.0.len() - 1];
+        execution["selectableContainers"] = json!([format!("{half}*"), "missing"]);
+    });
+    let choose = |name: &str| berth.ssh(["-l", &format!("alice+{name}"), "berth", "hostname"]).run();
+    choose(&existing.0).succeeds().prints(&(existing.exec("hostname") + "\n"));
+    for name in ["missing", "other", "../images", ""] {
+        choose(name).exits(255).says("berth: there is no container for ");
+    }
+    // An id is no name.
+    choose(&docker(&["inspect", "--format", "{{.Id}}", &existing.0])).exits(255).says("there is no container for");
+    berth.exec("true").run().exits(255).says("berth: there is no container for alice");
+}
+
+#[test]
+fn a_container_that_cannot_be_entered_is_told_of() {
+    let existing = Existing::run("busybox", &["--read-only"]);
+    let berth = existing.serve(|_| ());
+    berth.exec("true").run().exits(255).says("is read-only, and cannot be entered");
+    let existing = Existing::run("busybox", &["--read-only", "--volume", "/tmp"]);
+    existing.serve(|_| ()).exec("echo in").run().succeeds().prints("in\n");
+    let existing = Existing::run("busybox", &["--tmpfs", "/tmp"]);
+    let berth = existing.serve(|_| ());
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    docker(&["pause", &existing.0]);
+    berth.exec("true").run().exits(255).says("is not running");
+    docker(&["unpause", &existing.0]);
+    docker(&["stop", "--time", "0", &existing.0]);
+    berth.exec("true").run().exits(255).says("is not running");
+    docker(&["rm", &existing.0]);
+    berth.exec("true").run().exits(255).says("berth: there is no container for ");
+}
+
+/// A server that makes its users' containers and keeps them.
+fn keeping(keep: &str) -> Berth {
+    Berth::with(|config| {
+        let execution = &mut config["docker"]["execution"];
+        execution["mode"] = "persistent".into();
+        execution["create"] = true.into();
+        execution["keep"] = keep.into();
+    })
+}
+
+#[test]
+fn a_users_own_container_is_there_again_the_next_time() {
+    let mut berth = keeping("1h");
+    berth.exec("echo kept >/tmp/note").run().succeeds();
+    let parallel: Vec<_> = (0..3).map(|_| berth.exec("cat /tmp/note").spawn()).collect();
+    parallel.into_iter().for_each(|session| drop(session.wait().succeeds().prints("kept\n")));
+    let [container] = &berth.containers()[..] else { panic!("one container") };
+    let container = container.clone();
+    docker(&["stop", &container]);
+    berth.exec("cat /tmp/note").run().succeeds().prints("kept\n");
+    berth.end(Signal::KILL);
+    berth.restart();
+    berth.exec("cat /tmp/note").run().succeeds().prints("kept\n");
+    assert_eq!(berth.containers(), std::slice::from_ref(&container));
+    docker(&["rm", "--force", &container]);
+}
+
+#[test]
+fn a_users_own_container_goes_when_it_was_not_used_for_long_enough() {
+    let mut berth = keeping("100ms");
+    let session = berth.exec("echo in; cat").stdin(Stdio::piped()).spawn();
+    session.stdout.line("in");
+    assert_eq!(berth.containers().len(), 1);
+    session.wait().succeeds();
+    berth.has_connections(0);
+    assert_eq!(berth.containers().len(), 1);
+    berth.end(Signal::TERM).succeeds();
+    assert_eq!(berth.containers().len(), 1);
+    eventually("it has gone by", DEADLINE, || {
+        let kept = std::fs::read_dir(berth.path("run").join(&berth.instance).join("kept")).unwrap().next().unwrap();
+        kept.unwrap().metadata().unwrap().modified().unwrap().elapsed().is_ok_and(|unused| unused.as_millis() > 100)
+    });
+    berth.restart();
+    berth.has_containers(0, DEADLINE);
+}
