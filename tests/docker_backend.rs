@@ -152,6 +152,7 @@ fn settings() -> config::Docker {
         registry_auth: None,
         expose_metadata: false,
         subsystems: Default::default(),
+        sidecars: Vec::new(),
         persistent: Default::default(),
         container_start: Duration::from_secs(60),
         container_stop: Duration::from_secs(30),

@@ -11,6 +11,7 @@ use super::docker_connection::{self, DockerConnection};
 use super::kind::{Named, Scalar, any_number_of, choice, duration, one_or_more, parsed, switch, text};
 use super::reader::{Kind, Reader};
 use super::section::Section;
+use super::sidecar::{Sidecar, Sidecars};
 use super::yaml::{Node, Value as Typed};
 
 /// Settings of the Docker backend, resolved.
@@ -43,6 +44,8 @@ pub struct Docker {
     pub shell_command: Vec<String>,
     /// `docker.execution.subsystems`: in native mode, the commands of subsystems, by their names.
     pub subsystems: BTreeMap<String, String>,
+    /// `docker.execution.sidecars`: what stands beside each container.
+    pub sidecars: Vec<Sidecar>,
     /// Which container, in persistent mode.
     pub persistent: Persistent,
     /// `docker.timeouts.containerStart`: from create to the agent's first byte, pulls excluded.
@@ -152,6 +155,7 @@ impl Docker {
             idle_command: IDLE_COMMAND.map(str::to_owned).to_vec(),
             shell_command: Vec::new(),
             subsystems: BTreeMap::from([("sftp".to_owned(), SFTP_SERVER.to_owned())]),
+            sidecars: Vec::new(),
             persistent: Persistent::default(),
             container_start: Duration::from_secs(60),
             container_stop: Duration::from_secs(60),
@@ -205,6 +209,7 @@ fn execution() -> Section<Docker> {
         .key("subsystems", |docker| &mut docker.subsystems, subsystems)
         .key("exposeAuthMetadataAsEnv", |docker| &mut docker.expose_metadata, switch())
         .key("auth", |docker| docker.registry_auth.get_or_insert_default(), &AUTH_CONFIG)
+        .key("sidecars", |docker| &mut docker.sidecars, Sidecars::kind())
         .key("containername", |docker| &mut docker.persistent.name, own_name)
         .key("containerLabels", |docker| &mut docker.persistent.labels, any_number_of(name()))
         .key("selectableContainers", |docker| &mut docker.persistent.selectable, any_number_of(name()))
@@ -246,6 +251,13 @@ pub(super) fn check(root: &Node, docker: &Docker, reader: &mut Reader<'_>) {
     }
     if *create && !labels.is_empty() {
         reader.wrong_at(root, &path("containerLabels"), "with create, berth finds its containers by itself; remove it");
+    }
+    if !docker.sidecars.is_empty() {
+        reader.wrong_at(
+            root,
+            &path("sidecars"),
+            "with mode: persistent there is no container to put them beside; remove them",
+        );
     }
     if docker.disable_agent {
         reader.wrong_at(root, &path("disableAgent"), "mode: persistent takes the agent; remove it");

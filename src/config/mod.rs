@@ -18,6 +18,7 @@ mod place;
 mod reader;
 mod section;
 mod security;
+mod sidecar;
 mod ssh;
 mod unavailable;
 mod webhook;
@@ -37,6 +38,7 @@ pub use logging::{Log, LogDestination, LogFormat, Syslog};
 pub use pem::Pem;
 pub use place::Place;
 pub use security::{Filter, Mode, Security};
+pub use sidecar::{Readiness, Sidecar};
 pub use ssh::Ssh;
 pub use webhook::{ConfigServer, HttpServer, Webhook, Webhooks};
 

@@ -20,6 +20,7 @@ mod remote;
 mod scp;
 mod security;
 mod sessions;
+mod sidecars;
 mod terminals;
 mod transport;
 mod webhooks;

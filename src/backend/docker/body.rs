@@ -118,6 +118,14 @@ pub(super) fn keep(settings: &config::Docker, labels: Map<String, Value>, volume
     whole(settings, body, host)
 }
 
+/// The body for a container that is just as configured.
+pub(super) fn sidecar(settings: &config::Docker, labels: Map<String, Value>) -> Value {
+    let (body, mut host) = configured(settings, labels, false);
+    // How it ended is looked at; then its lease removes it.
+    host.insert("AutoRemove".into(), Value::Bool(false));
+    whole(settings, body, host)
+}
+
 /// The body for a container without an agent, which waits for programs to be executed in it.
 pub(super) fn idle(settings: &config::Docker, labels: Map<String, Value>) -> Value {
     let (mut body, host) = configured(settings, labels, false);
@@ -238,6 +246,7 @@ mod tests {
             registry_auth: None,
             expose_metadata: false,
             subsystems: BTreeMap::new(),
+            sidecars: Vec::new(),
             persistent: config::Persistent::default(),
         }
     }

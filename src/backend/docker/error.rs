@@ -84,6 +84,13 @@ pub enum Error {
         /// What the daemon says.
         reason: String,
     },
+    /// A sidecar does not start, or does not get ready.
+    Sidecar {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The container ended before its agent connected.
     Exited {
         /// Its exit status; unknown if the daemon had removed it already.
@@ -134,6 +141,7 @@ impl Error {
             Error::ManyContainers { .. } => "there is more than one container for you".into(),
             Error::NotRunning { name, .. } => format!("container {name} is not running"),
             Error::ReadOnly { name, .. } => format!("container {name} is read-only, and cannot be entered"),
+            Error::Sidecar { .. } => "what the container needs beside it cannot be started".into(),
             Error::Exited { .. } => "the container ended before it was ready".into(),
             Error::NotConnected(_) => "the container was not ready in time".into(),
             Error::Gone => "cancelled".into(),
@@ -179,6 +187,7 @@ impl std::fmt::Display for Error {
                 f,
                 "the agent cannot be copied into container {name}; give it a writable /tmp, as a volume: {reason}"
             ),
+            Error::Sidecar { name, problem } => write!(f, "sidecar {name}: {problem}"),
             Error::Exited { status: Some(status) } => {
                 write!(f, "the container exited with status {status} before its agent connected")
             }

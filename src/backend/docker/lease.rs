@@ -66,6 +66,8 @@ pub(super) struct Lease {
     pub(super) container: String,
     /// Whether there may be a container: set before it is asked for, since the answer may be lost.
     pub(super) created: bool,
+    /// Containers that there may be beside it, the first to be created first.
+    pub(super) others: Vec<String>,
     /// How often its removal is tried: once while its user waits for the error, more often in its own time.
     pub(super) attempts: u32,
 }
@@ -74,18 +76,13 @@ impl Lease {
     pub(super) fn new(shared: &Arc<Shared>, request: &Request) -> Lease {
         *shared.live().entry(request.connection.clone()).or_default() += 1;
         let (connection, container) = (request.connection.clone(), format!("berth-{}", request.id()));
-        Lease { shared: shared.clone(), connection, container, created: false, attempts: 1 }
+        Lease { shared: shared.clone(), connection, container, created: false, others: Vec::new(), attempts: 1 }
     }
-}
 
-impl Drop for Lease {
-    fn drop(&mut self) {
-        let container = &self.container;
+    fn remove(&self, container: &str) {
         let mut wait = REMOVE_INTERVAL;
-        // A daemon that hangs must not keep the others: then it is tried all the same.
-        let _turn = self.created.then(|| self.shared.removals.take(0, self.shared.stop));
         for attempt in 1..=self.attempts {
-            match if self.created { self.shared.remove(container) } else { Ok(()) } {
+            match self.shared.remove(container) {
                 Ok(()) => break,
                 Err(e) if attempt == self.attempts => {
                     log::error!("{e}; container {container} stays until the next reaping");
@@ -96,6 +93,19 @@ impl Drop for Lease {
                     wait *= 2;
                 }
             }
+        }
+    }
+}
+
+impl Drop for Lease {
+    /// Removes the last that was created first.
+    fn drop(&mut self) {
+        // A daemon that hangs must not keep the others: then it is tried all the same.
+        let has_any = self.created || !self.others.is_empty();
+        let _turn = has_any.then(|| self.shared.removals.take(0, self.shared.stop));
+        let own = self.created.then_some(&self.container);
+        for container in own.into_iter().chain(self.others.iter().rev()) {
+            self.remove(container);
         }
         let mut live = self.shared.live();
         if let Some(count) = live.get_mut(&self.connection) {

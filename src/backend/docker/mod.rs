@@ -23,6 +23,7 @@ mod multiplex;
 mod native;
 mod persistent;
 mod personal;
+mod sidecars;
 mod socket;
 
 pub use daemons::Daemons;
@@ -130,14 +131,15 @@ impl Docker {
 
     fn try_start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
         const START: &str = "start the container";
-        let (api, settings) = (&self.shared.api, &self.settings);
+        let api = &self.shared.api;
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request);
+        let settings = &sidecars::start(self, &mut lease, request, waiter)?;
         let socket = match self.sockets.load(Ordering::Relaxed) {
             true => Some(Socket::listen(&self.run_directory, &request.id())?),
             false => None,
         };
-        let deadline = self.create(&mut lease, request, socket.as_ref(), waiter)?;
+        let deadline = self.create(&mut lease, settings, request, socket.as_ref(), waiter)?;
         self.put_files(&lease.container, &request.metadata, deadline)?;
         present(waiter)?;
         let container = format!("/containers/{}", lease.container);
@@ -168,11 +170,12 @@ impl Docker {
     fn create(
         &self,
         lease: &mut Lease,
+        settings: &config::Docker,
         request: &Request,
         socket: Option<&Socket>,
         waiter: &dyn Waiter,
     ) -> Result<Deadline, Error> {
-        let (api, settings) = (&self.shared.api, &self.settings);
+        let api = &self.shared.api;
         let (name, platform) = (body::image(settings), settings.platform.as_deref());
         let mut image = image::resolve(api, settings, settings.image_pull_policy, waiter)?;
         present(waiter)?;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
 
-use super::{Docker, Error, Lease, REMOVE_ATTEMPTS, body, encode, image, present};
+use super::{Docker, Error, Lease, REMOVE_ATTEMPTS, body, encode, image, present, sidecars};
 use crate::agent::{self, Connection, Endpoint, Round};
 use crate::backend::{Backend, Container, Request, Scope, Waiter};
 use crate::http::Deadline;
@@ -31,6 +31,7 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
     let image = image::resolve(api, settings, settings.image_pull_policy, waiter)?;
     present(waiter)?;
     let mut lease = Lease::new(&docker.shared, request);
+    let settings = &Arc::new(sidecars::start(docker, &mut lease, request, waiter)?);
     let labels = body::labels(&docker.instance, request);
     let create = format!(
         "/containers/create?name={}{}",
