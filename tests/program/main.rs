@@ -16,6 +16,7 @@ mod libssh2;
 mod modes;
 mod native;
 mod persistent;
+mod podman;
 mod remote;
 mod scp;
 mod security;

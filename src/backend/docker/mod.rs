@@ -112,9 +112,7 @@ impl Docker {
                 self.try_start(request, waiter)
             }
             // It has another root directory: berth is in a container, or the daemon in a virtual machine.
-            Err(Error::Api { status: 400, message, .. })
-                if message.contains("bind source path does not exist") && self.may_do_without_sockets() =>
-            {
+            Err(Error::Api { message, .. }) if self.is_about_sockets(&message) && self.may_do_without_sockets() => {
                 log::info!(
                     "docker: the daemon does not see berth's run directory; agents use standard input and output"
                 );
@@ -123,6 +121,12 @@ impl Docker {
             }
             result => result,
         }
+    }
+
+    /// Whether the daemon complains that there is no run directory: Docker and Podman have their own words for that.
+    fn is_about_sockets(&self, message: &str) -> bool {
+        message.contains(&*self.run_directory.to_string_lossy())
+            && ["does not exist", "no such file or directory"].iter().any(|words| message.contains(words))
     }
 
     fn may_do_without_sockets(&self) -> bool {

@@ -1,0 +1,64 @@
+//! Podman in Docker's place, with root and without.
+
+use std::fs;
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::common::{Berth, Client, DEADLINE, Podman, Terminal, eventually};
+
+/// What everything else is built upon.
+fn serves(podman: &Podman, start: impl Fn(&dyn Fn(&mut Value)) -> Berth) {
+    let connect = |transport: &str| {
+        let connection = json!({"host": format!("unix://{}", podman.socket().display()), "agentTransport": transport});
+        start(&move |config: &mut Value| config["docker"]["connection"] = connection.clone())
+    };
+    for transport in ["auto", "attach"] {
+        let berth = connect(transport);
+        let ran = berth.exec("cat; echo mistake >&2; exit 41").input("hello").run().exits(41).prints("hello");
+        assert_eq!(ran.stderr, "mistake\n");
+        let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", "stty size; read word; exit $word"]), 24, 80, "");
+        terminal.shows("24 80\r\n");
+        terminal.type_in("6\n");
+        terminal.wait().exits(6);
+        let (file, back) = (berth.path("file"), berth.path("back"));
+        let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
+        fs::write(&file, &bytes).unwrap();
+        let master = berth.master();
+        master.client("scp").arg(&file).arg("berth:/tmp/there").run().succeeds();
+        master.client("scp").arg("berth:/tmp/there").arg(&back).run().succeeds();
+        assert!(fs::read(&back).unwrap() == bytes);
+        drop(master);
+        let killed = berth.exec("echo in; cat").stdin(Stdio::piped()).spawn();
+        killed.stdout.line("in");
+        assert_eq!(podman.containers().lines().count(), 1);
+        killed.signal(Signal::KILL);
+        eventually("all containers are gone", DEADLINE, || podman.containers().is_empty());
+    }
+}
+
+#[test]
+fn podman_serves_in_dockers_place() {
+    if rustix::process::getuid().is_root() {
+        serves(&Podman::start(false), |change| Berth::with(change));
+    }
+}
+
+#[test]
+fn podman_without_root_does_so_too() {
+    fn serve(directory: &std::path::Path) -> Client {
+        let binary = directory.join("berth");
+        fs::copy(env!("CARGO_BIN_EXE_berth"), &binary).unwrap();
+        let serve = [binary.as_os_str(), "serve".as_ref(), "--config".as_ref()];
+        let client = match rustix::process::getuid().is_root() {
+            true => {
+                Client::new("chown").args(["-R", "nobody:nogroup"]).arg(directory).run().succeeds();
+                Client::new("setpriv").args(["--reuid=nobody", "--regid=nogroup", "--clear-groups"])
+            }
+            false => Client::new("env"),
+        };
+        client.args(serve).arg(directory.join("config.yaml"))
+    }
+    serves(&Podman::start(true), |change| Berth::by(serve, change));
+}
