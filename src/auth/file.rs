@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 
 use super::key::{AuthorizedKey, KeyLineError};
+use super::public_key::KeyError;
 
 /// The longest file that is read, in bytes.
 const LONGEST: u64 = 1024 * 1024;
@@ -94,7 +95,9 @@ fn keys<'a>(text: &'a [u8], path: &'a Path) -> impl Iterator<Item = AuthorizedKe
         match AuthorizedKey::parse(&String::from_utf8_lossy(line)) {
             Ok(key) => return Some(key),
             // The file may serve an sshd as well, which knows more types.
-            Err(error @ KeyLineError::Type(_)) => log::debug!("{}:{}: {error}", path.display(), index + 1),
+            Err(error @ KeyLineError::Key(KeyError::Type(_))) => {
+                log::debug!("{}:{}: {error}", path.display(), index + 1)
+            }
             Err(error) => log::warn!("{}:{}: {error}", path.display(), index + 1),
         }
         None
@@ -116,7 +119,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
 
-    use super::super::key::tests::{LINES, blob, line};
+    use super::super::key::tests::{LINES, line, public_key};
     use super::{LONGEST, expand, find_map, read};
 
     /// A directory with a file `alice` in it, both removed in the end.
@@ -157,10 +160,10 @@ mod tests {
         let text = [b"# comment\r\n\r\n  \n\xff\xfe not UTF-8\nno-ptty ", LINES.as_bytes(), b"# no line end"].concat();
         let directory = Directory::new("lines", text);
         // The Ed25519 key has an unknown option, two others are of no use.
-        assert_eq!(directory.count("alice"), 4);
+        assert_eq!(directory.count("alice"), 6);
         assert_eq!(directory.count("bob"), 0);
         let directory = Directory::new("crlf", format!("{}\r\n", line()));
-        let found = find_map(&directory.path("%u"), "alice", |key| key.is(&blob(line())).then_some(()));
+        let found = find_map(&directory.path("%u"), "alice", |key| key.is(&public_key(line())).then_some(()));
         assert_eq!(found, Some(()));
     }
 

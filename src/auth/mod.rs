@@ -5,21 +5,26 @@ mod file;
 mod key;
 mod options;
 mod password;
+mod public_key;
+mod signature;
 mod source;
 mod users;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use key::{AuthorizedKey, KeyLineError, fingerprint};
+pub use key::{AuthorizedKey, KeyLineError};
 pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
+pub use public_key::{KeyError, PublicKey, fingerprint};
+pub use signature::{Attested, BadSignature, SIGNATURE_ALGORITHMS};
 pub use users::Users;
 
 use crate::fuzzing::Target;
 use crate::metadata::Metadata;
 use crate::pattern;
 
-pub(crate) const FUZZ_TARGETS: &[Target] = &[("authorized_keys", file::fuzz), ("password_hash", password::fuzz)];
+pub(crate) const FUZZ_TARGETS: &[Target] =
+    &[("authorized_keys", file::fuzz), ("password_hash", password::fuzz), ("signature", signature::fuzz)];
 
 /// What an authenticated user is held to: OpenSSH's key options, by the names of sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +45,34 @@ pub struct Restrictions {
     pub permit_open: Option<Vec<ForwardAddress>>,
     /// `permitlisten=`: the only addresses that may be listened on, where there are any.
     pub permit_listen: Option<Vec<ForwardAddress>>,
+    /// `no-touch-required`: a security key need not have been touched.
+    pub no_touch_required: bool,
+    /// `verify-required`: a security key must have verified its user.
+    pub verify_required: bool,
+}
+
+/// What security keys must attest, whatever a key's options say: sshd_config(5), PubkeyAuthOptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PubkeyAuthOption {
+    /// `touch-required`
+    TouchRequired,
+    /// `verify-required`
+    VerifyRequired,
+}
+
+impl Restrictions {
+    /// Whether a security key has attested enough for these options, and for those that hold for all; or what is missing.
+    pub fn satisfied_by(&self, attested: Attested, for_all: &[PubkeyAuthOption]) -> Result<(), &'static str> {
+        let needs_touch = !self.no_touch_required || for_all.contains(&PubkeyAuthOption::TouchRequired);
+        let needs_verification = self.verify_required || for_all.contains(&PubkeyAuthOption::VerifyRequired);
+        if needs_touch && !attested.present {
+            return Err("nobody has touched it");
+        }
+        if needs_verification && !attested.verified {
+            return Err("it has not verified its user, as verify-required demands");
+        }
+        Ok(())
+    }
 }
 
 /// `HOST:PORT` of a forwarding, where `*` stands for any.
@@ -114,9 +147,9 @@ pub trait Authenticator: Send + Sync {
     /// Whether `password` is this user's. Takes as long for an unknown user as for a known one.
     fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Option<Grant>;
 
-    /// Whether this user may use the public key `blob` (RFC 4253 section 6.6 encoding) from here, now. The caller has
-    /// verified, or will verify, the signature.
-    fn public_key(&self, attempt: &Attempt<'_>, blob: &[u8]) -> Option<Grant>;
+    /// Whether this user may use a public key from here, now. The caller has verified, or will verify, the signature,
+    /// and what a security key attests in it.
+    fn public_key(&self, attempt: &Attempt<'_>, key: &PublicKey) -> Option<Grant>;
 
     /// Whether a user who has authenticated may in, and with what.
     fn authorize(&self, attempt: &Attempt<'_>, grant: Grant) -> Option<Grant> {
@@ -134,4 +167,25 @@ pub struct User {
     pub authorized_keys: Vec<AuthorizedKey>,
     /// `authorizedKeysFile`: read at each login. In a path, `%u` stands for the user's name.
     pub authorized_keys_files: Vec<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PubkeyAuthOption::{TouchRequired, VerifyRequired};
+    use super::{Attested, Restrictions};
+
+    #[test]
+    fn a_security_key_must_attest_what_is_required() {
+        let suffices = |no_touch_required, verify_required, for_all: &[_], present, verified| {
+            let restrictions = Restrictions { no_touch_required, verify_required, ..Restrictions::default() };
+            restrictions.satisfied_by(Attested { present, verified }, for_all).is_ok()
+        };
+        assert!(suffices(false, false, &[], true, false) && !suffices(false, false, &[], false, true));
+        assert!(suffices(true, false, &[], false, false) && !suffices(true, false, &[TouchRequired], false, true));
+        assert!(suffices(true, false, &[TouchRequired], true, false));
+        assert!(suffices(false, true, &[], true, true) && !suffices(false, true, &[], true, false));
+        assert!(suffices(true, true, &[], false, true) && !suffices(false, true, &[], false, true));
+        assert!(suffices(false, false, &[VerifyRequired], true, true));
+        assert!(!suffices(false, false, &[VerifyRequired], true, false));
+    }
 }

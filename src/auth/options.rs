@@ -60,6 +60,11 @@ impl Options {
             "port-forwarding" | "no-port-forwarding" => switch(&mut restrictions.no_port_forwarding, name),
             "agent-forwarding" | "no-agent-forwarding" => switch(&mut restrictions.no_agent_forwarding, name),
             "x11-forwarding" | "no-x11-forwarding" => switch(&mut restrictions.no_x11_forwarding, name),
+            "touch-required" | "no-touch-required" => switch(&mut restrictions.no_touch_required, name),
+            "verify-required" | "no-verify-required" => {
+                restrictions.verify_required = name == "verify-required";
+                Ok(())
+            }
             // Nothing here runs ~/.ssh/rc.
             "user-rc" | "no-user-rc" => Ok(()),
             "command=" => set_once(&mut restrictions.command, value),
@@ -92,9 +97,6 @@ impl Options {
                 None => Err("a listener must be [HOST:]PORT, where '*' stands for any"),
             },
             "cert-authority" | "principals=" => Err("certificates are not supported"),
-            "touch-required" | "no-touch-required" | "verify-required" | "no-verify-required" => {
-                Err("keys of security devices are not supported")
-            }
             "tunnel=" => Err("there are no tunnel devices"),
             _ => Err("there is no such option"),
         };
@@ -215,6 +217,17 @@ mod tests {
     }
 
     #[test]
+    fn of_touch_and_verification_the_last_word_holds() {
+        let options = |text: &str| {
+            let restrictions = restrictions(text);
+            (restrictions.no_touch_required, restrictions.verify_required)
+        };
+        assert_eq!(options("restrict"), (false, false));
+        assert_eq!(options("no-touch-required,Verify-Required"), (true, true));
+        assert_eq!(options("no-touch-required,verify-required,touch-required,no-verify-required"), (false, false));
+    }
+
+    #[test]
     fn of_several_expiry_times_the_earliest_holds() {
         let options = Options::parse(r#"expiry-time="20300101Z",expiry-time="19700102Z""#).unwrap();
         assert_eq!(options.expires, Some(86400));
@@ -237,7 +250,6 @@ mod tests {
             ("environment=\"A-B=1\"", "a variable must be NAME=VALUE, with a name of letters, digits and '_'"),
             ("cert-authority", "certificates are not supported"),
             ("principals=\"a\"", "certificates are not supported"),
-            ("no-touch-required", "keys of security devices are not supported"),
             ("tunnel=\"0\"", "there are no tunnel devices"),
         ] {
             assert_eq!(reason(text), expected, "{text}");

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::key::AuthorizedKey;
 use super::password::PasswordHash;
-use super::{Attempt, Authenticator, Grant, Restrictions, User, file};
+use super::{Attempt, Authenticator, Grant, PublicKey, Restrictions, User, file};
 
 /// Users by name.
 ///
@@ -71,8 +71,8 @@ impl Authenticator for Users {
         self.password(attempt.user, password).map(|restrictions| Grant::new(attempt.user, restrictions))
     }
 
-    fn public_key(&self, attempt: &Attempt<'_>, blob: &[u8]) -> Option<Grant> {
-        let restrictions = self.public_key(attempt.user, blob, attempt.client.ip());
+    fn public_key(&self, attempt: &Attempt<'_>, key: &PublicKey) -> Option<Grant> {
+        let restrictions = self.public_key(attempt.user, key, attempt.client.ip());
         restrictions.map(|restrictions| Grant::new(attempt.user, restrictions))
     }
 }
@@ -84,12 +84,10 @@ impl Users {
         (is_right && is_own).then(Restrictions::default)
     }
 
-    fn public_key(&self, user: &str, blob: &[u8], client: IpAddr) -> Option<Restrictions> {
+    fn public_key(&self, user: &str, offered: &PublicKey, client: IpAddr) -> Option<Restrictions> {
         let ((name, account), is_own) = self.account_for(user)?;
-        // No key is empty.
-        let blob = if is_own { blob } else { &[] };
         let check = |key: &AuthorizedKey| {
-            if !key.is(blob) {
+            if !(key.is(offered) && is_own) {
                 return None;
             }
             // After one that does not admit the user, another line may.
@@ -115,7 +113,7 @@ fn now() -> i64 {
 mod tests {
     use std::net::IpAddr;
 
-    use super::super::key::tests::{LINES, blob, line};
+    use super::super::key::tests::{LINES, line, public_key};
     use super::{Restrictions, User, Users};
     use crate::auth::{AuthorizedKey, PasswordHash};
 
@@ -181,7 +179,7 @@ mod tests {
         for users in [users([]), users([("carol", User::default())])] {
             assert!(users.hash_for("carol").is_none());
             assert_eq!(users.password("carol", b""), None);
-            assert_eq!(users.public_key("dave", &blob(line()), CLIENT), None);
+            assert_eq!(users.public_key("dave", &public_key(line()), CLIENT), None);
         }
     }
 
@@ -189,13 +187,12 @@ mod tests {
     fn only_the_users_own_keys_let_in() {
         let lines: Vec<&str> = LINES.lines().collect();
         let users = users([("alice", with_keys(&lines[..2])), ("bob", with_keys(&lines[2..3]))]);
-        assert!(users.public_key("alice", &blob(lines[1]), CLIENT).is_some());
-        assert!(users.public_key("bob", &blob(lines[2]), CLIENT).is_some());
-        assert_eq!(users.public_key("bob", &blob(lines[0]), CLIENT), None);
-        assert_eq!(users.public_key("alice", b"", CLIENT), None);
+        assert!(users.public_key("alice", &public_key(lines[1]), CLIENT).is_some());
+        assert!(users.public_key("bob", &public_key(lines[2]), CLIENT).is_some());
+        assert_eq!(users.public_key("bob", &public_key(lines[0]), CLIENT), None);
         // Whoever stands in for an unknown user.
         for number in 0..20 {
-            assert_eq!(users.public_key(&format!("nobody{number}"), &blob(lines[0]), CLIENT), None);
+            assert_eq!(users.public_key(&format!("nobody{number}"), &public_key(lines[0]), CLIENT), None);
         }
     }
 
@@ -209,8 +206,9 @@ mod tests {
             option(r#"command="fourth""#),
         ];
         let users = users([("alice", with_keys(&lines.each_ref().map(String::as_str)))]);
-        let command =
-            |client: &str| users.public_key("alice", &blob(line()), client.parse().unwrap()).unwrap().command.unwrap();
+        let command = |client: &str| {
+            users.public_key("alice", &public_key(line()), client.parse().unwrap()).unwrap().command.unwrap()
+        };
         assert_eq!(command("10.1.2.3"), "from");
         assert_eq!(command("192.0.2.1"), "third");
         assert_eq!(command("2001:db8::1"), "fourth");
@@ -228,7 +226,8 @@ mod tests {
         };
         let users = users([("alice", user)]);
         let other = LINES.lines().nth(1).unwrap();
-        let command = |line| users.public_key("alice", &blob(line), CLIENT).map(|restrictions| restrictions.command);
+        let command =
+            |line| users.public_key("alice", &public_key(line), CLIENT).map(|restrictions| restrictions.command);
         assert_eq!(command(other), None);
         std::fs::write(&file, format!("no-pty {}\n{}\n", line(), other)).unwrap();
         assert_eq!(command(other), Some(None));

@@ -4,10 +4,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use super::kind::{address, any_number_of, duration, duration_or_off, integer, name, one_or_more, parsed, pem, text};
+use super::kind::{
+    address, any_number_of, choice, duration, duration_or_off, integer, name, one_or_more, parsed, pem, text,
+};
 use super::pem::Pem;
 use super::reader::Kind;
 use super::section::Section;
+use crate::auth::PubkeyAuthOption;
 
 /// Settings of the SSH side, resolved.
 #[derive(Clone, Debug)]
@@ -32,6 +35,8 @@ pub struct Ssh {
     pub login_grace_time: Duration,
     /// `maxAuthTries`: attempts in one connection.
     pub max_auth_tries: u32,
+    /// `pubkeyAuthOptions`: what security keys must attest, whatever a key's options say.
+    pub pubkey_auth_options: Vec<PubkeyAuthOption>,
     /// `maxStartups`: connections that have not authenticated.
     pub max_startups: usize,
     /// `maxConnections`: connections at once. 0 is no limit.
@@ -80,6 +85,9 @@ const HOST_KEY_ALGORITHMS: &[&str] = &[
     "rsa-sha2-256",
 ];
 
+const PUBKEY_AUTH_OPTIONS: &[(&str, PubkeyAuthOption)] =
+    &[("touch-required", PubkeyAuthOption::TouchRequired), ("verify-required", PubkeyAuthOption::VerifyRequired)];
+
 /// The longest banner, in bytes.
 const LONGEST_BANNER: usize = 32 * 1024;
 
@@ -101,6 +109,7 @@ impl Ssh {
             host_key_algorithms: all(HOST_KEY_ALGORITHMS),
             login_grace_time: Duration::from_secs(120),
             max_auth_tries: 6,
+            pubkey_auth_options: Vec::new(),
             max_startups: 100,
             max_connections: 0,
             accept_env: all(&["LANG", "LC_*"]),
@@ -127,6 +136,7 @@ pub(super) fn section() -> Section<Ssh> {
         .key("hostKeyAlgorithms", |ssh| &mut ssh.host_key_algorithms, one_or_more(name(HOST_KEY_ALGORITHMS)))
         .key("loginGraceTime", |ssh| &mut ssh.login_grace_time, duration(SECOND..=HOUR))
         .key("maxAuthTries", |ssh| &mut ssh.max_auth_tries, integer(1..=100))
+        .key("pubkeyAuthOptions", |ssh| &mut ssh.pubkey_auth_options, any_number_of(choice(PUBKEY_AUTH_OPTIONS, &[])))
         .key("maxStartups", |ssh| &mut ssh.max_startups, integer(1..=65_535))
         .key("maxConnections", |ssh| &mut ssh.max_connections, integer(0..=1_000_000))
         .key("acceptEnv", |ssh| &mut ssh.accept_env, any_number_of(pattern))

@@ -11,7 +11,7 @@ use libssh_server::{Session, number};
 use super::services::{Service, Unavailable};
 use super::worker::Pending;
 use super::{Server, reason};
-use crate::auth::{Attempt, Authenticator, Grant, LONGEST_PASSWORD, fingerprint};
+use crate::auth::{Attempt, Attested, Authenticator, BadSignature, Grant, LONGEST_PASSWORD, PublicKey, fingerprint};
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::waker::Waker;
 
@@ -220,24 +220,16 @@ impl Authentication {
             Method::KeyboardInteractive => self.ask(session),
             Method::PublicKey { algorithm, blob, signature } => {
                 self.fingerprint = Some(fingerprint(blob));
-                if !self.is_usable(algorithm, blob) {
+                let Some(key) = PublicKey::parse(blob).ok().filter(|key| key.signs_by(algorithm)) else {
                     return self.fail(session, true);
-                }
-                let then = match signature {
-                    None => Then::KeyOk { algorithm: algorithm.to_vec(), blob: blob.to_vec() },
-                    Some(signature) if self.is_signed(session, algorithm, blob, signature, body) => Then::Success,
-                    Some(_) => return self.fail(session, true),
                 };
-                match self.promised.take() {
-                    Some((promised, grant)) if promised == *blob && matches!(then, Then::Success) => {
-                        self.check(session, then, move |_, _| Some(grant))
-                    }
-                    _ => {
-                        let blob = blob.to_vec();
-                        self.check(session, then, move |authenticator, attempt| {
-                            authenticator.public_key(attempt, &blob)
-                        })
-                    }
+                let Some(signature) = signature else {
+                    let then = Then::KeyOk { algorithm: algorithm.to_vec(), blob: blob.to_vec() };
+                    return self.check_key(session, then, None, key);
+                };
+                match key.verify(algorithm, signature, &signed(session, signature, body)) {
+                    Ok(attested) => self.check_key(session, Then::Success, attested, key),
+                    Err(BadSignature) => self.fail(session, true),
                 }
             }
         }
@@ -271,6 +263,22 @@ impl Authentication {
         Progress::Continue
     }
 
+    /// `attested` is what a security key has, in its signature.
+    fn check_key(&mut self, session: &Session, then: Then, attested: Option<Attested>, key: PublicKey) -> Progress {
+        let promised = self.promised.take().filter(|(blob, _)| blob == key.blob() && matches!(then, Then::Success));
+        let required = self.server.settings.pubkey_auth_options.clone();
+        self.check(session, then, move |authenticator, attempt| {
+            let grant = promised.map(|(_, grant)| grant).or_else(|| authenticator.public_key(attempt, &key))?;
+            if let Some(attested) = attested
+                && let Err(missing) = grant.restrictions.satisfied_by(attested, &required)
+            {
+                log::info!("{}: the security key is refused: {missing}", attempt.connection);
+                return None;
+            }
+            Some(grant)
+        })
+    }
+
     fn check_password(&mut self, session: &Session, password: &[u8]) -> Progress {
         let password = Password(password.to_vec());
         self.check(session, Then::Success, move |authenticator, attempt| authenticator.password(attempt, &password.0))
@@ -299,30 +307,6 @@ impl Authentication {
             Ok(password) if password.len() <= LONGEST_PASSWORD => self.check_password(session, password),
             _ => self.fail(session, true),
         }
-    }
-
-    /// Whether the algorithm is among those that berth verifies, and the key is one for it.
-    fn is_usable(&self, algorithm: &[u8], blob: &[u8]) -> bool {
-        let kind: &[u8] = match algorithm {
-            b"rsa-sha2-256" | b"rsa-sha2-512" => b"ssh-rsa",
-            other => other,
-        };
-        super::listener::SIGNATURE_ALGORITHMS.split(',').any(|known| known.as_bytes() == algorithm)
-            && Reader::new(blob).string() == Ok(kind)
-    }
-
-    /// Whether the signature is the key's own over this very request (RFC 4252 section 7).
-    fn is_signed(&self, session: &Session, algorithm: &[u8], blob: &[u8], signature: &[u8], body: &[u8]) -> bool {
-        if Reader::new(signature).string() != Ok(algorithm) {
-            return false;
-        }
-        let mut data = Vec::new();
-        data.put_string(session.identifier());
-        data.push(number::USERAUTH_REQUEST);
-        // Everything before the signature, which is the last field.
-        let Some(end) = body.len().checked_sub(signature.len() + 4) else { return false };
-        data.extend_from_slice(&body[..end]);
-        session.verify(blob, signature, &data)
     }
 
     /// Logs how an attempt went, in a form that programs look for: see docs/log.md.
@@ -355,6 +339,16 @@ fn send(session: &mut Session, message: &[u8]) -> Progress {
         Ok(()) => Progress::Continue,
         Err(error) => error.into(),
     }
+}
+
+/// What a signature in a request covers (RFC 4252 section 7): the session, and the request up to the signature, which is
+/// its last field.
+fn signed(session: &Session, signature: &[u8], body: &[u8]) -> Vec<u8> {
+    let mut data = Vec::new();
+    data.put_string(session.identifier());
+    data.push(number::USERAUTH_REQUEST);
+    data.extend_from_slice(&body[..body.len().saturating_sub(signature.len() + 4)]);
+    data
 }
 
 /// A password on its way to the check, overwritten afterwards.

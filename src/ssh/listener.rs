@@ -19,13 +19,9 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::connection::Connection;
 use super::worker::STACK;
 use super::{KeyFileError, Server, Services, hostkey};
-use crate::auth::Authenticator;
+use crate::auth::{Authenticator, SIGNATURE_ALGORITHMS};
 use crate::config;
 use crate::waker::Waker;
-
-/// The signature algorithms that a user's key may sign with: no SHA-1, no DSA.
-pub const SIGNATURE_ALGORITHMS: &str = "ssh-ed25519,ecdsa-sha2-nistp256,ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,\
-    rsa-sha2-512,rsa-sha2-256";
 
 /// How many connections the kernel keeps for us.
 const BACKLOG: i32 = 128;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::auth::{Attempt, Authenticator, Grant, Users};
+use crate::auth::{Attempt, Authenticator, Grant, PublicKey, Users};
 use crate::config;
 use client::Client;
 pub use configuration::{Answer, ConfigServer};
@@ -74,9 +74,9 @@ impl Authenticator for Webhooks {
         Authenticator::password(&self.users, attempt, password).or_else(ask)
     }
 
-    fn public_key(&self, attempt: &Attempt<'_>, blob: &[u8]) -> Option<Grant> {
-        let ask = || self.public_key.as_ref()?.ask(attempt, &wire::public_key(attempt, blob)?);
-        Authenticator::public_key(&self.users, attempt, blob).or_else(ask)
+    fn public_key(&self, attempt: &Attempt<'_>, key: &PublicKey) -> Option<Grant> {
+        let ask = || self.public_key.as_ref()?.ask(attempt, &wire::public_key(attempt, key));
+        Authenticator::public_key(&self.users, attempt, key).or_else(ask)
     }
 
     fn authorize(&self, attempt: &Attempt<'_>, mut grant: Grant) -> Option<Grant> {

@@ -10,8 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::auth::Attempt;
-use crate::connection::wire::Reader;
+use crate::auth::{Attempt, PublicKey};
 use crate::metadata::{Fact, Metadata};
 
 /// What is wrong with an answer. Shows nothing of its values.
@@ -49,12 +48,11 @@ pub fn password(attempt: &Attempt<'_>, password: &[u8]) -> Value {
     question
 }
 
-/// Asks whether a public key (RFC 4253 section 6.6 encoding) is the user's. None for what is no key.
-pub fn public_key(attempt: &Attempt<'_>, blob: &[u8]) -> Option<Value> {
-    let kind = std::str::from_utf8(Reader::new(blob).string().ok()?).ok()?;
+/// Asks whether a public key is the user's.
+pub fn public_key(attempt: &Attempt<'_>, key: &PublicKey) -> Value {
     let mut question = common(attempt);
-    question["publicKey"] = format!("{kind} {}", STANDARD.encode(blob)).into();
-    Some(question)
+    question["publicKey"] = key.to_string().into();
+    question
 }
 
 /// Asks whether an authenticated user may in.
@@ -204,9 +202,10 @@ mod tests {
 
     #[test]
     fn a_public_key_is_asked_for_as_an_authorized_key() {
-        let question = public_key(&attempt(), b"\0\0\0\x0bssh-ed25519\0\0\0\0").unwrap();
-        assert_eq!(question["publicKey"], "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAAA==");
-        assert_eq!(public_key(&attempt(), b"\0\0"), None);
+        let blob = [&b"\0\0\0\x0bssh-ed25519\0\0\0 "[..], &[0; 32]].concat();
+        let question = public_key(&attempt(), &PublicKey::parse(&blob).unwrap());
+        let zeros = "A".repeat(43);
+        assert_eq!(question["publicKey"], format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI{zeros}"));
     }
 
     #[test]

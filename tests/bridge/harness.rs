@@ -11,7 +11,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use berth::auth::{Attempt, Authenticator, ForwardAddress, Grant, Restrictions};
+use berth::auth::{Attempt, Authenticator, ForwardAddress, Grant, PublicKey, Restrictions};
 use berth::backend::{Backend, Container, Error, Request, Scope, Waiter};
 use berth::config;
 use berth::connection::frame::{self, HELLO, VERSION};
@@ -37,7 +37,7 @@ impl Authenticator for Anybody {
         None
     }
 
-    fn public_key(&self, attempt: &Attempt<'_>, _blob: &[u8]) -> Option<Grant> {
+    fn public_key(&self, attempt: &Attempt<'_>, _key: &PublicKey) -> Option<Grant> {
         let mut restrictions = Restrictions::default();
         match attempt.user {
             "no-forwarding" => {
@@ -292,6 +292,7 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
         host_key_algorithms: names("ssh-ed25519"),
         login_grace_time: DEADLINE,
         max_auth_tries: 6,
+        pubkey_auth_options: Vec::new(),
         max_startups: 100,
         max_connections: 0,
         accept_env: Vec::new(),

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::common::{Berth, Client, DEADLINE, PASSWORD, directory_of, eventually, key, offer_keys, string};
+use crate::common::{
+    Berth, Client, DEADLINE, PASSWORD, PRESENT, SecurityKey, VERIFIED, directory_of, eventually, key, offer_keys,
+    offer_security_key, string,
+};
 
 /// A server that lets alice in with this line of authorized keys alone.
 fn with_key_line(line: &str) -> Berth {
@@ -85,6 +88,50 @@ fn keys_of_every_type_let_in() {
     for name in names {
         berth.openssh_with_key("ssh", name).args(["-T", "berth", "echo in"]).run().succeeds().prints("in\n");
     }
+}
+
+/// Logs in with each security key as a user of its own, whose line has these options; gives whether that went well.
+fn with_security_keys(keys: Vec<(&str, SecurityKey)>, options_for_all: &[&str]) -> Vec<bool> {
+    let berth = Berth::with(|config| {
+        config["ssh"]["pubkeyAuthOptions"] = json!(options_for_all);
+        for (number, (options, key)) in keys.iter().enumerate() {
+            let line = format!("{options} {}", key.line());
+            config["auth"]["users"][format!("user{number}")] = json!({"authorizedKeys": line});
+        }
+    });
+    let log_in = |(number, (_, key)): (usize, (_, SecurityKey))| {
+        let socket = berth.path(&format!("agent{number}"));
+        let blob = key.blob.clone();
+        offer_security_key(&socket, key, &[blob]);
+        let ssh =
+            berth.openssh_without_key("ssh").args(["-T", "-o", "IdentitiesOnly=no", "-l", &format!("user{number}")]);
+        ssh.args(["berth", "echo in"]).env("SSH_AUTH_SOCK", socket).run().text() == "in\n"
+    };
+    keys.into_iter().enumerate().map(log_in).collect()
+}
+
+#[test]
+fn security_keys_of_every_type_let_in() {
+    let keys = vec![("", SecurityKey::ed25519(PRESENT)), ("", SecurityKey::ecdsa(PRESENT))];
+    assert_eq!(with_security_keys(keys, &[]), [true, true]);
+}
+
+#[test]
+fn a_security_key_must_have_been_touched_unless_its_line_says_otherwise() {
+    let keys = || vec![("", SecurityKey::ed25519(0)), ("no-touch-required", SecurityKey::ecdsa(0))];
+    assert_eq!(with_security_keys(keys(), &[]), [false, true]);
+    assert_eq!(with_security_keys(keys(), &["touch-required"]), [false, false]);
+}
+
+#[test]
+fn a_security_key_may_have_to_verify_its_user() {
+    let keys = vec![
+        ("verify-required", SecurityKey::ed25519(PRESENT)),
+        ("verify-required", SecurityKey::ecdsa(PRESENT | VERIFIED)),
+    ];
+    assert_eq!(with_security_keys(keys, &[]), [false, true]);
+    let keys = vec![("", SecurityKey::ed25519(PRESENT)), ("", SecurityKey::ecdsa(PRESENT | VERIFIED))];
+    assert_eq!(with_security_keys(keys, &["verify-required"]), [false, true]);
 }
 
 #[test]

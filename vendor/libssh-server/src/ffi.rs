@@ -54,15 +54,6 @@ unsafe extern "C" {
     pub fn berth_session_identifier(session: *mut RawSession, length: *mut usize) -> *const u8;
     pub fn berth_session_error(session: *mut RawSession) -> *const c_char;
     pub fn berth_session_client_banner(session: *mut RawSession) -> *const c_char;
-    pub fn berth_session_verify(
-        session: *mut RawSession,
-        blob: *const u8,
-        blob_length: usize,
-        signature: *const u8,
-        signature_length: usize,
-        data: *const u8,
-        length: usize,
-    ) -> c_int;
     pub fn berth_key_import(text: *const c_char) -> *mut RawKey;
     pub fn berth_key_generate(kind: c_int) -> *mut RawKey;
     pub fn berth_key_export(key: *mut RawKey) -> *mut c_char;

@@ -278,24 +278,6 @@ impl Session {
         (!banner.is_null()).then(|| unsafe { CStr::from_ptr(banner) }.to_string_lossy().into_owned())
     }
 
-    /// Whether `signature` (RFC 4253 section 6.6) over `data` was made with the public key in `blob`, by one of the
-    /// signature algorithms that the server offers.
-    pub fn verify(&self, blob: &[u8], signature: &[u8], data: &[u8]) -> bool {
-        // SAFETY: each pointer comes with its slice's length, and is only read.
-        let verdict = unsafe {
-            ffi::berth_session_verify(
-                self.raw.as_ptr(),
-                blob.as_ptr(),
-                blob.len(),
-                signature.as_ptr(),
-                signature.len(),
-                data.as_ptr(),
-                data.len(),
-            )
-        };
-        verdict == ffi::OK
-    }
-
     /// Sends SSH_MSG_DISCONNECT (RFC 4253 section 11.1) as far as that goes, and ends the connection. Does not wait for
     /// a client that reads nothing.
     pub fn disconnect(mut self, reason: u32, description: &str) {

@@ -376,35 +376,6 @@ const char *berth_session_client_banner(struct berth_session *self)
     return ssh_get_clientbanner(self->session);
 }
 
-static ssh_string string_from(const uint8_t *data, size_t length)
-{
-    ssh_string string = ssh_string_new(length);
-    if (string != NULL && length > 0) {
-        ssh_string_fill(string, data, length);
-    }
-    return string;
-}
-
-/* Whether `signature` over `data` was made with the key in `blob`. SSH_OK, or SSH_ERROR for anything else. */
-int berth_session_verify(struct berth_session *self, const uint8_t *blob, size_t blob_length, const uint8_t *signature,
-                         size_t signature_length, const uint8_t *data, size_t length)
-{
-    ssh_string blob_string = string_from(blob, blob_length);
-    ssh_string signature_string = string_from(signature, signature_length);
-    ssh_key key = NULL;
-    ssh_signature imported = NULL;
-    int rc = SSH_ERROR;
-    if (blob_string != NULL && signature_string != NULL && ssh_pki_import_pubkey_blob(blob_string, &key) == SSH_OK &&
-        ssh_pki_import_signature_blob(signature_string, key, &imported) == SSH_OK) {
-        rc = ssh_pki_signature_verify(self->session, imported, key, data, length);
-    }
-    ssh_signature_free(imported);
-    ssh_key_free(key);
-    SSH_STRING_FREE(blob_string);
-    SSH_STRING_FREE(signature_string);
-    return rc == SSH_OK ? SSH_OK : SSH_ERROR;
-}
-
 /* A private key in OpenSSH's or PEM format, without a passphrase; NULL where it is none. */
 ssh_key berth_key_import(const char *text)
 {
