@@ -112,9 +112,10 @@ fn a_container_that_cannot_start_is_told_over_tls_too() {
 #[test]
 fn what_an_agent_complains_of_is_in_the_log() {
     let berth = over_tls();
-    // The agent's own standard error.
-    berth.exec("echo a complaint >/proc/1/fd/2").run().succeeds();
+    // The agent's own standard error. Docker keeps no order between it and what else the agent says.
+    let session = berth.exec("echo a complaint >/proc/1/fd/2; cat").stdin(Stdio::piped()).spawn();
     berth.log().line("a complaint");
+    session.wait().succeeds();
 }
 
 #[test]
