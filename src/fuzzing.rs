@@ -13,6 +13,7 @@ pub fn targets() -> impl Iterator<Item = Target> {
         crate::backend::FUZZ_TARGETS,
         crate::agent::FUZZ_TARGETS,
         crate::ssh::FUZZ_TARGETS,
+        crate::webhook::FUZZ_TARGETS,
     ];
     all.into_iter().flatten().copied()
 }

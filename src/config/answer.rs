@@ -4,6 +4,7 @@
 //! are merged, and all else replaces what was there. ContainerSSH's own library answers with all keys that there are.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde_json::Value as Json;
 
@@ -56,5 +57,15 @@ impl Config {
         config.forwarding.everyone = self.forwarding.of(user).clone();
         config.forwarding.users.clear();
         config
+    }
+}
+
+/// A configuration server's settings. Its errors are shown, too.
+pub(crate) fn fuzz(answer: &[u8]) {
+    const SMALLEST: &str = "docker: {execution: {container: {image: a}}}";
+    static CONFIG: LazyLock<Config> = LazyLock::new(|| super::fuzz_parse(SMALLEST).expect("a good configuration"));
+    let Ok(answer) = serde_json::from_slice(answer) else { return };
+    for error in CONFIG.with_answer("alice", &answer).err().unwrap_or_default() {
+        let _ = error.to_string();
     }
 }

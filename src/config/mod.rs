@@ -49,7 +49,7 @@ use reader::{Kind, Reader};
 use section::Section;
 use yaml::{Node, Value};
 
-pub(crate) const FUZZ_TARGETS: &[Target] = &[("config", fuzz)];
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("config", fuzz), ("answer", answer::fuzz)];
 
 /// What ContainerSSH takes where neither its configuration nor its configuration server names an image.
 const CONTAINERSSH_IMAGE: &str = "containerssh/containerssh-guest-image";
@@ -242,6 +242,13 @@ fn read_users_forwarding(root: &Node, config: &mut Config, reader: &mut Reader<'
 
 /// A configuration. Its errors are shown, too.
 pub(crate) fn fuzz(text: &[u8]) {
+    for error in fuzz_parse(&String::from_utf8_lossy(text)).err().unwrap_or_default() {
+        let _ = error.to_string();
+    }
+}
+
+/// Reads a configuration that is nowhere.
+fn fuzz_parse(text: &str) -> Result<Config, Vec<Error>> {
     let place = Place {
         file: "fuzz.yaml".into(),
         directory: "/nowhere".into(),
@@ -249,9 +256,7 @@ pub(crate) fn fuzz(text: &[u8]) {
         run_directory: "/run/berth".into(),
         docker: DockerEnvironment::default(),
     };
-    for error in parse(&String::from_utf8_lossy(text), &place).err().unwrap_or_default() {
-        let _ = error.to_string();
-    }
+    parse(text, &place)
 }
 
 #[cfg(test)]

@@ -77,6 +77,13 @@ impl<'a> Hello<'a> {
     }
 }
 
+/// A hello is encoded into what is decoded as the same.
+pub(crate) fn fuzz(body: &[u8]) {
+    if let Ok(hello) = Hello::decode(body) {
+        assert_eq!(Hello::decode(&hello.encode()[1..]), Ok(hello));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Error, Hello, SymlinkOrder};

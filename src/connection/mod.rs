@@ -11,4 +11,5 @@ pub mod wire;
 
 use crate::fuzzing::Target;
 
-pub(crate) const FUZZ_TARGETS: &[Target] = &[("frame", frame::fuzz), ("message", message::fuzz)];
+pub(crate) const FUZZ_TARGETS: &[Target] =
+    &[("frame", frame::fuzz), ("hello", hello::fuzz), ("message", message::fuzz)];

@@ -13,8 +13,11 @@ use serde_json::Value;
 
 use crate::auth::{Attempt, Authenticator, Grant, PublicKey, Users};
 use crate::config;
+use crate::fuzzing::Target;
 use client::Client;
 pub use configuration::{Answer, ConfigServer};
+
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("webhook", wire::fuzz)];
 
 /// Who may in: users of the configuration, and those whom webhooks let in.
 pub struct Webhooks {

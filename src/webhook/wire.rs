@@ -174,6 +174,16 @@ fn facts<T>(
     entries.iter().map(fact).collect()
 }
 
+/// A server's answer. What it says about the connection is the same when it is told to the next one.
+pub(crate) fn fuzz(answer: &[u8]) {
+    let (yes_or_no, configuration) = (decode(answer), decode_configuration(answer));
+    for metadata in [yes_or_no.map(|(_, said)| said), configuration.map(|(_, said)| said)].into_iter().flatten() {
+        let mut told = Value::Object(Map::new());
+        put_metadata(&mut told, &metadata, true);
+        assert_eq!(decode_metadata(&told), Ok(metadata));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
