@@ -12,6 +12,7 @@ pub mod config;
 pub mod connection;
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod geoip;
 pub mod http;
 pub mod logger;
 pub mod metadata;

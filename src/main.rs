@@ -16,7 +16,7 @@ use berth::backend::docker::{Daemons, Docker};
 use berth::config::{self, Config};
 use berth::ssh::Services;
 use berth::webhook::{ConfigServer, Webhooks};
-use berth::{agent, logger, ssh};
+use berth::{agent, geoip, logger, ssh};
 use lexopt::prelude::*;
 
 const HELP: &str = "\
@@ -146,9 +146,14 @@ fn check(path: &Path) -> Result<(), Failure> {
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
+    open_geoip(&config)?;
     Docker::new(config.docker, config.instance, config.run_directory).map_err(failed)?;
     println!("{}: ok", path.display());
     Ok(())
+}
+
+fn open_geoip(config: &Config) -> Result<Option<geoip::Database>, Failure> {
+    config.geoip.as_deref().map(geoip::Database::open).transpose().map_err(|error| failed(format!("geoip: {error}")))
 }
 
 fn serve(path: &Path) -> Result<(), Failure> {
@@ -157,6 +162,7 @@ fn serve(path: &Path) -> Result<(), Failure> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    let geoip = open_geoip(&config)?;
     // Time for the containers to be removed, and for their connections' threads to end.
     let stop_time = config.docker.container_stop + Duration::from_secs(5);
     let template = config.template();
@@ -177,7 +183,7 @@ fn serve(path: &Path) -> Result<(), Failure> {
         });
     }
     let authenticator = Webhooks::new(Users::new(config.users), config.webhooks);
-    ssh::serve(config.ssh, services, Box::new(authenticator), stop_time).map_err(failed)
+    ssh::serve(config.ssh, services, Box::new(authenticator), geoip, stop_time).map_err(failed)
 }
 
 fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {

@@ -82,6 +82,9 @@ pub struct Config {
     pub instance: String,
     /// `runDirectory`, and in it the instance's own.
     pub run_directory: PathBuf,
+    /// `geoip`: the database of MaxMind's, if one is used.
+    pub geoip: Option<PathBuf>,
+    geoip_typed: GeoIp,
     /// `log`
     pub log: Log,
     /// What is good, but not what it may seem.
@@ -142,6 +145,8 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         forwarding: Forwardings::default(),
         instance: String::new(),
         run_directory: place.run_directory.clone(),
+        geoip: None,
+        geoip_typed: GeoIp::default(),
         log: Log::default(),
         warnings: Vec::new(),
         additional_keys: root.texts_at(&["docker", "execution", "additionalKeys"]),
@@ -180,11 +185,33 @@ fn section() -> Section<Config> {
         .absent("audit", unavailable::audit())
         .absent("metrics", unavailable::metrics())
         .absent("health", unavailable::health())
-        .absent("geoip", unavailable::geoip())
+        .key("geoip", |config| &mut config.geoip_typed, geoip())
         .key("instance", |config| &mut config.instance, parsed("a name", place::parse_instance))
         .key("runDirectory", |config| &mut config.run_directory, path())
         .key("log", |config| &mut config.log, logging::section())
         .deprecated("listen", "ssh.listen", |config| &mut config.ssh.listen, ssh::listen())
+}
+
+/// `geoip` as typed.
+#[derive(Clone, Debug)]
+struct GeoIp {
+    is_used: bool,
+    file: PathBuf,
+}
+
+impl Default for GeoIp {
+    fn default() -> Self {
+        GeoIp { is_used: false, file: "/var/lib/GeoIP/GeoIP2-Country.mmdb".into() }
+    }
+}
+
+fn geoip() -> Section<GeoIp> {
+    const PROVIDERS: &[(&str, bool)] = &[("dummy", false), ("maxmind", true)];
+    Section::new().key("provider", |geoip: &mut GeoIp| &mut geoip.is_used, choice(PROVIDERS, &[])).key(
+        "maxmind-geoip2-file",
+        |geoip| &mut geoip.file,
+        path(),
+    )
 }
 
 /// What can be set for one connection, too, by the configuration server.
@@ -221,6 +248,7 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     }
     docker::check(root, &config.docker, reader);
     docker_connection::put(root, config, place, reader);
+    config.geoip = config.geoip_typed.is_used.then(|| config.geoip_typed.file.clone());
     read_users_forwarding(root, config, reader);
     match place::run_directory(&config.run_directory, &config.instance) {
         Ok(directory) => config.run_directory = directory,

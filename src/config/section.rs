@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::reader::{Kind, Reader};
-use super::yaml::{Node, Value};
+use super::yaml::Node;
 
 /// A table of keys, whose settings are a `T`.
 pub(super) struct Section<T> {
@@ -80,14 +80,9 @@ impl<T: 'static> Section<T> {
     /// Adds keys that ContainerSSH has and berth has not, with the reason. Where they ask for nothing, that is fine.
     pub fn refused(mut self, names: &[&'static str], reason: &'static str) -> Self {
         for name in names {
-            self = self.any(name, Refused { reason, but: &[] });
+            self = self.any(name, Refused(reason));
         }
         self
-    }
-
-    /// As [`Self::refused`], for a key with values that ask for what berth does anyway.
-    pub fn refused_but(self, name: &'static str, but: &'static [&'static str], reason: &'static str) -> Self {
-        self.any(name, Refused { reason, but })
     }
 
     /// Adds keys that ContainerSSH has and berth has no use for: what they are for happens without them. They are taken
@@ -259,23 +254,17 @@ impl<T> Kind<T> for Deprecated<T> {
 }
 
 /// A key that is known, and cannot be given, but for what asks for nothing.
-struct Refused {
-    reason: &'static str,
-    but: &'static [&'static str],
-}
+struct Refused(&'static str);
 
 impl<T> Kind<T> for Refused {
     fn read(&self, node: &Node, _target: &mut T, reader: &mut Reader<'_>) {
-        let fine = matches!(&node.value, Value::Scalar { text, .. } if self.but.contains(&text.as_str()));
-        if !fine && !node.value.is_empty() {
-            reader.wrong(node.line, self.reason);
+        if !node.value.is_empty() {
+            reader.wrong(node.line, self.0);
         }
     }
 
     fn schema(&self) -> Json {
-        let mut fine = vec![json!(false), json!(0), json!([]), json!({})];
-        fine.extend(self.but.iter().map(|text| json!(text)));
-        json!({"enum": fine, "description": "left out", "$comment": self.reason})
+        json!({"enum": [false, 0, [], {}], "description": "left out", "$comment": self.0})
     }
 }
 

@@ -31,10 +31,6 @@ pub(super) fn health<T: 'static>() -> Section<T> {
     http_server().refused(&["enable"], HEALTH).absent("client", http_client())
 }
 
-pub(super) fn geoip<T: 'static>() -> Section<T> {
-    Section::new().refused_but("provider", &["dummy"], "only dummy is available yet").inert(&["maxmind-geoip2-file"])
-}
-
 pub(super) fn sshproxy<T: 'static>() -> Section<T> {
     Section::new().inert(&["server", "port", "usernamePassThrough", "username", "password", "privateKey"]).inert(&[
         "allowedHostKeyFingerprints",

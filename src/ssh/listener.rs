@@ -21,6 +21,7 @@ use super::worker::STACK;
 use super::{KeyFileError, Server, Services, hostkey};
 use crate::auth::{Authenticator, SIGNATURE_ALGORITHMS};
 use crate::config;
+use crate::geoip;
 use crate::waker::Waker;
 
 /// How many connections the kernel keeps for us.
@@ -66,11 +67,12 @@ impl From<KeyFileError> for ServeError {
 
 /// Serves until SIGTERM or SIGINT, then ends all connections, removes their containers, and returns.
 ///
-/// `stop_time` bounds how long that end may take.
+/// `geoip` is for the log. `stop_time` bounds how long that end may take.
 pub fn serve(
     settings: config::Ssh,
     services: Services,
     authenticator: Box<dyn Authenticator>,
+    geoip: Option<geoip::Database>,
     stop_time: Duration,
 ) -> Result<(), ServeError> {
     if settings.host_keys.is_empty() {
@@ -96,7 +98,7 @@ pub fn serve(
         &settings.macs.join(","),
         SIGNATURE_ALGORITHMS,
     );
-    let server = Arc::new(Server { settings, algorithms, host_keys, authenticator, services });
+    let server = Arc::new(Server { settings, algorithms, host_keys, authenticator, services, geoip });
     let reaper = Reaper::start(Arc::clone(&server)).map_err(ServeError::System)?;
     let connections = Connections::default();
     accept_loop(&server, &listeners, &signalled, &connections);
@@ -224,6 +226,9 @@ fn begin(
     let stop = Arc::clone(&connections.0.stop);
     let connection = Connection { server: Arc::clone(server), id, client, local, waker, stop };
     log::debug!("{}: {client} connected", connection.id);
+    if let Some(country) = server.geoip.as_ref().and_then(|database| database.country(client.ip())) {
+        log::info!("{}: {client} is in {country}", connection.id);
+    }
     std::thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(move || {
         let _registration = registration;
         connection.run(socket, startup);

@@ -27,6 +27,7 @@ use libssh_server::{Algorithms, HostKeys};
 use crate::auth::Authenticator;
 use crate::config;
 use crate::fuzzing::Target;
+use crate::geoip;
 
 pub use hostkey::{KeyFileError, keygen};
 pub use libssh_server::{HostKey, KeyKind};
@@ -43,6 +44,7 @@ struct Server {
     host_keys: Arc<HostKeys>,
     authenticator: Box<dyn Authenticator>,
     services: Services,
+    geoip: Option<geoip::Database>,
 }
 
 /// Reasons of SSH_MSG_DISCONNECT, RFC 4253 section 11.1.

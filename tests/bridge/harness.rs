@@ -137,7 +137,7 @@ impl Server {
         let services = Services::new(backend, config::Security::default(), forwarding, settings.max_sessions);
         // Ends with the process.
         std::thread::spawn(move || {
-            berth::ssh::serve(settings, services, Box::new(Anybody), DEADLINE).unwrap();
+            berth::ssh::serve(settings, services, Box::new(Anybody), None, DEADLINE).unwrap();
         });
         until("the server listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         Server { port, directory, played }
