@@ -11,6 +11,7 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::{scp, words};
+use crate::connection::message::INTERNAL_SFTP;
 
 /// A shell's exit status for a command that makes no sense.
 const SYNTAX: u8 = 2;
@@ -88,6 +89,15 @@ fn is_missing_scp(words: &[OsString], path: &OsStr) -> bool {
         }
 }
 
+/// Whether a subsystem's command is the agent's own SFTP server: by name, or since the image lacks OpenSSH's.
+pub fn is_own_sftp(command: &OsStr) -> bool {
+    let Ok(words) = words::split(command.as_bytes()) else { return false };
+    let program = words.first().map(words::Word::literal).unwrap_or_default();
+    let program = Path::new(&program);
+    command == INTERNAL_SFTP
+        || program.is_absolute() && program.file_name() == Some(OsStr::new("sftp-server")) && !is_executable(program)
+}
+
 /// Whether there is such a program.
 pub fn is_executable(path: &Path) -> bool {
     path.is_file() && access(path, Access::EXEC_OK).is_ok()
@@ -95,8 +105,21 @@ pub fn is_executable(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::with_own_scp;
+    use super::{is_own_sftp, with_own_scp};
     use std::ffi::OsStr;
+
+    #[test]
+    fn openssh_sftp_server_is_the_agents_own_where_the_image_has_none() {
+        for (command, own) in [
+            ("internal-sftp", true),
+            ("/no/such/sftp-server -l INFO", true),
+            ("/bin/sh -c sftp-server", false),
+            ("sftp-server", false),
+            ("", false),
+        ] {
+            assert_eq!(is_own_sftp(OsStr::new(command)), own, "{command}");
+        }
+    }
 
     fn replaced(command: &str, path: &str) -> Option<String> {
         with_own_scp(OsStr::new(command), OsStr::new(path)).map(|command| command.into_string().unwrap())

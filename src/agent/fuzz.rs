@@ -40,10 +40,6 @@ impl Host for Nowhere {
 
     const FORWARDS: bool = false;
 
-    fn has_subsystem(&self, _name: &[u8]) -> bool {
-        true
-    }
-
     fn open_terminal(&mut self, _size: Winsize, _modes: &[u8]) -> Result<Option<()>, Malformed> {
         Ok(Some(()))
     }

@@ -27,9 +27,6 @@ pub trait Host: Debug {
     /// Takes from the server's hello what is for it, if anything is.
     fn greeted(&mut self, _hello: &Hello<'_>) {}
 
-    /// Whether a subsystem of this name can be started.
-    fn has_subsystem(&self, name: &[u8]) -> bool;
-
     /// Opens a terminal with these encoded modes (RFC 4254 section 8). `None` where there can be none.
     fn open_terminal(&mut self, size: Winsize, modes: &[u8]) -> Result<Option<Self::Terminal>, Malformed>;
 

@@ -45,7 +45,7 @@ pub enum Start {
     Shell,
     /// A command, for the shell to understand.
     Exec(OsString),
-    /// The subsystem of this name. The agent has one: this program's own SFTP server.
+    /// The command of a subsystem, [`INTERNAL_SFTP`] for this program's own.
     Subsystem(OsString),
 }
 
@@ -58,10 +58,6 @@ impl Host for Local {
 
     fn greeted(&mut self, hello: &Hello<'_>) {
         self.symlinks = hello.symlinks;
-    }
-
-    fn has_subsystem(&self, name: &[u8]) -> bool {
-        name == b"sftp"
     }
 
     fn open_terminal(&mut self, size: Winsize, modes: &[u8]) -> Result<Option<Pty>, Malformed> {
@@ -183,16 +179,16 @@ fn choose(
 ) -> Option<Program> {
     let command = &local.command;
     match (start, shell, shell.or(bin_sh)) {
-        (Start::Subsystem(_), ..) => Some(match local.symlinks {
+        (Start::Subsystem(command), ..) if exec::is_own_sftp(command) => Some(match local.symlinks {
             SymlinkOrder::OpenSsh => agent(["sftp".into()]),
             SymlinkOrder::Draft => agent(["sftp".into(), sftp::DRAFT_SYMLINKS.into()]),
         }),
-        (Start::Exec(command), _, Some(shell)) => {
+        (Start::Exec(command) | Start::Subsystem(command), _, Some(shell)) => {
             let command = exec::with_own_scp(command, path).unwrap_or_else(|| command.clone());
             let arguments = vec!["-c".into(), command];
             Some(Program { path: shell.into(), name: Some(base_name(shell).into()), arguments })
         }
-        (Start::Exec(command), _, None) => Some(agent(["exec".into(), command.clone()])),
+        (Start::Exec(command) | Start::Subsystem(command), _, None) => Some(agent(["exec".into(), command.clone()])),
         (Start::Shell, Some(shell), _) => Some(login(shell)),
         (Start::Shell, None, Some(shell)) if command.is_empty() => Some(login(shell)),
         (Start::Shell, ..) => {

@@ -5,6 +5,7 @@
 
 pub mod docker;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -82,6 +83,11 @@ pub trait Backend: Send + Sync {
 
     /// Whether users may choose their container.
     fn offers_choice(&self) -> bool;
+
+    /// The commands of subsystems, by their names. [`INTERNAL_SFTP`] is the agent's own.
+    ///
+    /// [`INTERNAL_SFTP`]: crate::connection::message::INTERNAL_SFTP
+    fn subsystems(&self) -> BTreeMap<String, String>;
 
     /// Makes a container and connects to its agent. Blocks, with deadlines, for as long as that takes; called in a
     /// worker thread. On any error nothing that was created stays.

@@ -13,6 +13,7 @@ use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::sidecar::{Sidecar, Sidecars};
 use super::yaml::{Node, Value as Typed};
+use crate::connection::message::INTERNAL_SFTP;
 
 /// Settings of the Docker backend, resolved.
 #[derive(Clone, Debug)]
@@ -42,7 +43,7 @@ pub struct Docker {
     /// `docker.execution.shellCommand`: in native mode, what a shell is; by default `/bin/sh`, or the container's own
     /// command where each session has a container.
     pub shell_command: Vec<String>,
-    /// `docker.execution.subsystems`: in native mode, the commands of subsystems, by their names.
+    /// `docker.execution.subsystems`, as it is set: see [`Docker::all_subsystems`].
     pub subsystems: BTreeMap<String, String>,
     /// `docker.execution.sidecars`: what stands beside each container.
     pub sidecars: Vec<Sidecar>,
@@ -154,13 +155,31 @@ impl Docker {
             disable_agent: false,
             idle_command: IDLE_COMMAND.map(str::to_owned).to_vec(),
             shell_command: Vec::new(),
-            subsystems: BTreeMap::from([("sftp".to_owned(), SFTP_SERVER.to_owned())]),
+            subsystems: BTreeMap::new(),
             sidecars: Vec::new(),
             persistent: Persistent::default(),
             container_start: Duration::from_secs(60),
             container_stop: Duration::from_secs(60),
             http: Duration::from_secs(15),
         }
+    }
+
+    /// The commands of subsystems, by their names: SFTP among them, set or not.
+    pub fn all_subsystems(&self) -> BTreeMap<String, String> {
+        let sftp = if self.disable_agent { SFTP_SERVER } else { INTERNAL_SFTP };
+        let mut all = self.subsystems.clone();
+        all.entry("sftp".to_owned()).or_insert_with(|| sftp.to_owned());
+        all
+    }
+}
+
+/// Tells what of it does not fit together.
+pub(super) fn check(root: &Node, docker: &Docker, reader: &mut Reader<'_>) {
+    check_persistent(root, docker, reader);
+    let internal = docker.subsystems.iter().filter(|(_, command)| docker.disable_agent && *command == INTERNAL_SFTP);
+    for (name, _) in internal {
+        let path = ["docker", "execution", "subsystems", name];
+        reader.wrong_at(root, &path, format!("takes the agent; name the image's own server, such as {SFTP_SERVER}"));
     }
 }
 
@@ -187,7 +206,7 @@ fn execution() -> Section<Docker> {
     let subsystems = Named {
         allowed: "a name",
         good: |name| !name.is_empty() && !name.contains(char::is_control),
-        value: text("a command", |command| !command.is_empty()),
+        value: text("a command", |command| !command.is_empty() && !command.contains('\0')),
     };
     const POLICIES: &[(&str, ImagePullPolicy)] = &[
         ("Always", ImagePullPolicy::Always),
@@ -218,7 +237,7 @@ fn execution() -> Section<Docker> {
 }
 
 /// Finds settings that do not go together.
-pub(super) fn check(root: &Node, docker: &Docker, reader: &mut Reader<'_>) {
+fn check_persistent(root: &Node, docker: &Docker, reader: &mut Reader<'_>) {
     let Persistent { name, labels, selectable, create, .. } = &docker.persistent;
     let path = |key| ["docker", "execution", key];
     if docker.mode != ExecutionMode::Persistent {

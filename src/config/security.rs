@@ -2,7 +2,7 @@
 
 use super::Config;
 use super::forwarding::{self, Forwarding};
-use super::kind::{Scalar, any_number_of, choice, integer, text};
+use super::kind::{Scalar, any_number_of, choice, integer, parsed, text};
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::yaml::Node;
@@ -47,6 +47,8 @@ pub struct Security {
     pub tty: Filter,
     /// `signal`: signals, by their names without SIG.
     pub signal: Filter,
+    /// `forceCommand`: runs in place of whatever is granted, and of what a key forces.
+    pub force_command: Option<String>,
 }
 
 impl Security {
@@ -89,7 +91,16 @@ pub(super) fn section() -> Section<Config> {
         .key("signal", |config| &mut config.security.signal, deny(allow(mode())))
         .key("forwarding", |config| &mut config.forwarding.everyone, forwarding::section())
         .key("maxSessions", |config| &mut config.ssh.max_sessions, integer(-1..=1_000_000))
-        .refused(&["forceCommand"], "not available yet; remove it")
+        .key("forceCommand", |config| &mut config.security.force_command, parsed("a command", parse_force_command))
+}
+
+/// An empty one forces nothing.
+fn parse_force_command(text: &str) -> Result<Option<String>, &'static str> {
+    match text {
+        "" => Ok(None),
+        text if text.contains('\0') => Err("must be a command, without a NUL in it"),
+        text => Ok(Some(text.to_owned())),
+    }
 }
 
 /// `defaultMode`: read before all others. Forwarding has modes, too, and lists of its own.

@@ -102,7 +102,13 @@ impl Bridge {
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
         let Service { backend, security, forwarding, max_sessions } = login.service;
-        let policy = Policy::new(server.settings.accept_env.clone(), security, forwarding, login.grant.restrictions);
+        let policy = Policy {
+            accept_env: server.settings.accept_env.clone(),
+            subsystems: backend.subsystems(),
+            security,
+            forwarding,
+            restrictions: login.grant.restrictions,
+        };
         Bridge {
             server,
             id,

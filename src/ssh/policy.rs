@@ -3,45 +3,39 @@
 //! A request of a channel that is not allowed still goes to the agent, under a name that no agent knows: so its refusal
 //! comes in its turn among the answers to the other requests of the channel (RFC 4254 section 4 wants them in order).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::auth::{ForwardAddress, Restrictions};
 use crate::config::{Forwarding, Security};
 use crate::connection::forward::{HostPort, Listening};
 use crate::connection::frame::{self, Queue};
-use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
+use crate::connection::message::{ChannelRequest, GlobalRequest, INTERNAL_SFTP, Open};
 use crate::connection::wire::{Malformed, Reader, Write};
 
 /// The name under which a refused request travels.
 const REFUSED: &[u8] = b"refused@berth";
-
-/// A forced command of this name stands for the built-in SFTP server, as in sshd_config(5), ForceCommand.
-const INTERNAL_SFTP: &str = "internal-sftp";
 
 /// The longest that the open of a forwarded connection, or the request for a listening socket, may be besides its name:
 /// far above any host's name or socket's path. In bytes.
 const LONGEST_FORWARDING: usize = 2048;
 
 /// The rules for one connection: the configuration's and its key's.
+#[derive(Default)]
 pub struct Policy {
     /// Name patterns of the variables that a client may set.
-    accept_env: Vec<String>,
-    /// Which requests are granted at all.
-    security: Arc<Security>,
-    forwarding: Forwarding,
-    restrictions: Restrictions,
+    pub accept_env: Vec<String>,
+    /// The commands of subsystems, by their names.
+    pub subsystems: BTreeMap<String, String>,
+    /// Which requests are granted at all, and what is run in place of them.
+    pub security: Arc<Security>,
+    /// What the configuration lets this user forward.
+    pub forwarding: Forwarding,
+    /// What the key holds the user to.
+    pub restrictions: Restrictions,
 }
 
 impl Policy {
-    pub fn new(
-        accept_env: Vec<String>,
-        security: Arc<Security>,
-        forwarding: Forwarding,
-        restrictions: Restrictions,
-    ) -> Self {
-        Policy { accept_env, security, forwarding, restrictions }
-    }
-
     /// Whether the client may open a channel to a port or a unix socket, and to this one.
     pub fn may_connect(&self, open: &Open<'_>) -> Result<bool, Malformed> {
         let lists = [&self.forwarding.permit_open, &self.restrictions.permit_open];
@@ -95,7 +89,9 @@ impl Policy {
     pub fn channel_request(&self, request: ChannelRequest<'_>, agent: &mut Vec<u8>) -> Result<(), Malformed> {
         let mut specific = Reader::new(request.specific);
         let refused = ChannelRequest { name: REFUSED, specific: b"", ..request };
-        match (request.name, &self.restrictions.command) {
+        // The configuration's goes over the key's, as in sshd_config(5).
+        let forced = self.security.force_command.as_deref().or(self.restrictions.command.as_deref());
+        match (request.name, forced) {
             _ if !self.grants(&request)? => frame::append(agent, &refused.encode()),
             (b"pty-req", _) if self.restrictions.no_pty => frame::append(agent, &refused.encode()),
             // As sshd does: the forced command is not the user's own.
@@ -104,27 +100,27 @@ impl Policy {
                 frame::append(agent, &refused.encode());
             }
             (b"x11-req", _) if !self.may_forward_x11() => frame::append(agent, &refused.encode()),
-            (b"shell" | b"exec" | b"subsystem", Some(command)) => {
-                if request.name != b"shell" {
-                    let mut variable = Vec::new();
-                    variable.put_string("SSH_ORIGINAL_COMMAND");
-                    variable.put_string(specific.string()?);
-                    let env = ChannelRequest { name: b"env", want_reply: false, specific: &variable, ..request };
-                    frame::append(agent, &env.encode());
-                }
-                let mut specific = Vec::new();
-                let name: &[u8] = if command == INTERNAL_SFTP {
-                    specific.put_string("sftp");
-                    b"subsystem"
-                } else {
-                    specific.put_string(command);
-                    b"exec"
-                };
-                frame::append(agent, &ChannelRequest { name, specific: &specific, ..request }.encode());
+            (b"shell", Some(command)) => run(command, &request, agent),
+            (b"exec", Some(command)) => {
+                tell_original(specific.string()?, &request, agent);
+                run(command, &request, agent);
             }
+            (b"subsystem", forced) => match (self.subsystem(specific.string()?), forced) {
+                (None, _) => frame::append(agent, &refused.encode()),
+                (Some(own), None) => start(b"subsystem", own, &request, agent),
+                (Some(own), Some(command)) => {
+                    tell_original(own.as_bytes(), &request, agent);
+                    run(command, &request, agent);
+                }
+            },
             _ => frame::append(agent, &request.encode()),
         }
         Ok(())
+    }
+
+    /// The command of the subsystem of this name.
+    fn subsystem(&self, name: &[u8]) -> Option<&str> {
+        self.subsystems.get(str::from_utf8(name).ok()?).map(String::as_str)
     }
 
     /// Whether the configuration grants a request, whoever asks and whatever is made of it then.
@@ -142,6 +138,28 @@ impl Policy {
     }
 }
 
+/// Appends the request that starts `what`, in place of the client's own request.
+fn start(kind: &[u8], what: &str, request: &ChannelRequest<'_>, agent: &mut Vec<u8>) {
+    let mut specific = Vec::new();
+    specific.put_string(what);
+    frame::append(agent, &ChannelRequest { name: kind, specific: &specific, ..*request }.encode());
+}
+
+/// Appends the request that runs a forced command.
+fn run(command: &str, request: &ChannelRequest<'_>, agent: &mut Vec<u8>) {
+    let kind: &[u8] = if command == INTERNAL_SFTP { b"subsystem" } else { b"exec" };
+    start(kind, command, request, agent);
+}
+
+/// Appends the request that tells a forced command what the client has asked for.
+fn tell_original(command: &[u8], request: &ChannelRequest<'_>, agent: &mut Vec<u8>) {
+    let mut variable = Vec::new();
+    variable.put_string("SSH_ORIGINAL_COMMAND");
+    variable.put_string(command);
+    let env = ChannelRequest { name: b"env", want_reply: false, specific: &variable, ..*request };
+    frame::append(agent, &env.encode());
+}
+
 /// Whether a list, where there is one, has this address.
 fn permits(list: &Option<Vec<ForwardAddress>>, address: HostPort) -> bool {
     list.as_ref().is_none_or(|list| list.iter().any(|permitted| permitted.covers(address.host, address.port)))
@@ -156,7 +174,7 @@ fn is_open(list: &Option<Vec<ForwardAddress>>) -> bool {
 pub(crate) fn fuzz(body: &[u8]) {
     let restricted = Restrictions { command: Some("true".into()), no_pty: true, ..Restrictions::default() };
     for restrictions in [Restrictions::default(), restricted] {
-        let policy = Policy::new(vec!["LC_*".into()], Arc::default(), Forwarding::default(), restrictions);
+        let policy = Policy { accept_env: vec!["LC_*".into()], restrictions, ..Policy::default() };
         let mut queue = Queue::default();
         if let Ok(request) = ChannelRequest::decode(body)
             && policy.channel_request(request, queue.tail()).is_ok()
@@ -182,9 +200,15 @@ mod tests {
 
     /// The names and specifics of what `request` becomes.
     fn filtered(restrictions: Restrictions, name: &str, specific: &[u8]) -> Vec<(String, Vec<u8>)> {
+        filtered_by(Policy { restrictions, ..Policy::default() }, name, specific)
+    }
+
+    fn filtered_by(policy: Policy, name: &str, specific: &[u8]) -> Vec<(String, Vec<u8>)> {
+        let accept_env = vec!["LANG".into(), "LC_*".into()];
+        let subsystems = [("sftp", "internal-sftp"), ("hello", "echo hello")];
+        let subsystems = subsystems.map(|(name, command)| (name.to_owned(), command.to_owned())).into();
+        let policy = Policy { accept_env, subsystems, ..policy };
         let mut queue = Queue::default();
-        let policy =
-            Policy::new(vec!["LANG".into(), "LC_*".into()], Arc::default(), Forwarding::default(), restrictions);
         let request = ChannelRequest { recipient: 3, name: name.as_bytes(), want_reply: true, specific };
         policy.channel_request(request, queue.tail()).unwrap();
         queue
@@ -224,7 +248,7 @@ mod tests {
             let signal = Filter { mode: Some(Mode::Filter), allow: vec!["TERM".into()], ..Filter::default() };
             let command = Filter { mode: Some(Mode::Disable), ..Filter::default() };
             let security = Security { signal, command, ..Security::default() };
-            let policy = Policy::new(Vec::new(), Arc::new(security), Forwarding::default(), restrictions);
+            let policy = Policy { security: Arc::new(security), restrictions, ..Policy::default() };
             let (mut queue, name, id) = (Queue::default(), text(name), text("id"));
             let request =
                 |name: &'static [u8], specific| ChannelRequest { recipient: 3, name, want_reply: true, specific };
@@ -248,13 +272,33 @@ mod tests {
             [("env".into(), variable("SSH_ORIGINAL_COMMAND", "rm -rf /")), ("exec".into(), text("date"))]
         );
         assert_eq!(filtered(forced.clone(), "shell", b""), [("exec".into(), text("date"))]);
-        assert_eq!(filtered(forced, "subsystem", &text("sftp"))[1], ("exec".into(), text("date")));
+        assert_eq!(
+            filtered(forced, "subsystem", &text("sftp")),
+            [("env".into(), variable("SSH_ORIGINAL_COMMAND", "internal-sftp")), ("exec".into(), text("date"))]
+        );
+    }
+
+    #[test]
+    fn a_command_that_the_configuration_forces_goes_over_the_keys() {
+        let restrictions = Restrictions { command: Some("date".into()), ..Restrictions::default() };
+        let security = Arc::new(Security { force_command: Some("uptime".into()), ..Security::default() });
+        let policy = Policy { security, restrictions, ..Policy::default() };
+        assert_eq!(filtered_by(policy, "shell", b""), [("exec".into(), text("uptime"))]);
+    }
+
+    #[test]
+    fn subsystems_are_those_of_the_table() {
+        let all = Restrictions::default;
+        assert_eq!(filtered(all(), "subsystem", &text("hello")), [("subsystem".into(), text("echo hello"))]);
+        assert_eq!(filtered(all(), "subsystem", &text("no-such"))[0].0, "refused@berth");
+        let forced = Restrictions { command: Some("date".into()), ..Restrictions::default() };
+        assert_eq!(filtered(forced, "subsystem", &text("no-such"))[0].0, "refused@berth");
     }
 
     #[test]
     fn internal_sftp_is_the_subsystem() {
         let forced = Restrictions { command: Some("internal-sftp".into()), ..Restrictions::default() };
-        assert_eq!(filtered(forced, "shell", b""), [("subsystem".into(), text("sftp"))]);
+        assert_eq!(filtered(forced, "shell", b""), [("subsystem".into(), text("internal-sftp"))]);
     }
 
     fn address(host: &str, port: u32) -> Vec<u8> {
@@ -266,12 +310,12 @@ mod tests {
     fn may_connect(forwarding: Forwarding, restrictions: Restrictions, host: &str, port: u32) -> bool {
         let specific = address(host, port);
         let open = Open { channel_type: b"direct-tcpip", sender: 0, window: 0, maximum_packet: 0, specific: &specific };
-        Policy::new(Vec::new(), Arc::default(), forwarding, restrictions).may_connect(&open).unwrap()
+        Policy { forwarding, restrictions, ..Policy::default() }.may_connect(&open).unwrap()
     }
 
     fn may_listen(forwarding: Forwarding, restrictions: Restrictions, name: &str, specific: &[u8]) -> bool {
         let request = GlobalRequest { name: name.as_bytes(), want_reply: true, specific };
-        Policy::new(Vec::new(), Arc::default(), forwarding, restrictions).may_listen(&request).unwrap()
+        Policy { forwarding, restrictions, ..Policy::default() }.may_listen(&request).unwrap()
     }
 
     fn list(addresses: &[&str]) -> Option<Vec<ForwardAddress>> {
@@ -284,7 +328,8 @@ mod tests {
             ["auth-agent-req@openssh.com", "x11-req"].map(|name| {
                 let mut queue = Queue::default();
                 let request = ChannelRequest { recipient: 3, name: name.as_bytes(), want_reply: true, specific: b"" };
-                let policy = Policy::new(Vec::new(), Arc::default(), forwarding.clone(), restrictions.clone());
+                let (forwarding, restrictions) = (forwarding.clone(), restrictions.clone());
+                let policy = Policy { forwarding, restrictions, ..Policy::default() };
                 policy.channel_request(request, queue.tail()).unwrap();
                 ChannelRequest::decode(&queue.iter().next().unwrap()[1..]).unwrap().name == name.as_bytes()
             })
@@ -330,7 +375,7 @@ mod tests {
         };
         for (addresses, expected) in [(&["*:*"][..], true), (&["*:80", "x:*"], false), (&[], false)] {
             let restrictions = Restrictions { permit_open: list(addresses), ..Restrictions::default() };
-            let policy = Policy::new(Vec::new(), Arc::default(), Forwarding::default(), restrictions);
+            let policy = Policy { restrictions, ..Policy::default() };
             assert_eq!(policy.may_connect(&open), Ok(expected), "{addresses:?}");
         }
     }

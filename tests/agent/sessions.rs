@@ -96,7 +96,6 @@ fn unknown_requests_and_second_starts_fail() {
     let mut server = Server::start();
     let channel = server.open();
     assert!(!server.request(channel, "hostname", b""));
-    assert!(!server.string_request(channel, "subsystem", "netconf"));
     server.exec(channel, "cat");
     assert!(!server.request(channel, "shell", b""));
     assert!(!server.string_request(channel, "exec", "true"));
@@ -107,13 +106,26 @@ fn unknown_requests_and_second_starts_fail() {
 fn the_sftp_subsystem_is_this_program() {
     let mut server = Server::start();
     let channel = server.open();
-    assert!(server.string_request(channel, "subsystem", "sftp"));
+    assert!(server.string_request(channel, "subsystem", "internal-sftp"));
     assert!(!server.string_request(channel, "signal", "TERM"), "a subsystem gets no signals");
     server.data(channel, &[0, 0, 0, 5, 1, 0, 0, 0, 3]);
     server.eof(channel);
     let outcome = server.outcome();
     assert!(!outcome.stdout.is_empty());
     assert!(outcome.events().contains("exit 0"), "{}", outcome.events());
+}
+
+#[test]
+fn another_subsystem_is_a_command_whose_errors_are_not_the_clients() {
+    let mut server = Server::start();
+    let channel = server.open();
+    assert!(server.string_request(channel, "subsystem", "echo problem >&2; cat; exit 4"));
+    assert!(!server.string_request(channel, "signal", "TERM"));
+    server.data(channel, b"to and fro");
+    server.eof(channel);
+    let outcome = server.outcome();
+    assert_eq!((outcome.text().as_str(), outcome.error().as_str()), ("to and fro", ""));
+    assert!(outcome.events().contains("exit 4"), "{}", outcome.events());
 }
 
 #[test]

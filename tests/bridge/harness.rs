@@ -1,5 +1,6 @@
 //! A server in this process, whose containers are none.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -69,6 +70,10 @@ impl Backend for Agents {
 
     fn scope(&self) -> Scope {
         self.scope
+    }
+
+    fn subsystems(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("sftp".to_owned(), "internal-sftp".to_owned())])
     }
 
     fn start(&self, request: &Request, _waiter: &dyn Waiter) -> Result<Container, Error> {

@@ -282,7 +282,7 @@ fn a_keys_command_runs_in_place_of_the_clients() {
     let berth = with_key_options(r#"command="echo forced; echo $SSH_ORIGINAL_COMMAND""#);
     berth.exec("echo mine").run().succeeds().prints("forced\necho mine\n");
     berth.ssh(["-T", "berth"]).run().succeeds().prints("forced\n\n");
-    berth.ssh(["-s", "berth", "sftp"]).run().succeeds().prints("forced\nsftp\n");
+    berth.ssh(["-s", "berth", "sftp"]).run().succeeds().prints("forced\ninternal-sftp\n");
 }
 
 #[test]
@@ -292,6 +292,30 @@ fn a_key_may_be_for_sftp_alone() {
     let sftp = berth.openssh("sftp").arg("-b").arg(berth.path("batch")).arg("berth").run();
     assert!(sftp.text().contains("Remote working directory: /root"), "{sftp:?}");
     // The answer to a command is SFTP all the same: nothing comes before the client has begun.
+    berth.exec("echo in").run().prints("");
+}
+
+#[test]
+fn the_configuration_may_force_a_command_on_everybody() {
+    let berth = Berth::with(|config| {
+        config["security"]["forceCommand"] = "echo $SSH_ORIGINAL_COMMAND; echo forced".into();
+        let line = format!(r#"command="echo the key's" {}"#, key("ed25519").public);
+        config["auth"]["users"]["alice"]["authorizedKeys"] = [line][..].into();
+    });
+    berth.exec("echo mine").run().succeeds().prints("echo mine\nforced\n");
+    berth.ssh(["-T", "berth"]).run().succeeds().prints("\nforced\n");
+    berth.ssh(["-tt", "berth"]).run().succeeds().prints("\r\nforced\r\n");
+    berth.ssh(["-s", "berth", "sftp"]).run().succeeds().prints("internal-sftp\nforced\n");
+    berth.ssh(["-s", "berth", "no-such"]).run().exits(255).prints("").says("subsystem request failed");
+    let sftp = berth.openssh_with_password("ssh", PASSWORD, 1).args(["-T", "berth", "echo mine"]);
+    sftp.run().succeeds().prints("echo mine\nforced\n");
+}
+
+#[test]
+fn the_configuration_may_allow_sftp_alone() {
+    let berth = Berth::with(|config| config["security"]["forceCommand"] = "internal-sftp".into());
+    fs::write(berth.path("batch"), "pwd\n").unwrap();
+    berth.openssh("sftp").arg("-b").arg(berth.path("batch")).arg("berth").run().succeeds();
     berth.exec("echo in").run().prints("");
 }
 

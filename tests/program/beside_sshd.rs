@@ -8,8 +8,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::path::PathBuf;
 
-use crate::common::DEADLINE;
-use crate::common::{Berth, Client, Ran, Sshd, Terminal, eventually, free_port, key};
+use crate::common::{Berth, Client, DEADLINE, LONG, Ran, Running, Sshd, Terminal, eventually, free_port, key};
 
 /// A server, as far as the two are alike.
 trait Server {
@@ -18,6 +17,18 @@ trait Server {
 
     fn ssh(&self, arguments: &[&str]) -> Client {
         self.openssh("ssh").args(arguments)
+    }
+
+    /// Where clients share a connection.
+    fn control(&self) -> String {
+        format!("ControlPath={}", self.path("control").display())
+    }
+
+    /// A connection for clients to share: it saves most of the time that they take.
+    fn master(&self) -> Running {
+        let master = self.ssh(&["-M", "-N", "-o", &self.control(), "berth"]).within(LONG).spawn();
+        eventually("the control socket", DEADLINE, || self.path("control").exists());
+        master
     }
 }
 
@@ -44,6 +55,8 @@ impl Server for Sshd {
 struct Both {
     berth: Berth,
     sshd: Sshd,
+    /// The connections that [`Self::run`] uses, if it does not make its own.
+    masters: Vec<Running>,
 }
 
 impl Both {
@@ -58,7 +71,14 @@ impl Both {
             config["docker"]["execution"]["host"]["networkMode"] = "host".into();
             config["auth"]["users"]["alice"]["authorizedKeys"] = [line][..].into();
         });
-        Both { berth, sshd: Sshd::start(sshd, key_options) }
+        Both { berth, sshd: Sshd::start(sshd, key_options), masters: Vec::new() }
+    }
+
+    /// With a connection each, that all share.
+    fn shared() -> Self {
+        let mut both = Both::start();
+        both.masters = vec![Server::master(&both.berth), both.sshd.master()];
+        both
     }
 
     /// Does the same with both, and gives what was the same.
@@ -72,7 +92,10 @@ impl Both {
     /// Runs `ssh` with these arguments and this input.
     #[track_caller]
     fn run(&self, arguments: &[&str], input: &str) -> Seen {
-        self.same(&format!("{arguments:?}"), |server| seen(server.ssh(arguments).input(input).run()))
+        self.same(&format!("{arguments:?}"), |server| {
+            let control = if self.masters.is_empty() { "ControlPath=none".into() } else { server.control() };
+            seen(server.ssh(&["-o", &control]).args(arguments).input(input).run())
+        })
     }
 }
 
@@ -90,7 +113,7 @@ fn shell(script: &str) -> String {
 
 #[test]
 fn commands_end_alike() {
-    let both = Both::start();
+    let both = Both::shared();
     for script in [
         "exit 0",
         "exit 7",
@@ -130,7 +153,7 @@ fn commands_on_terminals_end_alike() {
 
 #[test]
 fn shells_end_alike() {
-    let both = Both::start();
+    let both = Both::shared();
     both.run(&["-T", "berth"], "echo hello; exit 3\n");
     both.run(&["-T", "berth"], "exec busybox sh -c 'kill -TERM $$'\n");
     both.run(&["-T", "berth"], "");
@@ -176,6 +199,8 @@ fn a_key_that_may_do_little_is_refused_alike() {
     let both = Both::with("restrict,command=\"busybox echo forced: $SSH_ORIGINAL_COMMAND\"", "");
     both.run(&["-T", "berth", "my own"], "");
     both.run(&["-T", "berth"], "");
+    both.run(&["-s", "berth", "sftp"], "");
+    both.run(&["-s", "berth", "no-such"], "");
     both.run(&["-T", "-W", "localhost:1", "berth"], "");
     both.run(&["-N", "-o", "ExitOnForwardFailure=yes", "-R", "0:localhost:1", "berth"], "");
 }
@@ -273,7 +298,7 @@ fn connections_are_carried_alike() {
 fn a_shared_connection_is_controlled_alike() {
     let both = Both::start();
     both.same("-f and -O", |server| {
-        let control = format!("ControlPath={}", server.path("control").display());
+        let control = server.control();
         let port = free_port().to_string();
         let forward = format!("{port}:localhost:1");
         let ssh = |arguments: &[&str]| {
@@ -285,7 +310,7 @@ fn a_shared_connection_is_controlled_alike() {
             let same = |text: String| same(text.replace(&own, ""));
             (code, same(out), same(err))
         };
-        [
+        let answers = [
             ssh(&["-f", "-N", "-M"]),
             ssh(&["-O", "check"]),
             ssh(&["-O", "forward", "-R", &forward]),
@@ -295,8 +320,9 @@ fn a_shared_connection_is_controlled_alike() {
             ssh(&["-O", "forward", "-L", &forward]),
             ssh(&["-O", "cancel", "-L", &forward]),
             ssh(&["-O", "exit"]),
-            ssh(&["-O", "check"]),
-        ]
+        ];
+        eventually("the control socket is gone", DEADLINE, || !server.path("control").exists());
+        answers
     });
 }
 
@@ -306,7 +332,7 @@ fn the_banner_is_shown_alike() {
     let berth = Berth::with(|config| config["ssh"]["banner"] = text.into());
     fs::write(berth.path("banner"), text).unwrap();
     let sshd = Sshd::start(&format!("Banner {}", berth.path("banner").display()), "");
-    let both = Both { berth, sshd };
+    let both = Both { berth, sshd, masters: Vec::new() };
     both.run(&["-T", "berth", "true"], "");
 }
 

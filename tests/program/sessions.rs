@@ -202,6 +202,30 @@ fn an_unknown_subsystem_is_refused() {
 }
 
 #[test]
+fn subsystems_are_those_of_the_configuration() {
+    let berth = Berth::with(|config| {
+        let image = "berth-test/tools";
+        config["docker"]["execution"]["container"]["image"] = image.into();
+        config["docker"]["execution"]["subsystems"] = serde_json::json!({
+            "hello": "echo problem >&2; cat; exit 5",
+            // Without the extensions of the agent's own.
+            "sftp": "/usr/lib/openssh/sftp-server -P hardlink",
+        });
+    });
+    berth.ssh(["-s", "berth", "hello"]).input("to and fro").run().exits(5).prints("to and fro");
+    berth.ssh(["-s", "berth", "other"]).run().exits(255).says("subsystem request failed");
+    let sftp =
+        |berth: &Berth| berth.openssh("sftp").args(["-b", "-", "berth"]).input("ln /etc/passwd /tmp/hard\n").run();
+    sftp(&berth).exits(1);
+    // The default; and where the server that is named is not there.
+    sftp(&Berth::start()).succeeds();
+    let berth = Berth::with(|config| {
+        config["docker"]["execution"]["subsystems"]["sftp"] = "/usr/lib/openssh/sftp-server".into();
+    });
+    sftp(&berth).succeeds();
+}
+
+#[test]
 fn the_configured_users_shell_home_and_name_are_those_of_passwd() {
     let berth = Berth::with(as_alice_in_tools);
     let ran = berth.exec("id -un; echo $USER $LOGNAME $HOME $SHELL; pwd; echo ${BASH_VERSION:+bash}").run();

@@ -1,6 +1,6 @@
 //! The daemons that connections' settings name: what is known of one is shared by all of its connections.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Docker, Error};
@@ -52,6 +52,10 @@ impl Backend for Daemons {
 
     fn offers_choice(&self) -> bool {
         self.own.offers_choice()
+    }
+
+    fn subsystems(&self) -> BTreeMap<String, String> {
+        self.own.subsystems()
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {

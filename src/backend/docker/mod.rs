@@ -29,6 +29,7 @@ mod socket;
 pub use daemons::Daemons;
 pub use error::Error;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -235,6 +236,10 @@ impl Backend for Docker {
 
     fn offers_choice(&self) -> bool {
         !self.settings.persistent.selectable.is_empty()
+    }
+
+    fn subsystems(&self) -> BTreeMap<String, String> {
+        self.settings.all_subsystems()
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {

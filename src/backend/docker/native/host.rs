@@ -19,6 +19,7 @@ use crate::agent::{Ends, Exit, Host, Requested, Start, Started, signal_name};
 use crate::backend::docker::personal::put_files;
 use crate::backend::docker::{Error, Lease, Shared, body, encode};
 use crate::config;
+use crate::connection::message::INTERNAL_SFTP;
 use crate::connection::wire::Malformed;
 use crate::http::{Deadline, Upgraded};
 use crate::metadata::Metadata;
@@ -121,10 +122,13 @@ impl Native {
     /// What runs for this request. No words are the container's own command.
     fn words(&self, start: &Start) -> Vec<OsString> {
         match (start, &self.target) {
-            (Start::Exec(command), _) => vec![SHELL.into(), "-c".into(), command.clone()],
-            (Start::Subsystem(name), _) => {
-                let command = name.to_str().and_then(|name| self.settings.subsystems.get(name));
-                vec![SHELL.into(), "-c".into(), command.cloned().unwrap_or_default().into()]
+            // A key's forced command.
+            (Start::Subsystem(command), _) if command == INTERNAL_SFTP => {
+                let command = self.settings.all_subsystems().remove("sftp").unwrap_or_default();
+                vec![SHELL.into(), "-c".into(), command.into()]
+            }
+            (Start::Exec(command) | Start::Subsystem(command), _) => {
+                vec![SHELL.into(), "-c".into(), command.clone()]
             }
             (Start::Shell, target) => match (self.settings.shell_command.as_slice(), target) {
                 ([], Target::New { has_command: true, .. }) => Vec::new(),
@@ -241,10 +245,6 @@ impl Host for Native {
     type Process = Arc<Program>;
 
     const FORWARDS: bool = false;
-
-    fn has_subsystem(&self, name: &[u8]) -> bool {
-        str::from_utf8(name).is_ok_and(|name| self.settings.subsystems.contains_key(name))
-    }
 
     fn open_terminal(&mut self, size: Winsize, _modes: &[u8]) -> Result<Option<Winsize>, Malformed> {
         Ok(Some(size))
