@@ -9,6 +9,8 @@
 //! | `terminal COMMAND` | the same on a terminal of the type vt220, 40 rows and 100 columns |
 //! | `connect HOST PORT` | as `ssh -W HOST:PORT berth` |
 //! | `listen` | has a port forwarded to it, runs a command that says hello there, and answers that |
+//! | `signal NAME COMMAND` | sends a signal to a command that has said six bytes (Go's alone) |
+//! | `last-session` | says that it opens no more sessions, opens one, and tells what comes of it (Go's alone) |
 //! | `files NEAR FAR BACK` | puts a file, moves, links and changes it, and gets it back |
 
 use std::fs;
@@ -54,6 +56,7 @@ impl Library {
             .args(arguments)
             .env("PORT", berth.port.to_string())
             .env("HOST_KEY", fs::read_to_string(berth.path("host_key.pub")).unwrap().trim())
+            .env("LOGIN", "alice")
             .env("PASSWORD", PASSWORD)
             .env("KEY", key("ed25519").path)
             .env("NODE_PATH", made.join("node/node_modules"))
@@ -158,6 +161,24 @@ fn libraries_forward_ports_both_ways() {
         let refused = library.client(&berth, "key", "connect", &[host, "1"]).run();
         assert!(refused.code != Some(0) && refused.stderr.contains("Connection refused"), "{refused:?}");
     }
+}
+
+#[test]
+fn a_signal_request_reaches_the_command_but_not_a_forced_one() {
+    let command = "trap 'echo caught; exit 3' USR1; echo ready; while :; do sleep 0.1; done";
+    let signal = |berth: &Berth, name: &str| LIBRARIES[3].client(berth, "key", "signal", &[name, command]).run();
+    let berth = Berth::start();
+    signal(&berth, "USR1").exits(3).prints("ready\ncaught\n");
+    signal(&berth, "KILL").exits(255).prints("ready\n").says("signal KILL");
+    let forced = Berth::with(|config| config["security"]["forceCommand"] = "echo ready; sleep 2; echo calm".into());
+    signal(&forced, "KILL").exits(0).prints("ready\ncalm\n");
+}
+
+#[test]
+fn a_client_that_has_said_it_opens_no_more_sessions_and_does_is_sent_away() {
+    let berth = Berth::start();
+    let ran = LIBRARIES[3].client(&berth, "key", "last-session", &[]).run().succeeds();
+    assert!(ran.text().contains("additional sessions disabled"), "{ran:?}");
 }
 
 #[test]

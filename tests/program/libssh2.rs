@@ -5,7 +5,8 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use ssh2::{
-    Channel, ErrorCode, FileStat, KeyboardInteractivePrompt, OpenFlags, OpenType, Prompt, RenameFlags, Session,
+    Channel, ErrorCode, FileStat, KeyboardInteractivePrompt, OpenFlags, OpenType, Prompt, PtyModeOpcode, PtyModes,
+    RenameFlags, Session,
 };
 
 use crate::common::{Berth, DEADLINE, PASSWORD, key};
@@ -110,6 +111,34 @@ fn a_terminal_has_the_size_that_was_asked_for() {
     channel.request_pty_size(50, 20, None, None).unwrap();
     channel.write_all(b"\n").unwrap();
     assert_eq!(text(&mut channel), "\r\n20 50\r\nvt220\r\n");
+}
+
+#[test]
+fn a_terminal_may_have_any_size_and_modes() {
+    let berth = Berth::start();
+    let session = login(&berth);
+    for ((columns, rows), seen) in [
+        // What busybox says of a terminal without a size.
+        ((0, 0), "stty: standard input"),
+        ((20_000, 10_000), "rows 10000; columns 20000;"),
+        // Busybox takes what is above 30000 for a mistake; berth for as much as a terminal can have.
+        ((100_000, u32::MAX), "rows 24; columns 80;"),
+    ] {
+        let mut channel = session.channel_session().unwrap();
+        channel.request_pty("x", None, Some((columns, rows, u32::MAX, u32::MAX))).unwrap();
+        channel.exec("stty -a").unwrap();
+        let shown = text(&mut channel);
+        assert!(shown.contains(seen), "{shown}");
+    }
+    // Without echo, and nothing in the place of what is typed.
+    let mut modes = PtyModes::new();
+    modes.set_boolean(PtyModeOpcode::ECHO, false);
+    modes.set_u32(PtyModeOpcode::VINTR, 255);
+    let mut channel = session.channel_session().unwrap();
+    channel.request_pty("x", Some(modes), None).unwrap();
+    channel.exec("read line; echo $line; stty -a | grep -c -- '-echo '; stty -a | grep -c 'intr = <undef>'").unwrap();
+    channel.write_all(b"typed\n").unwrap();
+    assert_eq!(text(&mut channel), "typed\r\n1\r\n1\r\n");
 }
 
 #[test]

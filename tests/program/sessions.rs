@@ -168,6 +168,30 @@ fn a_stalled_session_does_not_hold_up_its_neighbours() {
 }
 
 #[test]
+fn endless_input_ends_with_the_command_that_took_enough_of_it() {
+    let berth = Berth::start();
+    let words = berth.exec("head -c 5; exec <&-; sleep 1; echo; exit 3").words();
+    let ran = Client::new("bash").args(["-c", r#"yes | "$@"; exit ${PIPESTATUS[1]}"#, "bash"]).args(words).run();
+    ran.exits(3).prints("y\ny\ny\n");
+}
+
+#[test]
+fn standard_error_waits_for_a_client_that_does_not_read_and_is_whole_in_the_end() {
+    let berth = Berth::start();
+    let master = berth.master();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let command = "head -c 20000000 /dev/zero >&2; touch /tmp/written; echo out; exit 3";
+    let stalled = master.exec(command).stderr(writer).spawn();
+    // Others are not held up, and the command is: what is under way is bounded.
+    let ran = master.exec("head -c 10000000 /dev/zero >&2; ls /tmp").run();
+    ran.succeeds().prints("");
+    let mut all = Vec::new();
+    std::io::Read::read_to_end(&mut reader, &mut all).unwrap();
+    assert!(all.len() == 20_000_000 && all.iter().all(|byte| *byte == 0), "{} bytes", all.len());
+    stalled.wait().exits(3).prints("out\n");
+}
+
+#[test]
 fn variables_are_set_where_they_are_accepted() {
     let berth = Berth::with(|config| config["ssh"]["acceptEnv"] = ["LANG", "APP_*"].into());
     let ran = berth

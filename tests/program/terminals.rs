@@ -85,6 +85,19 @@ fn without_a_terminal_there_is_none() {
 }
 
 #[test]
+fn a_terminal_may_be_of_any_type() {
+    let berth = Berth::start();
+    let master = berth.master();
+    let long = "x".repeat(3000);
+    for term in ["dumb", "no such terminal; $(exit)", &long] {
+        let ssh = master.client("ssh").args(["-tt", "berth", r#"printf %s "$TERM""#]).env("TERM", term);
+        ssh.run().succeeds().prints(term);
+    }
+    // Without one, the image's stays.
+    master.client("ssh").args(["-tt", "berth", "printf %s ${TERM-none}"]).run().succeeds().prints("none");
+}
+
+#[test]
 fn a_terminal_that_goes_away_hangs_up_the_shell() {
     let berth = Berth::start();
     let master = berth.master();

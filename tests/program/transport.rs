@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -219,6 +221,53 @@ fn what_is_no_ssh_client_is_sent_away() {
     }
     berth.has_connections(0);
     berth.exec("echo in").run().succeeds().prints("in\n");
+}
+
+/// Carries one connection to the server, until `stopped` is set: then nothing more passes, and nobody is told.
+fn carry(berth: &Berth, stopped: &Arc<AtomicBool>) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (port, server) = (listener.local_addr().unwrap().port(), berth.port);
+    let stopped = Arc::clone(stopped);
+    std::thread::spawn(move || {
+        let near = listener.accept().unwrap().0;
+        let far = TcpStream::connect(("127.0.0.1", server)).unwrap();
+        let pump = |mut from: TcpStream, mut to: TcpStream| {
+            let stopped = Arc::clone(&stopped);
+            std::thread::spawn(move || {
+                let mut buffer = [0; 65_536];
+                // Once it has stopped, it keeps both sockets, for as long as the test runs.
+                while let Ok(count @ 1..) = from.read(&mut buffer) {
+                    while stopped.load(Ordering::Relaxed) {
+                        std::thread::park();
+                    }
+                    if to.write_all(&buffer[..count]).is_err() {
+                        return;
+                    }
+                }
+            });
+        };
+        pump(near.try_clone().unwrap(), far.try_clone().unwrap());
+        pump(far, near);
+    });
+    port
+}
+
+#[test]
+fn a_client_whose_packets_vanish_is_left_even_in_the_middle_of_a_flood() {
+    let berth = Berth::with(|config| {
+        config["ssh"]["clientAliveInterval"] = "1s".into();
+        config["ssh"]["clientAliveCountMax"] = 2.into();
+    });
+    for command in ["echo in; sleep 100", "echo in; cat /dev/zero"] {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let port = carry(&berth, &stopped).to_string();
+        let running = berth.ssh(["-p", &port, "-T", "berth", command]).spawn();
+        running.stdout.find(0, "in\n").unwrap();
+        berth.has_containers(1, DEADLINE);
+        stopped.store(true, Ordering::Relaxed);
+        berth.has_containers(0, Duration::from_secs(15));
+    }
+    assert_eq!(berth.log().text().matches("client not responding").count(), 2);
 }
 
 #[test]

@@ -41,6 +41,10 @@ func run(method, action string, arguments []string) (int, error) {
 		return 0, through(client, net.JoinHostPort(arguments[0], arguments[1]))
 	case "listen":
 		return listen(client)
+	case "signal":
+		return signal(client, ssh.Signal(arguments[0]), arguments[1])
+	case "last-session":
+		return 0, lastSession(client)
 	case "files":
 		return 0, files(client, arguments[0], arguments[1], arguments[2])
 	}
@@ -77,7 +81,7 @@ func connect(method string) (*ssh.Client, error) {
 		})
 	}
 	return ssh.Dial("tcp", net.JoinHostPort("127.0.0.1", os.Getenv("PORT")), &ssh.ClientConfig{
-		User:            "alice",
+		User:            os.Getenv("LOGIN"),
 		Auth:            []ssh.AuthMethod{auth},
 		HostKeyCallback: ssh.FixedHostKey(hostKey),
 	})
@@ -104,7 +108,11 @@ func execute(client *ssh.Client, command string, input io.Reader, terminal bool)
 		_, _ = io.Copy(stdin, input)
 		_ = stdin.Close()
 	}()
-	err = session.Run(command)
+	return status(session.Run(command))
+}
+
+// The exit status that an end by this error stands for.
+func status(err error) (int, error) {
 	var ended *ssh.ExitError
 	if errors.As(err, &ended) {
 		if ended.Signal() != "" {
@@ -146,6 +154,45 @@ func listen(client *ssh.Client) (int, error) {
 	}()
 	port := listener.Addr().(*net.TCPAddr).Port
 	return execute(client, fmt.Sprintf("echo hello | nc 127.0.0.1 %d", port), strings.NewReader(""), false)
+}
+
+// Sends a signal to a command once that has said something.
+func signal(client *ssh.Client, name ssh.Signal, command string) (int, error) {
+	session, err := client.NewSession()
+	if err != nil {
+		return 0, err
+	}
+	defer session.Close()
+	output, err := session.StdoutPipe()
+	if err != nil {
+		return 0, err
+	}
+	if err := session.Start(command); err != nil {
+		return 0, err
+	}
+	if _, err := io.CopyN(os.Stdout, output, 6); err != nil {
+		return 0, err
+	}
+	if err := session.Signal(name); err != nil {
+		return 0, err
+	}
+	if _, err := io.Copy(os.Stdout, output); err != nil {
+		return 0, err
+	}
+	return status(session.Wait())
+}
+
+// Says that there will be no more sessions, and opens another.
+func lastSession(client *ssh.Client) error {
+	granted, _, err := client.SendRequest("no-more-sessions@openssh.com", true, nil)
+	if err != nil || !granted {
+		return fmt.Errorf("not granted: %v", err)
+	}
+	if _, err := client.NewSession(); err == nil {
+		return errors.New("one more session")
+	}
+	fmt.Println(client.Wait())
+	return nil
 }
 
 func files(client *ssh.Client, near, far, back string) error {
