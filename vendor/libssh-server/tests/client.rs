@@ -88,7 +88,10 @@ fn serve(socket: TcpStream, keys: Arc<HostKeys>, download: usize) -> Seen {
                     let adjust = [&[93, 0, 0, 0, 0][..], &message[5..9]].concat();
                     session.send(&adjust).unwrap();
                 }
-                96 if left == 0 && running => finish(&mut session),
+                96 if left == 0 && running => {
+                    finish(&mut session);
+                    running = false;
+                }
                 98 if message.windows(4).any(|name| name == b"exec") => {
                     session.send(&[99, 0, 0, 0, 0]).unwrap();
                     running = true;
@@ -104,6 +107,7 @@ fn serve(socket: TcpStream, keys: Arc<HostKeys>, download: usize) -> Seen {
             (left, window) = (left - size, window - size);
             if left == 0 {
                 finish(&mut session);
+                running = false;
             }
         }
         if seen.end.is_some() {
