@@ -182,7 +182,8 @@ fn serve(path: &Path) -> Result<(), Failure> {
             Ok(Arc::new(daemons.with(config.docker.clone())?))
         });
     }
-    let authenticator = Webhooks::new(Users::new(config.users), config.webhooks);
+    let authenticator =
+        Webhooks::new(Users::new(config.users, config.ssh.trusted_user_ca_keys.clone()), config.webhooks);
     ssh::serve(config.ssh, services, Box::new(authenticator), geoip, stop_time).map_err(failed)
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-use super::key::{AuthorizedKey, KeyLineError};
+use super::key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
 use super::public_key::KeyError;
 
 /// The longest file that is read, in bytes.
@@ -20,13 +20,13 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Why a file is not read.
 #[derive(Debug)]
-enum FileError {
+pub(super) enum FileError {
     Io(io::Error),
     /// The user's name cannot be part of a path.
     Name,
     NotAFile,
     Writable(u32),
-    TooLong,
+    TooLong(u64),
 }
 
 impl fmt::Display for FileError {
@@ -36,17 +36,28 @@ impl fmt::Display for FileError {
             FileError::Name => f.write_str("the user's name cannot stand for %u"),
             FileError::NotAFile => f.write_str("not a regular file"),
             FileError::Writable(mode) => write!(f, "mode {mode:04o} lets others write to it: chmod go-w"),
-            FileError::TooLong => write!(f, "longer than {LONGEST} bytes"),
+            FileError::TooLong(longest) => write!(f, "longer than {longest} bytes"),
         }
     }
 }
 
 /// Gives each key of a user's file to `check`, in order, until it gives something. What cannot be read is logged, and
 /// passed over.
-pub(super) fn find_map<T>(path: &Path, user: &str, check: impl FnMut(AuthorizedKey) -> Option<T>) -> Option<T> {
-    let result = expand(path, user).and_then(|path| Ok((read(&path)?, path)));
+pub(super) fn keys<T>(path: &Path, user: &str, check: impl FnMut(AuthorizedKey) -> Option<T>) -> Option<T> {
+    find_map(path, user, AuthorizedKey::parse, check)
+}
+
+/// The same with a file of authorized principals.
+pub(super) fn principals<T>(path: &Path, user: &str, check: impl FnMut(AuthorizedPrincipal) -> Option<T>) -> Option<T> {
+    find_map(path, user, AuthorizedPrincipal::parse, check)
+}
+
+type Parse<L> = fn(&str) -> Result<L, KeyLineError>;
+
+fn find_map<L, T>(path: &Path, user: &str, parse: Parse<L>, check: impl FnMut(L) -> Option<T>) -> Option<T> {
+    let result = expand(path, user).and_then(|path| Ok((read(&path, LONGEST)?, path)));
     match result {
-        Ok((text, path)) => keys(&text, &path).find_map(check),
+        Ok((text, path)) => lines(&text, &path, parse).find_map(check),
         // Not every user needs one.
         Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
@@ -65,8 +76,8 @@ fn expand(path: &Path, user: &str) -> Result<PathBuf, FileError> {
     Ok(text.replace("%u", user).into())
 }
 
-/// Reads a file that nobody but its owner can write to, as sshd does with `StrictModes`.
-fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+/// Reads a file of `longest` bytes at most that nobody but its owner can write to, as sshd does with `StrictModes`.
+pub(super) fn read(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
     // Not to wait for a pipe's other end.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path).map_err(FileError::Io)?;
@@ -78,22 +89,22 @@ fn read(path: &Path) -> Result<Vec<u8>, FileError> {
         return Err(FileError::Writable(metadata.mode() & 0o7777));
     }
     let mut text = Vec::new();
-    file.take(LONGEST + 1).read_to_end(&mut text).map_err(FileError::Io)?;
-    if text.len() as u64 > LONGEST {
-        return Err(FileError::TooLong);
+    file.take(longest + 1).read_to_end(&mut text).map_err(FileError::Io)?;
+    if text.len() as u64 > longest {
+        return Err(FileError::TooLong(longest));
     }
     Ok(text)
 }
 
-/// The keys of a file's lines. Like sshd, this passes over lines that it cannot use.
-fn keys<'a>(text: &'a [u8], path: &'a Path) -> impl Iterator<Item = AuthorizedKey> + 'a {
-    text.split(|&byte| byte == b'\n').enumerate().filter_map(|(index, line)| {
+/// What is in a file's lines. Like sshd, this passes over lines that it cannot use.
+fn lines<'a, L: 'a>(text: &'a [u8], path: &'a Path, parse: Parse<L>) -> impl Iterator<Item = L> + 'a {
+    text.split(|&byte| byte == b'\n').enumerate().filter_map(move |(index, line)| {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
             return None;
         }
-        match AuthorizedKey::parse(&String::from_utf8_lossy(line)) {
-            Ok(key) => return Some(key),
+        match parse(&String::from_utf8_lossy(line)) {
+            Ok(line) => return Some(line),
             // The file may serve an sshd as well, which knows more types.
             Err(error @ KeyLineError::Key(KeyError::Type(_))) => {
                 log::debug!("{}:{}: {error}", path.display(), index + 1)
@@ -106,9 +117,9 @@ fn keys<'a>(text: &'a [u8], path: &'a Path) -> impl Iterator<Item = AuthorizedKe
 
 /// A file of authorized keys, and who may come in by it.
 pub(crate) fn fuzz(text: &[u8]) {
-    for key in keys(text, Path::new("fuzz")) {
+    for key in lines(text, Path::new("fuzz"), AuthorizedKey::parse) {
         for client in [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()] {
-            let _ = key.admit(client, 1_000_000_000);
+            let _ = key.parts().1.admit(client, 1_000_000_000);
         }
     }
 }
@@ -119,8 +130,8 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
 
-    use super::super::key::tests::{LINES, line, public_key};
-    use super::{LONGEST, expand, find_map, read};
+    use super::super::key::tests::{LINES, line, offer};
+    use super::{LONGEST, expand, keys, read};
 
     /// A directory with a file `alice` in it, both removed in the end.
     struct Directory(PathBuf);
@@ -141,7 +152,7 @@ mod tests {
         /// How many of the file's lines are keys.
         fn count(&self, user: &str) -> usize {
             let mut count = 0;
-            find_map(&self.path("%u"), user, |_| -> Option<()> {
+            keys(&self.path("%u"), user, |_| -> Option<()> {
                 count += 1;
                 None
             });
@@ -163,7 +174,7 @@ mod tests {
         assert_eq!(directory.count("alice"), 6);
         assert_eq!(directory.count("bob"), 0);
         let directory = Directory::new("crlf", format!("{}\r\n", line()));
-        let found = find_map(&directory.path("%u"), "alice", |key| key.is(&public_key(line())).then_some(()));
+        let found = keys(&directory.path("%u"), "alice", |key| key.is_for(&offer(line())).then_some(()));
         assert_eq!(found, Some(()));
     }
 
@@ -179,13 +190,13 @@ mod tests {
     #[test]
     fn what_is_no_file_or_too_long_is_not_read() {
         let directory = Directory::new("long", vec![b'\n'; LONGEST as usize]);
-        assert!(read(&directory.path("alice")).is_ok());
+        assert!(read(&directory.path("alice"), LONGEST).is_ok());
         fs::write(directory.path("alice"), vec![b'\n'; LONGEST as usize + 1]).unwrap();
-        assert_eq!(read(&directory.path("alice")).unwrap_err().to_string(), "longer than 1048576 bytes");
-        assert_eq!(read(&directory.0).unwrap_err().to_string(), "not a regular file");
+        assert_eq!(read(&directory.path("alice"), LONGEST).unwrap_err().to_string(), "longer than 1048576 bytes");
+        assert_eq!(read(&directory.0, LONGEST).unwrap_err().to_string(), "not a regular file");
         let pipe = directory.path("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-        assert_eq!(read(&pipe).unwrap_err().to_string(), "not a regular file");
+        assert_eq!(read(&pipe, LONGEST).unwrap_err().to_string(), "not a regular file");
     }
 
     #[test]

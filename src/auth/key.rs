@@ -1,12 +1,11 @@
 //! Lines of authorized keys.
 
 use std::fmt;
-use std::net::IpAddr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Restrictions;
+use super::certificate::Offer;
 use super::options::Options;
 use super::public_key::{KeyError, PublicKey, Type, excerpt};
 use crate::connection::wire::Reader;
@@ -26,6 +25,8 @@ pub struct AuthorizedKey {
 pub enum KeyLineError {
     /// It has not the form of such a line.
     Form,
+    /// It has not the form of a line of authorized principals.
+    Principal,
     /// It is several lines.
     SeveralLines,
     /// A quote in the options is not closed.
@@ -56,6 +57,7 @@ impl fmt::Display for KeyLineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KeyLineError::Form => f.write_str("not an authorized key: [OPTIONS] TYPE BASE64-KEY [COMMENT]"),
+            KeyLineError::Principal => f.write_str("not an authorized principal: [OPTIONS] NAME"),
             KeyLineError::SeveralLines => f.write_str("several lines: give each authorized key an entry of its own"),
             KeyLineError::Quote => f.write_str("a double quote in the options is not closed"),
             KeyLineError::Option(name, reason) => write!(f, "option {name:?}: {reason}"),
@@ -94,21 +96,43 @@ impl AuthorizedKey {
         Ok(AuthorizedKey { key: PublicKey::parse(&blob)?, options })
     }
 
-    /// Whether this is the key.
-    pub(super) fn is(&self, key: &PublicKey) -> bool {
-        self.key == *key
+    /// Whether it is the line for what a client offers: of that key, or of the authority that has signed the certificate.
+    pub(super) fn is_for(&self, offer: &Offer) -> bool {
+        match &offer.certificate {
+            None => !self.options.cert_authority && self.key == offer.key,
+            Some(certificate) => self.options.cert_authority && self.key == certificate.authority,
+        }
     }
 
-    /// What its owner is held to, when logging in from `client` at the time `now`, in seconds since 1970; or why the
-    /// key is not good for that.
-    pub(super) fn admit(&self, client: IpAddr, now: i64) -> Result<&Restrictions, &'static str> {
-        if self.options.expires.is_some_and(|time| time < now) {
-            return Err("it has expired");
+    /// The key, and what stands before it.
+    pub(super) fn parts(&self) -> (&PublicKey, &Options) {
+        (&self.key, &self.options)
+    }
+}
+
+/// A line of an authorized principals file: sshd_config(5), AuthorizedPrincipalsFile.
+#[derive(Clone, Debug)]
+pub struct AuthorizedPrincipal {
+    pub(super) name: String,
+    pub(super) options: Options,
+}
+
+impl AuthorizedPrincipal {
+    /// Takes a line: options, name.
+    pub fn parse(line: &str) -> Result<AuthorizedPrincipal, KeyLineError> {
+        let line = line.trim_ascii();
+        if line.contains(['\n', '\r']) {
+            return Err(KeyLineError::SeveralLines);
         }
-        if self.options.from.as_ref().is_some_and(|sources| !sources.allow(client)) {
-            return Err("its from= does not allow the address");
+        let (first, rest) = split_word(line)?;
+        let (name, options) = match rest {
+            "" => (first, Options::default()),
+            name => (name, Options::parse(first)?),
+        };
+        if name.is_empty() || name.contains([' ', '\t']) {
+            return Err(KeyLineError::Principal);
         }
-        Ok(&self.options.restrictions)
+        Ok(AuthorizedPrincipal { name: name.to_owned(), options })
     }
 }
 
@@ -142,7 +166,7 @@ pub(super) mod tests {
     use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
-    use super::{AuthorizedKey, KeyLineError};
+    use super::{AuthorizedKey, AuthorizedPrincipal, KeyLineError, Offer};
     use crate::auth::public_key::{KeyError, PublicKey};
 
     /// Lines of ssh-keygen's: a key of each type that is taken, an RSA key of 1024 bits, and a DSA key.
@@ -163,6 +187,11 @@ pub(super) mod tests {
         PublicKey::parse(&blob(line)).unwrap()
     }
 
+    /// The same, as a client offers it.
+    pub(in crate::auth) fn offer(line: &str) -> Offer {
+        Offer { key: public_key(line), certificate: None }
+    }
+
     fn error(line: &str) -> KeyLineError {
         AuthorizedKey::parse(line).unwrap_err()
     }
@@ -170,7 +199,7 @@ pub(super) mod tests {
     #[test]
     fn keys_of_all_supported_types_are_taken() {
         for line in LINES.lines().take(7) {
-            assert!(AuthorizedKey::parse(line).unwrap().is(&public_key(line)), "{line}");
+            assert!(AuthorizedKey::parse(line).unwrap().is_for(&offer(line)), "{line}");
         }
         let others: Vec<_> = LINES.lines().skip(7).map(error).collect();
         assert_eq!(others, [KeyError::RsaSize(1024), KeyError::Type("ssh-dss".into())].map(KeyLineError::Key));
@@ -205,10 +234,21 @@ pub(super) mod tests {
         assert!(matches!(error(&format!("no-ptty {}", line())), KeyLineError::Option(name, _) if name == "no-ptty"));
     }
 
+    #[test]
+    fn a_principal_has_options_before_its_name() {
+        let name = |line| AuthorizedPrincipal::parse(line).map(|principal| principal.name);
+        assert_eq!(name(" alice \r"), Ok("alice".into()));
+        assert_eq!(name("from=\"10.0.0.1\",no-pty\tweb admins").unwrap_err(), KeyLineError::Principal);
+        assert_eq!(name("from=\"10.0.0.1\",no-pty\tadmins"), Ok("admins".into()));
+        assert!(matches!(name("admins web"), Err(KeyLineError::Option(..))));
+        assert_eq!(name(""), Err(KeyLineError::Principal));
+    }
+
     proptest! {
         #[test]
         fn no_line_panics(line in "(\\PC|[ \t\"\\\\,=])*") {
             let _ = AuthorizedKey::parse(&line);
+            let _ = AuthorizedPrincipal::parse(&line);
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Who may in, and with what restrictions.
 
+mod account;
+mod certificate;
 mod clock;
 mod file;
 mod key;
 mod options;
 mod password;
 mod public_key;
+mod revocation;
 mod signature;
 mod source;
 mod users;
@@ -13,9 +16,11 @@ mod users;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-pub use key::{AuthorizedKey, KeyLineError};
+pub use certificate::{Certificate, Offer, OfferError};
+pub use key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
 pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use public_key::{KeyError, PublicKey, fingerprint};
+pub use revocation::RevokedKeys;
 pub use signature::{Attested, BadSignature, SIGNATURE_ALGORITHMS};
 pub use users::Users;
 
@@ -23,8 +28,13 @@ use crate::fuzzing::Target;
 use crate::metadata::Metadata;
 use crate::pattern;
 
-pub(crate) const FUZZ_TARGETS: &[Target] =
-    &[("authorized_keys", file::fuzz), ("password_hash", password::fuzz), ("signature", signature::fuzz)];
+pub(crate) const FUZZ_TARGETS: &[Target] = &[
+    ("authorized_keys", file::fuzz),
+    ("certificate", certificate::fuzz),
+    ("password_hash", password::fuzz),
+    ("revocation", revocation::fuzz),
+    ("signature", signature::fuzz),
+];
 
 /// What an authenticated user is held to: OpenSSH's key options, by the names of sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -61,6 +71,27 @@ pub enum PubkeyAuthOption {
 }
 
 impl Restrictions {
+    /// Both together, as OpenSSH puts a line's options and a certificate's together: what either forbids is forbidden. Of
+    /// lists and variables the first ones hold, where there are any.
+    fn merge(self, other: Restrictions) -> Result<Restrictions, &'static str> {
+        let command = match (self.command, other.command) {
+            (Some(one), Some(another)) if one != another => return Err("its forced commands differ"),
+            (one, another) => one.or(another),
+        };
+        Ok(Restrictions {
+            command,
+            no_pty: self.no_pty || other.no_pty,
+            no_port_forwarding: self.no_port_forwarding || other.no_port_forwarding,
+            no_agent_forwarding: self.no_agent_forwarding || other.no_agent_forwarding,
+            no_x11_forwarding: self.no_x11_forwarding || other.no_x11_forwarding,
+            environment: if self.environment.is_empty() { other.environment } else { self.environment },
+            permit_open: self.permit_open.or(other.permit_open),
+            permit_listen: self.permit_listen.or(other.permit_listen),
+            no_touch_required: self.no_touch_required && other.no_touch_required,
+            verify_required: self.verify_required || other.verify_required,
+        })
+    }
+
     /// Whether a security key has attested enough for these options, and for those that hold for all; or what is missing.
     pub fn satisfied_by(&self, attested: Attested, for_all: &[PubkeyAuthOption]) -> Result<(), &'static str> {
         let needs_touch = !self.no_touch_required || for_all.contains(&PubkeyAuthOption::TouchRequired);
@@ -149,7 +180,7 @@ pub trait Authenticator: Send + Sync {
 
     /// Whether this user may use a public key from here, now. The caller has verified, or will verify, the signature,
     /// and what a security key attests in it.
-    fn public_key(&self, attempt: &Attempt<'_>, key: &PublicKey) -> Option<Grant>;
+    fn public_key(&self, attempt: &Attempt<'_>, offer: &Offer) -> Option<Grant>;
 
     /// Whether a user who has authenticated may in, and with what.
     fn authorize(&self, attempt: &Attempt<'_>, grant: Grant) -> Option<Grant> {
@@ -167,6 +198,10 @@ pub struct User {
     pub authorized_keys: Vec<AuthorizedKey>,
     /// `authorizedKeysFile`: read at each login. In a path, `%u` stands for the user's name.
     pub authorized_keys_files: Vec<PathBuf>,
+    /// `authorizedPrincipals`: whose certificates let this user in, where the authority is trusted for all.
+    pub authorized_principals: Vec<AuthorizedPrincipal>,
+    /// `authorizedPrincipalsFile`: the same in files, read at each login.
+    pub authorized_principals_files: Vec<PathBuf>,
 }
 
 #[cfg(test)]

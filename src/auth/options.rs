@@ -1,5 +1,7 @@
 //! The options of an authorized key.
 
+use std::net::IpAddr;
+
 use super::key::KeyLineError;
 use super::source::Sources;
 use super::{ForwardAddress, Restrictions, clock};
@@ -16,6 +18,10 @@ pub(super) struct Options {
     pub from: Option<Sources>,
     /// `expiry-time=`, in seconds since 1970.
     pub expires: Option<i64>,
+    /// `cert-authority`: the key signs certificates, and lets nobody in by itself.
+    pub cert_authority: bool,
+    /// `principals=`: whose certificates count, in place of those of the user's own name.
+    pub principals: Option<Vec<String>>,
 }
 
 impl Options {
@@ -43,6 +49,17 @@ impl Options {
                 None => return Err(KeyLineError::option(&name, "a comma must follow the value")),
             }
         }
+    }
+
+    /// Whether they let in a client with this address at the time `now`, in seconds since 1970; or why not.
+    pub(super) fn admit(&self, client: IpAddr, now: i64) -> Result<(), &'static str> {
+        if self.expires.is_some_and(|time| time < now) {
+            return Err("it has expired");
+        }
+        if self.from.as_ref().is_some_and(|sources| !sources.allow(client)) {
+            return Err("its from= does not allow the address");
+        }
+        Ok(())
     }
 
     /// Takes one option. The name of one with a value ends in `=`.
@@ -96,7 +113,12 @@ impl Options {
                 Some(address) => push(&mut restrictions.permit_listen, address),
                 None => Err("a listener must be [HOST:]PORT, where '*' stands for any"),
             },
-            "cert-authority" | "principals=" => Err("certificates are not supported"),
+            "cert-authority" => {
+                self.cert_authority = true;
+                Ok(())
+            }
+            "principals=" if value.is_empty() => Err("it names nobody"),
+            "principals=" => set_once(&mut self.principals, value.split(',').map(str::to_owned).collect()),
             "tunnel=" => Err("there are no tunnel devices"),
             _ => Err("there is no such option"),
         };
@@ -248,8 +270,9 @@ mod tests {
             ("from=\"::1\",from=\"::1\"", "given twice"),
             ("from=\"10.0.0.1/8\"", "a network's address goes on behind its prefix"),
             ("environment=\"A-B=1\"", "a variable must be NAME=VALUE, with a name of letters, digits and '_'"),
-            ("cert-authority", "certificates are not supported"),
-            ("principals=\"a\"", "certificates are not supported"),
+            ("cert-authority=\"yes\"", "there is no such option"),
+            ("principals=\"\"", "it names nobody"),
+            ("principals=\"a\",principals=\"b\"", "given twice"),
             ("tunnel=\"0\"", "there are no tunnel devices"),
         ] {
             assert_eq!(reason(text), expected, "{text}");

@@ -31,6 +31,13 @@ impl Sources {
         list.split(',').map(Source::parse).collect::<Result<_, _>>().map(Sources)
     }
 
+    /// Takes a list of networks and addresses alone, as certificates have it.
+    pub(super) fn parse_networks(list: &str) -> Result<Self, &'static str> {
+        let sources = Sources::parse(list)?;
+        let is_network = |source: &Source| !source.negated && matches!(source.pattern, Pattern::Network { .. });
+        if sources.0.iter().all(is_network) { Ok(sources) } else { Err("an entry of the list is no network") }
+    }
+
     /// Whether an address matches one of the patterns, and no negated one.
     pub(super) fn allow(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
@@ -136,6 +143,14 @@ mod tests {
         assert!(!allows("!10.1.0.*,10.0.0.0/8", "10.1.0.1"));
         // Nothing but negated entries lets nobody in.
         assert!(!allows("!10.1.0.1", "10.2.0.1"));
+    }
+
+    #[test]
+    fn a_certificates_list_has_networks_alone() {
+        assert!(Sources::parse_networks("10.0.0.0/8,::1").unwrap().allow("10.1.2.3".parse().unwrap()));
+        for list in ["10.0.0.0/8,!10.1.0.0/16", "192.0.2.*", "example.com", ""] {
+            assert!(Sources::parse_networks(list).is_err(), "{list}");
+        }
     }
 
     #[test]

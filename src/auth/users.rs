@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::key::AuthorizedKey;
+use super::account::Login;
 use super::password::PasswordHash;
-use super::{Attempt, Authenticator, Grant, PublicKey, Restrictions, User, file};
+use super::{Attempt, Authenticator, Grant, Offer, Restrictions, User};
 
 /// Users by name.
 ///
@@ -21,13 +22,15 @@ pub struct Users {
     users: Vec<(String, User)>,
     /// The places of those who have a password.
     with_password: Vec<usize>,
+    /// Files of authorities whose certificates are good for all.
+    authorities: Vec<PathBuf>,
     /// Makes the choice of a stand-in one that only the server can foretell, and the same after a restart.
     secret: u64,
 }
 
 impl Users {
-    /// An authenticator for these users, by name.
-    pub fn new(users: BTreeMap<String, User>) -> Self {
+    /// An authenticator for these users, by name, and for certificates by these authorities (`trustedUserCAKeys`).
+    pub fn new(users: BTreeMap<String, User>, authorities: Vec<PathBuf>) -> Self {
         let users: Vec<(String, User)> = users.into_iter().collect();
         let with_password = (0..users.len()).filter(|&index| users[index].1.password.is_some()).collect();
         let mut hasher = DefaultHasher::new();
@@ -35,7 +38,7 @@ impl Users {
             name.hash(&mut hasher);
             user.password.as_ref().map(ToString::to_string).hash(&mut hasher);
         }
-        Users { users, with_password, secret: hasher.finish() }
+        Users { users, with_password, authorities, secret: hasher.finish() }
     }
 
     fn find(&self, name: &str) -> Option<usize> {
@@ -71,8 +74,8 @@ impl Authenticator for Users {
         self.password(attempt.user, password).map(|restrictions| Grant::new(attempt.user, restrictions))
     }
 
-    fn public_key(&self, attempt: &Attempt<'_>, key: &PublicKey) -> Option<Grant> {
-        let restrictions = self.public_key(attempt.user, key, attempt.client.ip());
+    fn public_key(&self, attempt: &Attempt<'_>, offer: &Offer) -> Option<Grant> {
+        let restrictions = self.public_key(attempt.user, offer, attempt.client.ip());
         restrictions.map(|restrictions| Grant::new(attempt.user, restrictions))
     }
 }
@@ -84,22 +87,9 @@ impl Users {
         (is_right && is_own).then(Restrictions::default)
     }
 
-    fn public_key(&self, user: &str, offered: &PublicKey, client: IpAddr) -> Option<Restrictions> {
-        let ((name, account), is_own) = self.account_for(user)?;
-        let check = |key: &AuthorizedKey| {
-            if !(key.is(offered) && is_own) {
-                return None;
-            }
-            // After one that does not admit the user, another line may.
-            let admitted = key.admit(client, now());
-            admitted
-                .inspect_err(|reason| log::info!("a key of {name:?} from {client} is refused: {reason}"))
-                .ok()
-                .cloned()
-        };
-        let in_files =
-            || account.authorized_keys_files.iter().find_map(|path| file::find_map(path, name, |key| check(&key)));
-        account.authorized_keys.iter().find_map(check).or_else(in_files)
+    fn public_key(&self, user: &str, offer: &Offer, client: IpAddr) -> Option<Restrictions> {
+        let ((name, account), exists) = self.account_for(user)?;
+        account.admit(&Login { name, exists, offer, client, now: now(), authorities: &self.authorities })
     }
 }
 
@@ -113,7 +103,7 @@ fn now() -> i64 {
 mod tests {
     use std::net::IpAddr;
 
-    use super::super::key::tests::{LINES, line, public_key};
+    use super::super::key::tests::{LINES, line, offer};
     use super::{Restrictions, User, Users};
     use crate::auth::{AuthorizedKey, PasswordHash};
 
@@ -137,7 +127,7 @@ mod tests {
     }
 
     fn users(users: impl IntoIterator<Item = (&'static str, User)>) -> Users {
-        Users::new(users.into_iter().map(|(name, user)| (name.to_owned(), user)).collect())
+        Users::new(users.into_iter().map(|(name, user)| (name.to_owned(), user)).collect(), Vec::new())
     }
 
     #[test]
@@ -179,7 +169,7 @@ mod tests {
         for users in [users([]), users([("carol", User::default())])] {
             assert!(users.hash_for("carol").is_none());
             assert_eq!(users.password("carol", b""), None);
-            assert_eq!(users.public_key("dave", &public_key(line()), CLIENT), None);
+            assert_eq!(users.public_key("dave", &offer(line()), CLIENT), None);
         }
     }
 
@@ -187,12 +177,12 @@ mod tests {
     fn only_the_users_own_keys_let_in() {
         let lines: Vec<&str> = LINES.lines().collect();
         let users = users([("alice", with_keys(&lines[..2])), ("bob", with_keys(&lines[2..3]))]);
-        assert!(users.public_key("alice", &public_key(lines[1]), CLIENT).is_some());
-        assert!(users.public_key("bob", &public_key(lines[2]), CLIENT).is_some());
-        assert_eq!(users.public_key("bob", &public_key(lines[0]), CLIENT), None);
+        assert!(users.public_key("alice", &offer(lines[1]), CLIENT).is_some());
+        assert!(users.public_key("bob", &offer(lines[2]), CLIENT).is_some());
+        assert_eq!(users.public_key("bob", &offer(lines[0]), CLIENT), None);
         // Whoever stands in for an unknown user.
         for number in 0..20 {
-            assert_eq!(users.public_key(&format!("nobody{number}"), &public_key(lines[0]), CLIENT), None);
+            assert_eq!(users.public_key(&format!("nobody{number}"), &offer(lines[0]), CLIENT), None);
         }
     }
 
@@ -206,9 +196,8 @@ mod tests {
             option(r#"command="fourth""#),
         ];
         let users = users([("alice", with_keys(&lines.each_ref().map(String::as_str)))]);
-        let command = |client: &str| {
-            users.public_key("alice", &public_key(line()), client.parse().unwrap()).unwrap().command.unwrap()
-        };
+        let command =
+            |client: &str| users.public_key("alice", &offer(line()), client.parse().unwrap()).unwrap().command.unwrap();
         assert_eq!(command("10.1.2.3"), "from");
         assert_eq!(command("192.0.2.1"), "third");
         assert_eq!(command("2001:db8::1"), "fourth");
@@ -226,8 +215,7 @@ mod tests {
         };
         let users = users([("alice", user)]);
         let other = LINES.lines().nth(1).unwrap();
-        let command =
-            |line| users.public_key("alice", &public_key(line), CLIENT).map(|restrictions| restrictions.command);
+        let command = |line| users.public_key("alice", &offer(line), CLIENT).map(|restrictions| restrictions.command);
         assert_eq!(command(other), None);
         std::fs::write(&file, format!("no-pty {}\n{}\n", line(), other)).unwrap();
         assert_eq!(command(other), Some(None));

@@ -3,7 +3,7 @@
 use super::kind::{Named, any_number_of, parsed, path};
 use super::section::Section;
 use super::{Config, forwarding, webhook};
-use crate::auth::{AuthorizedKey, PasswordHash, User};
+use crate::auth::{AuthorizedKey, AuthorizedPrincipal, PasswordHash, User};
 
 /// The longest user name, in bytes: what the SSH side takes.
 const LONGEST_NAME: usize = 1024;
@@ -29,5 +29,11 @@ fn user() -> Section<User> {
             any_number_of(parsed("a public key as in an authorized_keys file", AuthorizedKey::parse)),
         )
         .key("authorizedKeysFile", |user| &mut user.authorized_keys_files, any_number_of(path()))
+        .key(
+            "authorizedPrincipals",
+            |user| &mut user.authorized_principals,
+            any_number_of(parsed("a certificate's principal", AuthorizedPrincipal::parse)),
+        )
+        .key("authorizedPrincipalsFile", |user| &mut user.authorized_principals_files, any_number_of(path()))
         .later("forwarding", forwarding::section())
 }

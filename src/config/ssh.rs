@@ -1,11 +1,11 @@
 //! The `ssh` section.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::kind::{
-    address, any_number_of, choice, duration, duration_or_off, integer, name, one_or_more, parsed, pem, text,
+    address, any_number_of, choice, duration, duration_or_off, integer, name, one_or_more, parsed, path, pem, text,
 };
 use super::pem::Pem;
 use super::reader::Kind;
@@ -37,6 +37,10 @@ pub struct Ssh {
     pub max_auth_tries: u32,
     /// `pubkeyAuthOptions`: what security keys must attest, whatever a key's options say.
     pub pubkey_auth_options: Vec<PubkeyAuthOption>,
+    /// `trustedUserCAKeys`: files of authorities whose certificates let users in.
+    pub trusted_user_ca_keys: Vec<PathBuf>,
+    /// `revokedKeys`: files of keys and certificates that let nobody in.
+    pub revoked_keys: Vec<PathBuf>,
     /// `maxStartups`: connections that have not authenticated.
     pub max_startups: usize,
     /// `maxConnections`: connections at once. 0 is no limit.
@@ -110,6 +114,8 @@ impl Ssh {
             login_grace_time: Duration::from_secs(120),
             max_auth_tries: 6,
             pubkey_auth_options: Vec::new(),
+            trusted_user_ca_keys: Vec::new(),
+            revoked_keys: Vec::new(),
             max_startups: 100,
             max_connections: 0,
             accept_env: all(&["LANG", "LC_*"]),
@@ -137,6 +143,8 @@ pub(super) fn section() -> Section<Ssh> {
         .key("loginGraceTime", |ssh| &mut ssh.login_grace_time, duration(SECOND..=HOUR))
         .key("maxAuthTries", |ssh| &mut ssh.max_auth_tries, integer(1..=100))
         .key("pubkeyAuthOptions", |ssh| &mut ssh.pubkey_auth_options, any_number_of(choice(PUBKEY_AUTH_OPTIONS, &[])))
+        .key("trustedUserCAKeys", |ssh| &mut ssh.trusted_user_ca_keys, any_number_of(path()))
+        .key("revokedKeys", |ssh| &mut ssh.revoked_keys, any_number_of(path()))
         .key("maxStartups", |ssh| &mut ssh.max_startups, integer(1..=65_535))
         .key("maxConnections", |ssh| &mut ssh.max_connections, integer(0..=1_000_000))
         .key("acceptEnv", |ssh| &mut ssh.accept_env, any_number_of(pattern))

@@ -11,7 +11,9 @@ use libssh_server::{Session, number};
 use super::services::{Service, Unavailable};
 use super::worker::Pending;
 use super::{Server, reason};
-use crate::auth::{Attempt, Attested, Authenticator, BadSignature, Grant, LONGEST_PASSWORD, PublicKey, fingerprint};
+use crate::auth::{
+    Attempt, Attested, Authenticator, BadSignature, Grant, LONGEST_PASSWORD, Offer, RevokedKeys, fingerprint,
+};
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::waker::Waker;
 
@@ -220,15 +222,16 @@ impl Authentication {
             Method::KeyboardInteractive => self.ask(session),
             Method::PublicKey { algorithm, blob, signature } => {
                 self.fingerprint = Some(fingerprint(blob));
-                let Some(key) = PublicKey::parse(blob).ok().filter(|key| key.signs_by(algorithm)) else {
-                    return self.fail(session, true);
-                };
+                let Some(offer) = Offer::take(algorithm, blob) else { return self.fail(session, true) };
+                if let Some(certificate) = &offer.certificate {
+                    self.fingerprint = Some(format!("{} {certificate}", fingerprint(offer.key.blob())));
+                }
                 let Some(signature) = signature else {
                     let then = Then::KeyOk { algorithm: algorithm.to_vec(), blob: blob.to_vec() };
-                    return self.check_key(session, then, None, key);
+                    return self.check_key(session, then, None, offer, blob);
                 };
-                match key.verify(algorithm, signature, &signed(session, signature, body)) {
-                    Ok(attested) => self.check_key(session, Then::Success, attested, key),
+                match offer.verify(algorithm, signature, &signed(session, signature, body)) {
+                    Ok(attested) => self.check_key(session, Then::Success, attested, offer, blob),
                     Err(BadSignature) => self.fail(session, true),
                 }
             }
@@ -264,11 +267,24 @@ impl Authentication {
     }
 
     /// `attested` is what a security key has, in its signature.
-    fn check_key(&mut self, session: &Session, then: Then, attested: Option<Attested>, key: PublicKey) -> Progress {
-        let promised = self.promised.take().filter(|(blob, _)| blob == key.blob() && matches!(then, Then::Success));
+    fn check_key(
+        &mut self,
+        session: &Session,
+        then: Then,
+        attested: Option<Attested>,
+        offer: Offer,
+        blob: &[u8],
+    ) -> Progress {
+        let promised = self.promised.take().filter(|(other, _)| other == blob && matches!(then, Then::Success));
         let required = self.server.settings.pubkey_auth_options.clone();
+        let revoked = RevokedKeys::new(self.server.settings.revoked_keys.clone());
         self.check(session, then, move |authenticator, attempt| {
-            let grant = promised.map(|(_, grant)| grant).or_else(|| authenticator.public_key(attempt, &key))?;
+            let is_revoked = revoked.cover(&offer);
+            let grant = promised.map(|(_, grant)| grant).or_else(|| authenticator.public_key(attempt, &offer))?;
+            if is_revoked {
+                log::info!("{}: the key is revoked", attempt.connection);
+                return None;
+            }
             if let Some(attested) = attested
                 && let Err(missing) = grant.restrictions.satisfied_by(attested, &required)
             {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::auth::{Attempt, Authenticator, Grant, PublicKey, Users};
+use crate::auth::{Attempt, Authenticator, Grant, Offer, Users};
 use crate::config;
 use crate::fuzzing::Target;
 use client::Client;
@@ -77,9 +77,11 @@ impl Authenticator for Webhooks {
         Authenticator::password(&self.users, attempt, password).or_else(ask)
     }
 
-    fn public_key(&self, attempt: &Attempt<'_>, key: &PublicKey) -> Option<Grant> {
-        let ask = || self.public_key.as_ref()?.ask(attempt, &wire::public_key(attempt, key));
-        Authenticator::public_key(&self.users, attempt, key).or_else(ask)
+    fn public_key(&self, attempt: &Attempt<'_>, offer: &Offer) -> Option<Grant> {
+        // Whether a certificate is good is nothing that is asked for.
+        let webhook = self.public_key.as_ref().filter(|_| offer.certificate.is_none());
+        let ask = || webhook?.ask(attempt, &wire::public_key(attempt, &offer.key));
+        Authenticator::public_key(&self.users, attempt, offer).or_else(ask)
     }
 
     fn authorize(&self, attempt: &Attempt<'_>, mut grant: Grant) -> Option<Grant> {

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use berth::auth::{Attempt, Authenticator, ForwardAddress, Grant, PublicKey, Restrictions};
+use berth::auth::{Attempt, Authenticator, ForwardAddress, Grant, Offer, Restrictions};
 use berth::backend::{Backend, Container, Error, Request, Scope, Waiter};
 use berth::config;
 use berth::connection::frame::{self, HELLO, VERSION};
@@ -38,7 +38,7 @@ impl Authenticator for Anybody {
         None
     }
 
-    fn public_key(&self, attempt: &Attempt<'_>, _key: &PublicKey) -> Option<Grant> {
+    fn public_key(&self, attempt: &Attempt<'_>, _offer: &Offer) -> Option<Grant> {
         let mut restrictions = Restrictions::default();
         match attempt.user {
             "no-forwarding" => {
@@ -298,6 +298,8 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
         login_grace_time: DEADLINE,
         max_auth_tries: 6,
         pubkey_auth_options: Vec::new(),
+        trusted_user_ca_keys: Vec::new(),
+        revoked_keys: Vec::new(),
         max_startups: 100,
         max_connections: 0,
         accept_env: Vec::new(),

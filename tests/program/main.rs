@@ -5,6 +5,7 @@
 
 mod authentication;
 mod beside_sshd;
+mod certificates;
 mod clients;
 mod command_line;
 mod common;

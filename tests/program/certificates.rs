@@ -1,0 +1,186 @@
+//! OpenSSH's user certificates, made by `ssh-keygen -s`, and their revocation.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::common::{Berth, Client, Ran, key};
+
+/// A server that trusts the key `ed25519-ca` to certify users, with a changed configuration.
+fn trusting_and(change: impl FnOnce(&mut Value)) -> Berth {
+    let berth = Berth::with(|config| {
+        config["ssh"]["trustedUserCAKeys"] = json!("ca.pub");
+        change(config);
+    });
+    fs::write(berth.path("ca.pub"), key("ed25519-ca").public).unwrap();
+    berth
+}
+
+/// The same, with the users alice and bob, who have no keys.
+fn trusting() -> Berth {
+    trusting_and(|config| {
+        config["auth"]["users"] = json!({"alice": {}, "bob": {"authorizedPrincipals": ["web", "no-pty admins"]}});
+    })
+}
+
+/// Has an authority certify the public key of the usual client. `options` are `ssh-keygen`'s.
+fn certify(berth: &Berth, authority: &str, options: &[&str]) -> PathBuf {
+    let public = berth.path("certified.pub");
+    fs::write(&public, key("ed25519").public).unwrap();
+    let keygen = Client::new("ssh-keygen").arg("-q").arg("-s").arg(key(authority).path);
+    keygen.args(["-I", "alice's laptop"]).args(options).arg(&public).run().succeeds();
+    berth.path("certified-cert.pub")
+}
+
+/// Runs a command with a certificate by this authority.
+fn exec_certified(berth: &Berth, authority: &str, user: &str, options: &[&str], command: &str) -> Ran {
+    let certificate = format!("CertificateFile={}", certify(berth, authority, options).display());
+    let ssh = berth.openssh("ssh").args(["-o", &certificate, "-l", user]);
+    ssh.args(["-T", "berth", command]).run()
+}
+
+#[track_caller]
+fn lets_in(berth: &Berth, user: &str, options: &[&str]) -> bool {
+    exec_certified(berth, "ed25519-ca", user, options, "echo in").text() == "in\n"
+}
+
+#[test]
+fn a_certificate_lets_in_those_whose_it_is() {
+    let berth = trusting();
+    assert!(lets_in(&berth, "alice", &["-n", "carol,alice"]));
+    berth.log().line("ID \"alice's laptop\" (serial 0) CA SHA256:");
+    assert!(!lets_in(&berth, "alice", &["-n", "carol"]));
+    assert!(!lets_in(&berth, "alice", &[]), "it has no principals");
+    assert!(!lets_in(&berth, "alice", &["-h", "-n", "alice"]), "it is a host's");
+    assert!(!lets_in(&berth, "carol", &["-n", "carol"]), "there is no such user");
+}
+
+#[test]
+fn a_users_principals_stand_in_place_of_the_name() {
+    let berth = trusting();
+    assert!(lets_in(&berth, "bob", &["-n", "web"]));
+    assert!(lets_in(&berth, "bob", &["-n", "admins"]));
+    assert!(!lets_in(&berth, "bob", &["-n", "bob"]));
+}
+
+#[test]
+fn nobody_else_can_certify() {
+    let berth = trusting();
+    exec_certified(&berth, "ed25519-stranger", "alice", &["-n", "alice"], "echo in").exits(255).prints("");
+    // The bare key is none that lets in.
+    berth.exec("echo in").run().exits(255).prints("");
+}
+
+#[test]
+fn authorities_may_have_keys_of_every_type() {
+    let berth = trusting();
+    for authority in ["rsa", "ecdsa", "ecdsa-384", "ecdsa-521"] {
+        fs::write(berth.path("ca.pub"), key(authority).public).unwrap();
+        exec_certified(&berth, authority, "alice", &["-n", "alice"], "echo in").succeeds().prints("in\n");
+    }
+}
+
+#[test]
+fn a_certificate_has_its_time() {
+    let berth = trusting();
+    for (validity, expected) in [("-1d:+1d", true), ("20200101:20210101", false), ("+1d:+2d", false)] {
+        assert_eq!(lets_in(&berth, "alice", &["-n", "alice", "-V", validity]), expected, "{validity}");
+    }
+}
+
+#[test]
+fn critical_options_are_honoured() {
+    let berth = trusting();
+    let run = |option: &str| {
+        let options = ["-n", "alice", "-O", option];
+        exec_certified(&berth, "ed25519-ca", "alice", &options, "echo mine").text()
+    };
+    assert_eq!(run("force-command=echo $SSH_ORIGINAL_COMMAND, forced"), "echo mine, forced\n");
+    assert_eq!(run("source-address=127.0.0.0/8"), "mine\n");
+    assert_eq!(run("source-address=192.0.2.1"), "");
+    assert_eq!(run("critical:no-such-option@example.com=x"), "");
+    assert_eq!(run("extension:no-such-extension@example.com=x"), "mine\n");
+}
+
+#[test]
+fn what_a_certificate_does_not_permit_is_refused() {
+    let berth = trusting();
+    let options: &[&str] = &["-n", "alice", "-O", "clear"];
+    let run = |options: &[&str]| {
+        let certificate = format!("CertificateFile={}", certify(&berth, "ed25519-ca", options).display());
+        let terminal = berth.ssh(["-tt", "-o", &certificate, "berth", "tty"]).run().text() == "/dev/pts/0\r\n";
+        let forwarding = berth.ssh(["-o", &certificate, "-W", "localhost:9", "berth"]).run();
+        (terminal, forwarding.stderr.contains("administratively prohibited"))
+    };
+    assert_eq!(run(options), (false, true));
+    assert_eq!(run(&[options, &["-O", "permit-pty", "-O", "permit-port-forwarding"]].concat()), (true, false));
+}
+
+#[test]
+fn a_line_of_authorized_keys_may_be_an_authoritys() {
+    let berth = Berth::with(|config| {
+        let line = |options: &str| json!({"authorizedKeys": format!("{options} {}", key("ed25519-ca").public)});
+        config["auth"]["users"] = json!({
+            "alice": line("cert-authority"),
+            "bob": line("cert-authority,principals=\"web,admins\",command=\"echo forced\""),
+        });
+    });
+    assert!(lets_in(&berth, "alice", &["-n", "alice"]));
+    assert!(!lets_in(&berth, "alice", &["-n", "web"]));
+    let ran = exec_certified(&berth, "ed25519-ca", "bob", &["-n", "admins"], "echo mine");
+    ran.succeeds().prints("forced\n");
+    assert!(!lets_in(&berth, "bob", &["-n", "bob"]));
+    let two = ["-n", "web", "-O", "force-command=echo another"];
+    exec_certified(&berth, "ed25519-ca", "bob", &two, "echo mine").exits(255).prints("");
+    // The authority's own key lets nobody in.
+    berth.openssh_with_key("ssh", "ed25519-ca").args(["-T", "berth", "echo in"]).run().exits(255).prints("");
+}
+
+#[test]
+fn a_revoked_key_does_not_let_in_nor_any_where_the_list_is_no_good() {
+    let berth = Berth::with(|config| config["ssh"]["revokedKeys"] = json!("revoked"));
+    let lets_in = || berth.exec("echo in").run().text() == "in\n";
+    assert!(!lets_in(), "nobody knows what is in a file that is missing");
+    berth.log().line("no key is good until that is mended");
+    for (list, expected) in [
+        ("# nothing\n".to_owned(), true),
+        (key("rsa").public, true),
+        (key("ed25519").public, false),
+        ("nonsense\n".to_owned(), false),
+    ] {
+        fs::write(berth.path("revoked"), &list).unwrap();
+        assert_eq!(lets_in(), expected, "{list}");
+    }
+}
+
+#[test]
+fn a_krl_revokes_certificates_and_keys() {
+    let berth = trusting_and(|config| {
+        config["ssh"]["revokedKeys"] = json!("revoked");
+        config["auth"]["users"] = json!({"alice": {}});
+    });
+    let revoke = |specification: String| {
+        fs::write(berth.path("specification"), specification).unwrap();
+        let keygen =
+            Client::new("ssh-keygen").arg("-kqf").arg(berth.path("revoked")).arg("-s").arg(berth.path("ca.pub"));
+        keygen.arg(berth.path("specification")).run().succeeds();
+    };
+    let own = key("ed25519").public;
+    let odd: String = (0..40).map(|number| format!("serial: {}\n", 2 * number + 1)).collect();
+    for (specification, expected) in [
+        ("serial: 6\n".into(), true),
+        ("serial: 5\n".into(), false),
+        ("serial: 4-9\n".into(), false),
+        (odd, false),
+        ("id: bob's laptop\n".into(), true),
+        ("id: alice's laptop\n".into(), false),
+        (format!("key: {own}\n"), false),
+        (format!("sha1: {own}\n"), false),
+        (format!("sha256: {own}\n"), false),
+        (format!("sha256: {}\n", key("ed25519-ca").public), false),
+    ] {
+        revoke(specification.clone());
+        assert_eq!(lets_in(&berth, "alice", &["-n", "alice", "-z", "5"]), expected, "{specification}");
+    }
+}
