@@ -45,7 +45,7 @@ pub enum Start {
     Shell,
     /// A command, for the shell to understand.
     Exec(OsString),
-    /// The command of a subsystem, [`INTERNAL_SFTP`] for this program's own.
+    /// The command of a subsystem, `internal-sftp` for this program's own.
     Subsystem(OsString),
 }
 
