@@ -1,6 +1,5 @@
 //! Who may in, and with what restrictions.
 
-mod clock;
 mod file;
 mod key;
 mod options;

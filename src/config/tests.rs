@@ -18,6 +18,7 @@ fn place() -> Place {
         host_name: "host".into(),
         run_directory: "/run/berth".into(),
         docker: DockerEnvironment::default(),
+        kubernetes: KubernetesEnvironment::default(),
     }
 }
 
@@ -440,7 +441,7 @@ fn what_cannot_be_is_refused_by_name_with_the_reason() {
         assert_eq!(docker_error(execution), message);
     }
     assert!(docker("host: {init: false, restartPolicy: {name: 'no'}}").is_ok());
-    assert_eq!(error("backend: kubernetes"), "2: backend: kubernetes is not available yet; use docker");
+    assert_eq!(error("backend: sshproxy"), "2: backend: sshproxy is not available yet; use docker or kubernetes");
     assert_eq!(error("security: {tty: {mode: allow}}"), "2: security.tty.mode: must be enable, filter or disable");
 }
 
