@@ -62,3 +62,51 @@ fn podman_without_root_does_so_too() {
     }
     serves(&Podman::start(true), |change| Berth::by(serve, change));
 }
+
+/// A server over Podman with root, with a changed configuration.
+fn berth(podman: &Podman, change: impl Fn(&mut Value)) -> Berth {
+    Berth::with(|config| {
+        config["docker"]["connection"] = json!({"host": format!("unix://{}", podman.socket().display())});
+        change(config);
+    })
+}
+
+#[test]
+fn podman_serves_containers_without_an_agent() {
+    if rustix::process::getuid().is_root() {
+        let podman = Podman::start(false);
+        let berth = berth(&podman, |config| config["docker"]["execution"]["disableAgent"] = true.into());
+        let ran = berth.exec("cat; echo mistake >&2; exit 41").input("hello").run().exits(41).prints("hello");
+        assert_eq!(ran.stderr, "mistake\n");
+        eventually("all containers are gone", DEADLINE, || podman.containers().is_empty());
+    }
+}
+
+#[test]
+fn a_killed_server_leaves_nothing_in_podman() {
+    if rustix::process::getuid().is_root() {
+        let podman = Podman::start(false);
+        let mut berth = berth(&podman, |_| ());
+        let session = berth.exec("echo in; cat").stdin(Stdio::piped()).spawn();
+        session.stdout.line("in");
+        berth.end(Signal::KILL);
+        eventually("all containers are gone", DEADLINE, || podman.containers().is_empty());
+        session.wait().exits(255);
+    }
+}
+
+#[test]
+fn what_podman_cannot_start_is_told_in_one_line() {
+    if rustix::process::getuid().is_root() {
+        let podman = Podman::start(false);
+        let set = |key: &'static str, value: &'static str| {
+            berth(&podman, |config| config["docker"]["execution"]["container"][key] = value.into())
+        };
+        let missing = set("image", "berth-test/no-such");
+        missing.exec("true").run().exits(255).says("berth: image berth-test/no-such not found");
+        let user = set("user", "no-such-user");
+        user.exec("true").run().exits(255).says("berth: the container cannot be started");
+        user.log().line("no-such-user");
+        assert_eq!(podman.containers(), "");
+    }
+}
