@@ -9,8 +9,8 @@ use super::Error;
 use crate::config::DockerConnection;
 use crate::http::{self, Body, Client, Deadline, Exchange, Request, Response, Upgraded};
 
-/// The oldest API that berth can use: `VolumeOptions` in mounts, platforms and `Api-Version` are all there.
-const OLDEST: Version = Version(1, 40);
+/// The oldest API that berth can use: before it there are no mounts, and no containers that the daemon removes by itself.
+const OLDEST: Version = Version(1, 25);
 /// The newest API that berth was written against. Newer daemons still speak it.
 const NEWEST: Version = Version(1, 47);
 /// The longest JSON answer: a list of some thousands of containers.
@@ -254,7 +254,8 @@ mod tests {
         assert_eq!(spoken("1.52"), Some(NEWEST.to_string()));
         // Docker 29 refuses clients below this.
         assert!(NEWEST >= Version(1, 44));
-        assert_eq!(spoken("1.12"), None);
+        assert_eq!(spoken("1.25").as_deref(), Some("1.25"));
+        assert_eq!(spoken("1.24"), None);
         assert_eq!(spoken(""), None);
     }
 

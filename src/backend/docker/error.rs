@@ -171,7 +171,7 @@ impl std::fmt::Display for Error {
                 }
             }
             Error::Version { daemon } => {
-                write!(f, "the daemon's API version {daemon} is too old: berth needs 1.40 (Docker 19.03) or newer")
+                write!(f, "the daemon's API version {daemon} is too old: berth needs 1.25 (Docker 1.13) or newer")
             }
             Error::Http { step, source } => write!(f, "cannot {step}: {source}"),
             Error::Api { step, status, message } => write!(f, "cannot {step}: {message} (status {status})"),
