@@ -38,7 +38,8 @@ pub struct Docker {
     pub platform: Option<String>,
     /// `docker.execution.disableAgent`: native mode.
     pub disable_agent: bool,
-    /// `docker.execution.idleCommand`: in native mode, what keeps a container running.
+    /// `docker.execution.idleCommand`: what keeps a container running, in native mode and where it is a user's own. See
+    /// [`Docker::own_idle_command`].
     pub idle_command: Vec<String>,
     /// `docker.execution.shellCommand`: in native mode, what a shell is; by default `/bin/sh`, or the container's own
     /// command where each session has a container.
@@ -140,6 +141,11 @@ pub enum ImagePullPolicy {
 }
 
 impl Docker {
+    /// `docker.execution.idleCommand`, if it is not the default: that is nothing that an agent could not do better.
+    pub fn own_idle_command(&self) -> Option<&[String]> {
+        (self.idle_command != IDLE_COMMAND).then_some(&self.idle_command)
+    }
+
     /// The defaults.
     pub(super) fn new() -> Self {
         Docker {

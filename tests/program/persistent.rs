@@ -211,6 +211,20 @@ fn a_users_own_container_is_there_again_the_next_time() {
 }
 
 #[test]
+fn a_users_own_container_runs_what_is_configured_meanwhile() {
+    let mut berth = Berth::with(|config| {
+        let execution = &mut config["docker"]["execution"];
+        execution["mode"] = "persistent".into();
+        execution["create"] = true.into();
+        execution["idleCommand"] = ["/bin/sh", "-c", "echo up >/tmp/service; exec sleep 1000"].into();
+    });
+    let command = "until [ -e /tmp/service ]; do sleep 0.05; done; cat /tmp/service; tr '\\0' ' ' </proc/1/cmdline";
+    berth.exec(command).run().succeeds().prints("up\nsleep 1000 ");
+    berth.end(Signal::TERM).succeeds();
+    docker(&["rm", "--force", &berth.containers()[0]]);
+}
+
+#[test]
 fn a_users_own_container_goes_when_it_was_not_used_for_long_enough() {
     let mut berth = keeping("100ms");
     let session = berth.exec("echo in; cat").stdin(Stdio::piped()).spawn();

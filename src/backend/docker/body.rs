@@ -107,10 +107,19 @@ pub(super) fn has_command(settings: &config::Docker, image: &Image) -> bool {
     command(&settings.container, image).as_array().is_some_and(|words| !words.is_empty())
 }
 
-/// The body for a container that is kept, and whose init waits for agents. `volume` is the agent's.
-pub(super) fn keep(settings: &config::Docker, labels: Map<String, Value>, volume: &str) -> Value {
+/// The body for a container that agents will join. `volume` is the agent's. Its init is `command`, or an agent that only
+/// waits.
+pub(super) fn keep(
+    settings: &config::Docker,
+    labels: Map<String, Value>,
+    volume: &str,
+    command: Option<&[String]>,
+) -> Value {
     let (mut body, mut host) = configured(settings, labels, false);
-    body.insert("Entrypoint".into(), json!([agent::PATH, "agent", "wait"]));
+    body.insert(
+        "Entrypoint".into(),
+        command.map_or_else(|| json!([agent::PATH, "agent", "wait"]), |words| json!(words)),
+    );
     body.insert("Cmd".into(), json!([]));
     add_mounts(&mut host, vec![agent::mount(volume, true)]);
     host.insert("Init".into(), Value::Bool(false));

@@ -96,7 +96,7 @@ fn create(docker: &Docker, request: &Request, labels: Map<String, Value>, waiter
     let platform = platform.map_or_else(String::new, |platform| format!("&platform={}", encode(platform)));
     let volume = docker.agent.deliver(api, image, &platform, &Value::Object(labels.clone()))?;
     let path = format!("/containers/create?name={}{platform}", encode(&name));
-    let body = body::keep(settings, labels.clone(), &volume);
+    let body = body::keep(settings, labels.clone(), &volume, settings.own_idle_command());
     let deadline = Deadline::after(settings.container_start);
     match api.call("create the container", "POST", &path, Some(&body), deadline) {
         // Another connection of the user's was faster, or it is somebody else's.

@@ -90,7 +90,7 @@ fn hold_network(
     image::resolve(&docker.shared.api, settings, settings.image_pull_policy, waiter)?;
     let query = platform_query(settings);
     let volume = docker.agent.deliver(&docker.shared.api, image, &query, &Value::Object(labels.clone()))?;
-    let body = body::keep(&own, labels, &volume);
+    let body = body::keep(&own, labels, &volume, None);
     run(docker, lease, NAME, &own, body, waiter)?;
     Ok(format!("container:{}", name_of(lease, NAME)))
 }
