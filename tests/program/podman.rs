@@ -12,7 +12,11 @@ use crate::common::{Berth, Client, DEADLINE, Podman, Terminal, eventually};
 fn serves(podman: &Podman, start: impl Fn(&dyn Fn(&mut Value)) -> Berth) {
     let connect = |transport: &str| {
         let connection = json!({"host": format!("unix://{}", podman.socket().display()), "agentTransport": transport});
-        start(&move |config: &mut Value| config["docker"]["connection"] = connection.clone())
+        start(&move |config: &mut Value| {
+            config["docker"]["connection"] = connection.clone();
+            // Its storage copies whole files, which takes its time on a busy machine.
+            config["docker"]["timeouts"]["http"] = "60s".into();
+        })
     };
     for transport in ["auto", "attach"] {
         let berth = connect(transport);
