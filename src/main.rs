@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth::auth::{LONGEST_PASSWORD, PasswordHash, Users};
-use berth::backend::docker::{Daemons, Docker};
+use berth::backend::Backend;
+use berth::backend::docker::{self, Daemons, Docker};
 use berth::config::{self, Config};
 use berth::ssh::Services;
 use berth::webhook::{ConfigServer, Webhooks};
@@ -177,6 +178,11 @@ fn serve(path: &Path) -> Result<(), Failure> {
     }
     let daemons = Arc::new(Daemons::new(backend));
     let mut services = Services::new(daemons.clone(), config.security, config.forwarding, config.ssh.max_sessions);
+    let backends = config.dockers.try_map(|settings| {
+        let own = settings.map(|settings| daemons.with(settings)).transpose()?;
+        Ok(own.map(|own| Arc::new(own) as Arc<dyn Backend>))
+    });
+    services = services.with_backends(backends.map_err(|error: docker::Error| failed(error))?);
     if let Some(server) = &config.webhooks.configuration {
         services = services.ask(ConfigServer::new(server.clone()), template, move |config| {
             Ok(Arc::new(daemons.with(config.docker.clone())?))

@@ -1,6 +1,7 @@
 //! Who may in, and with what restrictions.
 
 mod account;
+mod by_name;
 mod certificate;
 mod clock;
 mod file;
@@ -16,6 +17,7 @@ mod users;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+pub use by_name::ByName;
 pub use certificate::{Certificate, Offer, OfferError};
 pub use key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
 pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::account::Login;
+use super::by_name::{ByName, is_pattern};
 use super::password::PasswordHash;
 use super::{Attempt, Authenticator, Grant, Offer, Restrictions, User};
 
@@ -18,8 +19,7 @@ use super::{Attempt, Authenticator, Grant, Offer, Restrictions, User};
 /// slow as those of users are, in the same proportions. One stand-in for all, even the costliest, would mark everybody
 /// whose hash differs from it as existing.
 pub struct Users {
-    /// In the order of their names.
-    users: Vec<(String, User)>,
+    users: ByName<User>,
     /// The places of those who have a password.
     with_password: Vec<usize>,
     /// Files of authorities whose certificates are good for all.
@@ -29,20 +29,17 @@ pub struct Users {
 }
 
 impl Users {
-    /// An authenticator for these users, by name, and for certificates by these authorities (`trustedUserCAKeys`).
+    /// An authenticator for these users, by name or pattern, and for certificates by these authorities (`trustedUserCAKeys`).
     pub fn new(users: BTreeMap<String, User>, authorities: Vec<PathBuf>) -> Self {
-        let users: Vec<(String, User)> = users.into_iter().collect();
-        let with_password = (0..users.len()).filter(|&index| users[index].1.password.is_some()).collect();
+        let users = ByName::new(users);
+        let entries = users.entries();
+        let with_password = (0..entries.len()).filter(|&place| entries[place].1.password.is_some()).collect();
         let mut hasher = DefaultHasher::new();
-        for (name, user) in &users {
+        for (name, user) in entries {
             name.hash(&mut hasher);
             user.password.as_ref().map(ToString::to_string).hash(&mut hasher);
         }
         Users { users, with_password, authorities, secret: hasher.finish() }
-    }
-
-    fn find(&self, name: &str) -> Option<usize> {
-        self.users.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()
     }
 
     /// Chooses one of `count` for a name.
@@ -57,15 +54,16 @@ impl Users {
     /// password, and so nobody differs.
     fn hash_for(&self, name: &str) -> Option<(&PasswordHash, bool)> {
         let stand_in = self.with_password[self.choose(name, self.with_password.len())?];
-        let own = self.find(name).and_then(|index| self.users[index].1.password.as_ref());
-        Some((own.or(self.users[stand_in].1.password.as_ref())?, own.is_some()))
+        let own = self.users.get(name).and_then(|user| user.password.as_ref());
+        Some((own.or(self.users.entries()[stand_in].1.password.as_ref())?, own.is_some()))
     }
 
-    /// The user whose keys to look through for this name, and whether it is the user's own.
-    fn account_for(&self, name: &str) -> Option<(&(String, User), bool)> {
-        let stand_in = self.choose(name, self.users.len())?;
-        let own = self.find(name);
-        Some((&self.users[own.unwrap_or(stand_in)], own.is_some()))
+    /// The user whose keys to look through for this name, under which name, and whether it is the user's own.
+    fn account_for<'a>(&'a self, name: &'a str) -> Option<(&'a str, &'a User, bool)> {
+        let entries = self.users.entries();
+        let own = self.users.place(name);
+        let (entry, user) = &entries[own.unwrap_or(self.choose(name, entries.len())?)];
+        Some((if is_pattern(entry) { name } else { entry }, user, own.is_some()))
     }
 }
 
@@ -88,7 +86,7 @@ impl Users {
     }
 
     fn public_key(&self, user: &str, offer: &Offer, client: IpAddr) -> Option<Restrictions> {
-        let ((name, account), exists) = self.account_for(user)?;
+        let (name, account, exists) = self.account_for(user)?;
         account.admit(&Login { name, exists, offer, client, now: now(), authorities: &self.authorities })
     }
 }
@@ -201,6 +199,19 @@ mod tests {
         assert_eq!(command("10.1.2.3"), "from");
         assert_eq!(command("192.0.2.1"), "third");
         assert_eq!(command("2001:db8::1"), "fourth");
+    }
+
+    #[test]
+    fn a_pattern_stands_for_many_users() {
+        let users = users([("student*", with_keys(&[line()])), ("student7", with_password(HASHES[0]))]);
+        assert!(users.public_key("student1", &offer(line()), CLIENT).is_some());
+        // Of another entry than the pattern's.
+        assert_eq!(users.public_key("student7", &offer(line()), CLIENT), None);
+        for name in ["teacher", "student\n", "student\0", ""] {
+            assert_eq!(users.public_key(name, &offer(line()), CLIENT), None, "{name:?}");
+        }
+        assert!(users.password("student7", b"alice's").is_some());
+        assert_eq!(users.password("student1", b"alice's"), None);
     }
 
     #[test]

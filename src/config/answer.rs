@@ -11,6 +11,7 @@ use serde_json::Value as Json;
 use super::reader::{Kind, Reader};
 use super::yaml::{Node, Value};
 use super::{Config, Error, connection_section, docker, docker_connection};
+use crate::auth::ByName;
 
 /// What cannot be set for one connection.
 const STATIC: &[&str] =
@@ -56,7 +57,10 @@ impl Config {
     pub fn for_user(&self, user: &str) -> Config {
         let mut config = self.clone();
         config.forwarding.everyone = self.forwarding.of(user).clone();
-        config.forwarding.users.clear();
+        config.forwarding.users = ByName::default();
+        if let Some(Some(own)) = self.dockers.get(user) {
+            config.docker = own.clone();
+        }
         config
     }
 }

@@ -1,25 +1,38 @@
 //! The `auth` section.
 
-use super::kind::{Named, any_number_of, parsed, path};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::kind::{Named, any_number_of, parsed, path, text};
+use super::reader::{Kind, Reader};
 use super::section::Section;
-use super::{Config, forwarding, webhook};
-use crate::auth::{AuthorizedKey, AuthorizedPrincipal, PasswordHash, User};
+use super::yaml::{Node, Value};
+use super::{Config, Docker, docker, forwarding, webhook};
+use crate::auth::{AuthorizedKey, AuthorizedPrincipal, ByName, PasswordHash, User};
 
 /// The longest user name, in bytes: what the SSH side takes.
 const LONGEST_NAME: usize = 1024;
 
 pub(super) fn section() -> Section<Config> {
-    let users = Named {
-        allowed: "a text of 1 to 1024 bytes without control characters",
-        good: |name| !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains(char::is_control),
-        value: user(),
-    };
+    let users = Named { allowed: "a text of 1 to 1024 bytes without control characters", good: is_name, value: user() };
+    let groups: Named<Section<User>> =
+        Named { allowed: "a text of 1 to 1024 bytes without control characters", good: is_name, value: settings() };
     Section::new()
+        .checked::<BTreeMap<String, User>>("groups", groups)
         .key("users", |config: &mut Config| &mut config.users, users)
         .inline(|config| &mut config.webhooks_typed, webhook::methods())
 }
 
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains(char::is_control)
+}
+
 fn user() -> Section<User> {
+    settings().checked("groups", any_number_of(text("the name of a group", is_name)))
+}
+
+/// What a user and a group can have.
+fn settings() -> Section<User> {
     let password = parsed("the hash of a password", PasswordHash::parse).optional();
     Section::new()
         .key("password", |user: &mut User| &mut user.password, password)
@@ -35,5 +48,68 @@ fn user() -> Section<User> {
             any_number_of(parsed("a certificate's principal", AuthorizedPrincipal::parse)),
         )
         .key("authorizedPrincipalsFile", |user| &mut user.authorized_principals_files, any_number_of(path()))
-        .later("forwarding", forwarding::section())
+        .checked("forwarding", forwarding::section())
+        .checked("docker", docker::of_users())
+}
+
+/// A user's settings go over those of the user's groups, and these over everyone's, wherever in the file they stand.
+pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
+    let (table, forwarding, docker) = (user(), forwarding::section(), docker::of_users());
+    let (mut forwardings, mut dockers) = (BTreeMap::new(), BTreeMap::new());
+    let general = wrong_in(root, &config.docker, reader.directory);
+    for (name, user) in &mut config.users {
+        let path = ["auth", "users", name, "groups"];
+        let groups = root.texts_at(&path);
+        for group in groups.iter().filter(|group| root.at(&["auth", "groups", group]).is_none()) {
+            reader.wrong_at(root, &path, format!("there is no group {group:?} in auth.groups"));
+        }
+        let own = [&path[..3]].into_iter().filter_map(|path| root.at(path));
+        let nodes: Vec<&Node> =
+            groups.iter().filter_map(|group| root.at(&["auth", "groups", group])).chain(own).collect();
+        // What is wrong has been told where it stands.
+        let mut silent = Reader::new(reader.directory);
+        silent.additional_keys.clone_from(&reader.additional_keys);
+        if !groups.is_empty() {
+            *user = User::default();
+            read_all(&table, nodes.iter().copied(), user, &mut silent);
+        }
+        let parts = |key: &'static str| nodes.iter().filter_map(move |node| node.at(&[key]));
+        let mut users_forwarding = config.forwarding.everyone.clone();
+        read_all(&forwarding, parts("forwarding"), &mut users_forwarding, &mut silent);
+        forwardings.insert(name.clone(), users_forwarding);
+        let mut users_docker = None;
+        if parts("docker").any(|node| node.value != Value::Null) {
+            let settings = users_docker.insert(config.docker.clone());
+            read_all(&docker, parts("docker"), settings, &mut silent);
+            for (key, message) in wrong_in(root, settings, reader.directory) {
+                // What is wrong with everyone's has been told, too.
+                if !general.contains(&(key.clone(), message.clone())) {
+                    let path = ["auth", "users", name, "docker"];
+                    reader.wrong_at(root, &path, format!("{}: {message}", key.trim_start_matches("docker.")));
+                }
+            }
+        }
+        dockers.insert(name.clone(), users_docker);
+    }
+    config.forwarding.users = ByName::new(forwardings);
+    config.dockers = ByName::new(dockers);
+}
+
+/// What does not go together in settings of Docker's: by key, and why.
+fn wrong_in(root: &Node, docker: &Docker, directory: &Path) -> Vec<(String, String)> {
+    let mut reader = Reader::new(directory);
+    docker::check(root, docker, &mut reader);
+    reader.findings().into_iter().map(|finding| (finding.path, finding.message)).collect()
+}
+
+/// Reads nodes over each other.
+fn read_all<'n, T>(
+    table: &impl Kind<T>,
+    nodes: impl Iterator<Item = &'n Node>,
+    target: &mut T,
+    reader: &mut Reader<'_>,
+) {
+    for node in nodes.filter(|node| node.value != Value::Null) {
+        table.read(node, target, reader);
+    }
 }

@@ -145,9 +145,10 @@ impl Docker {
     pub fn own_idle_command(&self) -> Option<&[String]> {
         (self.idle_command != IDLE_COMMAND).then_some(&self.idle_command)
     }
+}
 
-    /// The defaults.
-    pub(super) fn new() -> Self {
+impl Default for Docker {
+    fn default() -> Self {
         Docker {
             connection: DockerConnection::default(),
             mode: ExecutionMode::default(),
@@ -169,7 +170,9 @@ impl Docker {
             http: Duration::from_secs(15),
         }
     }
+}
 
+impl Docker {
     /// The commands of subsystems, by their names: SFTP among them, set or not.
     pub fn all_subsystems(&self) -> BTreeMap<String, String> {
         let sftp = if self.disable_agent { SFTP_SERVER } else { INTERNAL_SFTP };
@@ -194,6 +197,15 @@ pub(super) fn section() -> Section<Config> {
         .key("connection", |config: &mut Config| &mut config.docker_connection, docker_connection::section())
         .key("execution", |config| &mut config.docker, execution())
         .key("timeouts", |config| &mut config.docker, timeouts())
+}
+
+/// What users and groups can have of it: all but the daemon.
+pub(super) fn of_users() -> Section<Docker> {
+    Section::new().key("execution", |docker: &mut Docker| docker, execution()).key(
+        "timeouts",
+        |docker| docker,
+        timeouts(),
+    )
 }
 
 fn execution() -> Section<Docker> {

@@ -1,10 +1,8 @@
 //! What of forwarding is allowed: the section `security.forwarding`, and a user's own.
 
-use std::collections::BTreeMap;
-
 use super::kind::{any_number_of, choice, parsed};
 use super::section::Section;
-use crate::auth::ForwardAddress;
+use crate::auth::{ByName, ForwardAddress};
 use crate::connection::forward::{GatewayPorts, Listening};
 
 /// Settings of forwarding for all users.
@@ -12,8 +10,8 @@ use crate::connection::forward::{GatewayPorts, Listening};
 pub struct Forwardings {
     /// `security.forwarding`
     pub everyone: Forwarding,
-    /// `auth.users.*.forwarding`, over that.
-    pub users: BTreeMap<String, Forwarding>,
+    /// The same for users of `auth.users`, with what their groups and they themselves have over that.
+    pub users: ByName<Forwarding>,
 }
 
 impl Forwardings {

@@ -42,7 +42,7 @@ pub use sidecar::{Readiness, Sidecar};
 pub use ssh::Ssh;
 pub use webhook::{ConfigServer, HttpServer, Webhook, Webhooks};
 
-use crate::auth::User;
+use crate::auth::{ByName, User};
 use crate::fuzzing::Target;
 use kind::{choice, parsed, path};
 use reader::{Kind, Reader};
@@ -72,6 +72,8 @@ pub struct Config {
     pub backend: BackendKind,
     /// `docker`
     pub docker: Docker,
+    /// The same for users of `auth.users`, where they or their groups have something over that.
+    pub dockers: ByName<Option<Docker>>,
     /// `docker.connection` as typed: what it means depends on the environment, too.
     docker_connection: docker_connection::Typed,
     /// `security`, but for what follows, and `ssh.max_sessions`.
@@ -139,7 +141,8 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         webhooks: Webhooks::default(),
         webhooks_typed: webhook::Typed::default(),
         backend: BackendKind::Docker,
-        docker: Docker::new(),
+        docker: Docker::default(),
+        dockers: ByName::default(),
         docker_connection: docker_connection::Typed::default(),
         security: Security::default(),
         forwarding: Forwardings::default(),
@@ -249,22 +252,10 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     docker::check(root, &config.docker, reader);
     docker_connection::put(root, config, place, reader);
     config.geoip = config.geoip_typed.is_used.then(|| config.geoip_typed.file.clone());
-    read_users_forwarding(root, config, reader);
+    auth::resolve(root, config, reader);
     match place::run_directory(&config.run_directory, &config.instance) {
         Ok(directory) => config.run_directory = directory,
         Err(message) => reader.wrong_at(root, &["runDirectory"], message),
-    }
-}
-
-/// A user's forwarding goes over everyone's, wherever in the file that stands.
-fn read_users_forwarding(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
-    let section = forwarding::section();
-    for name in config.users.keys() {
-        let path = ["auth", "users", name, "forwarding"];
-        let Some(node) = root.at(&path).filter(|node| node.value != Value::Null) else { continue };
-        let mut own = config.forwarding.everyone.clone();
-        reader.at(&path, |reader| section.read(node, &mut own, reader));
-        config.forwarding.users.insert(name.clone(), own);
     }
 }
 

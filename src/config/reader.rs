@@ -118,14 +118,6 @@ impl<'a> Reader<'a> {
         self.path.clear();
     }
 
-    /// Goes to what is at this path for as long as `read` takes. For use when all nodes are read.
-    pub fn at<R>(&mut self, path: &[&str], read: impl FnOnce(&mut Self) -> R) -> R {
-        match path.split_first() {
-            Some((key, rest)) => self.within(key, |reader| reader.at(rest, read)),
-            None => read(self),
-        }
-    }
-
     /// Whether something was wrong at this path or below it.
     pub fn is_wrong_in(&self, path: &str) -> bool {
         let below = |other: &str| other.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));

@@ -27,11 +27,6 @@ impl<T: 'static> Section<T> {
         self.any(name, Field { field, kind })
     }
 
-    /// Adds a key that is read when all others are: what it holds goes over what they do.
-    pub fn later<V: 'static>(self, name: &'static str, kind: impl Kind<V> + 'static) -> Self {
-        self.any(name, Later(Box::new(kind)))
-    }
-
     /// Adds a key that is read before all others, by a kind that knows where it goes.
     pub fn first(mut self, name: &'static str, kind: impl Kind<T> + 'static) -> Self {
         self.first.push(name);
@@ -175,21 +170,6 @@ impl<T, V, K: Kind<V>> Kind<T> for Field<T, V, K> {
 
     fn schema(&self) -> Json {
         self.kind.schema()
-    }
-}
-
-/// A key that is read later, by the kind that is in it.
-struct Later<V>(Box<dyn Kind<V>>);
-
-impl<T, V> Kind<T> for Later<V> {
-    fn read(&self, _node: &Node, _target: &mut T, _reader: &mut Reader<'_>) {}
-
-    fn keys(&self, path: &str, keys: &mut Vec<String>) {
-        keys.push(path.to_owned());
-    }
-
-    fn schema(&self) -> Json {
-        self.0.schema()
     }
 }
 

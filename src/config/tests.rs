@@ -563,3 +563,39 @@ fn a_users_forwarding_goes_over_everyones() {
 
 #[path = "drop_in_tests.rs"]
 mod drop_in;
+
+#[test]
+fn a_groups_settings_go_over_everyones_and_a_users_over_those() {
+    let config = good(
+        "auth:\n  groups:\n    slow: {authorizedKeysFile: slow, docker: {execution: {host: {memory: 1m, cpuShares: 2}}}}\n    \
+         quiet: {forwarding: {forwardingMode: disable, permitOpen: ['a:1']}}\n  users:\n    \"s*\": {groups: [slow, quiet]}\n    \
+         sue: {groups: slow, authorizedKeysFile: sue, docker: {execution: {host: {memory: 2m}, container: {image: b}}}}\n    \
+         bob: {}\n",
+    );
+    assert_eq!(config.users["s*"].authorized_keys_files, [Path::new("/etc/berth/slow")]);
+    assert_eq!(config.users["sue"].authorized_keys_files, [Path::new("/etc/berth/sue")]);
+    let (sam, sue) = (config.forwarding.of("sam"), config.forwarding.of("sue"));
+    assert_eq!((sam.connect, sam.permit_open.is_some(), sue.connect), (false, true, true));
+    let docker = |name| config.dockers.get(name).unwrap().as_ref();
+    let (sam, sue) = (docker("sam").unwrap(), docker("sue").unwrap());
+    assert_eq!(json!(sam.host_config), json!({"Memory": 1_048_576, "CpuShares": 2}));
+    assert_eq!(json!(sue.host_config), json!({"Memory": 2_097_152, "CpuShares": 2}));
+    assert_eq!((&sam.container["Image"], &sue.container["Image"]), (&json!("a"), &json!("b")));
+    assert!(docker("bob").is_none() && config.dockers.get("zoe").is_none());
+}
+
+#[test]
+fn what_is_wrong_with_a_group_is_told_once() {
+    assert_eq!(
+        error("auth: {users: {a: {groups: [x]}}}"),
+        "2: auth.users.a.groups: there is no group \"x\" in auth.groups"
+    );
+    let nested = error("auth: {groups: {x: {groups: [y]}}}");
+    assert!(nested.starts_with("2: auth.groups.x.groups: unknown key"), "{nested}");
+    let wrong =
+        error("auth: {groups: {x: {docker: {execution: {modus: a}}}}, users: {a: {groups: x}, b: {groups: x}}}");
+    assert!(wrong.starts_with("2: auth.groups.x.docker.execution.modus: unknown key"), "{wrong}");
+    assert!(
+        error("auth: {users: {a: {docker: {connection: {}}}}}").contains("auth.users.a.docker.connection: unknown key")
+    );
+}

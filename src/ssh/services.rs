@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::auth::Attempt;
+use crate::auth::{Attempt, ByName};
 use crate::backend::{self, Backend};
 use crate::config::{Config, Forwarding, Forwardings, Security};
 use crate::metadata::Metadata;
@@ -23,6 +23,8 @@ pub struct Service {
 /// What all connections are served with.
 pub struct Services {
     backend: Arc<dyn Backend>,
+    /// Those of users who have settings of their own for it.
+    backends: ByName<Option<Arc<dyn Backend>>>,
     security: Arc<Security>,
     forwarding: Forwardings,
     max_sessions: i32,
@@ -44,9 +46,15 @@ type BackendMaker = Box<dyn Fn(&Config) -> Result<Arc<dyn Backend>, backend::Err
 pub struct Unavailable;
 
 impl Services {
-    /// All are served alike, but for users' own forwarding.
+    /// All are served alike, but for users' own forwarding and backends.
     pub fn new(backend: Arc<dyn Backend>, security: Security, forwarding: Forwardings, max_sessions: i32) -> Self {
-        Services { backend, security: Arc::new(security), forwarding, max_sessions, server: None }
+        let (backends, security) = (ByName::default(), Arc::new(security));
+        Services { backend, backends, security, forwarding, max_sessions, server: None }
+    }
+
+    /// These users have backends of their own.
+    pub fn with_backends(self, backends: ByName<Option<Arc<dyn Backend>>>) -> Self {
+        Services { backends, ..self }
     }
 
     /// A server is asked for every connection. Its answers go over `template`, and `backend` makes backends of that.
@@ -71,7 +79,8 @@ impl Services {
     pub fn find(&self, attempt: &Attempt<'_>, metadata: &mut Metadata) -> Result<Service, Unavailable> {
         let Some(dynamic) = &self.server else {
             let forwarding = self.forwarding.of(attempt.user).clone();
-            let (backend, security) = (Arc::clone(&self.backend), Arc::clone(&self.security));
+            let own = self.backends.get(attempt.user).and_then(Option::as_ref);
+            let (backend, security) = (Arc::clone(own.unwrap_or(&self.backend)), Arc::clone(&self.security));
             return Ok(Service { backend, security, forwarding, max_sessions: self.max_sessions });
         };
         let answer = dynamic.server.ask(attempt, metadata).ok_or(Unavailable)?;

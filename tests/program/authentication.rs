@@ -377,3 +377,46 @@ fn a_host_key_may_stand_in_the_configuration() {
     });
     other.exec("echo in").run().succeeds().prints("in\n");
 }
+
+#[test]
+fn everybody_with_a_file_in_a_directory_of_keys_is_a_user() {
+    let berth = Berth::with(|config| {
+        config["auth"]["users"] = json!({"*": {"authorizedKeysFile": "keys/%u"}, "eve": {}});
+    });
+    fs::create_dir(berth.path("keys")).unwrap();
+    for name in ["carol", "eve", ".hidden"] {
+        fs::write(berth.path("keys").join(name), key("ed25519").public).unwrap();
+    }
+    fs::write(berth.path("outside"), key("ed25519").public).unwrap();
+    let lets_in = |user: &str| {
+        let ssh = berth.openssh("ssh").args(["-T", "-o", &format!("User={user}"), "berth", "echo in"]);
+        ssh.run().text() == "in\n"
+    };
+    assert!(lets_in("carol"));
+    // Eve has an entry of her own, which says nothing of a file; the others are no names of files in there.
+    for user in ["dave", "eve", ".hidden", "../outside", "./carol", "keys/carol", "%u", "carol/"] {
+        assert!(!lets_in(user), "{user}");
+    }
+}
+
+#[test]
+fn a_user_and_a_group_may_have_containers_of_their_own() {
+    let berth = Berth::with(|config| {
+        let keys = json!([key("ed25519").public]);
+        config["auth"]["groups"] = json!({
+            "students": {"authorizedKeys": keys, "docker": {"execution": {"container": {"env": ["CLASS=1a"]}}}},
+        });
+        config["auth"]["users"] = json!({
+            "student*": {"groups": ["students"]},
+            "alice": {"authorizedKeys": keys},
+            "bob": {"groups": ["students"], "docker": {"execution": {"host": {"pidsLimit": 77}}}},
+        });
+    });
+    let run = |user: &str| {
+        let ssh = berth.openssh("ssh").args(["-T", "-l", user, "berth"]);
+        ssh.arg("echo $USER $CLASS; cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null").run().text()
+    };
+    assert!(run("student7").starts_with("root 1a\n"));
+    assert!(run("alice").starts_with("root\n"));
+    assert_eq!(run("bob"), "root 1a\n77\n");
+}
