@@ -19,7 +19,7 @@ build:
 	@scripts/build
 
 test:
-	@scripts/setup build docker test
+	@scripts/setup build docker kubernetes test
 	@scripts/test
 
 bench:
@@ -34,11 +34,12 @@ fuzz:
 
 # All that `make test` needs, and no more.
 setup:
-	@scripts/setup build docker test
+	@scripts/setup build docker kubernetes test
 
 guests:
 	@scripts/guest test demo
 
 clean:
+	tests/kubernetes/cluster down
 	cargo clean
 	scripts/guest clean
