@@ -1,14 +1,16 @@
-//! A minimal blocking HTTP/1.1 client.
+//! A minimal blocking HTTP/1.1 and websocket client.
 //!
 //! Framing (`parse`) takes bytes and gives events, and owns no socket; `transport` moves bytes over unix sockets, TCP and
-//! TLS, and knows no HTTP; `client` joins the two. There are no redirects, cookies, proxies or compression: the daemons and API servers that
-//! berth talks to use none. Every wait has a [`Deadline`], and an error names the [`Phase`] that it ended.
+//! TLS, and knows no HTTP; `client` joins the two; [`websocket`] goes on from there. There are no redirects, cookies,
+//! proxies or compression: the daemons and API servers that berth talks to use none. Every wait has a [`Deadline`], and
+//! an error names the [`Phase`] that it ended.
 
 mod client;
 mod deadline;
 pub mod parse;
 mod tls;
 mod transport;
+pub mod websocket;
 
 pub use client::{Body, Client, Exchange, Request, Response, Upgraded};
 pub use deadline::{Deadline, Phase};
@@ -19,7 +21,7 @@ use std::io;
 
 use crate::fuzzing::Target;
 
-pub(crate) const FUZZ_TARGETS: &[Target] = &[("http", parse::fuzz)];
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("http", parse::fuzz), ("websocket", websocket::frame::fuzz)];
 
 /// Why an exchange failed. An answer with an error status is no error here: see [`Response::status`].
 #[derive(Debug)]
