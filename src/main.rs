@@ -12,9 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth::auth::{LONGEST_PASSWORD, PasswordHash, Users};
-use berth::backend::Backend;
-use berth::backend::docker::{self, Daemons, Docker};
-use berth::config::{self, Config};
+use berth::backend::Backends;
+use berth::config::{self, BackendKind, Config};
 use berth::ssh::Services;
 use berth::webhook::{ConfigServer, Webhooks};
 use berth::{agent, geoip, logger, ssh};
@@ -148,7 +147,7 @@ fn check(path: &Path) -> Result<(), Failure> {
         eprintln!("{warning}");
     }
     open_geoip(&config)?;
-    Docker::new(config.docker, config.instance, config.run_directory).map_err(failed)?;
+    Backends::new(&config).map_err(failed)?;
     println!("{}: ok", path.display());
     Ok(())
 }
@@ -165,28 +164,28 @@ fn serve(path: &Path) -> Result<(), Failure> {
     }
     let geoip = open_geoip(&config)?;
     // Time for the containers to be removed, and for their connections' threads to end.
-    let stop_time = config.docker.container_stop + Duration::from_secs(5);
-    let template = config.template();
-    let backend = Docker::new(config.docker, config.instance, config.run_directory).map_err(failed)?;
-    match backend.check() {
-        Ok(version) => log::info!("docker: API version {version}"),
-        // It may come later: users are told until then.
-        Err(error) => log::error!("{error}"),
-    }
+    let stop_time = match config.backend {
+        BackendKind::Docker => config.docker.container_stop,
+        BackendKind::Kubernetes => config.kubernetes.pod_stop,
+    } + Duration::from_secs(5);
+    let backends = Arc::new(Backends::new(&config).map_err(failed)?);
+    backends.check();
     if config.users.is_empty() && config.webhooks.password.is_none() && config.webhooks.public_key.is_none() {
         log::warn!("auth has neither users nor webhooks: nobody can log in");
     }
-    let daemons = Arc::new(Daemons::new(backend));
-    let mut services = Services::new(daemons.clone(), config.security, config.forwarding, config.ssh.max_sessions);
-    let backends = config.dockers.try_map(|settings| {
-        let own = settings.map(|settings| daemons.with(settings)).transpose()?;
-        Ok(own.map(|own| Arc::new(own) as Arc<dyn Backend>))
-    });
-    services = services.with_backends(backends.map_err(|error: docker::Error| failed(error))?);
+    let template = config.template();
+    let users = config.dockers.try_map(|own| {
+        let mut settings = template.clone();
+        own.map(|docker| {
+            settings.docker = docker;
+            backends.find(&settings).map_err(failed)
+        })
+        .transpose()
+    })?;
+    let mut services = Services::new(backends.clone(), config.security, config.forwarding, config.ssh.max_sessions)
+        .with_backends(users);
     if let Some(server) = &config.webhooks.configuration {
-        services = services.ask(ConfigServer::new(server.clone()), template, move |config| {
-            Ok(Arc::new(daemons.with(config.docker.clone())?))
-        });
+        services = services.ask(ConfigServer::new(server.clone()), template, move |config| backends.find(config));
     }
     let authenticator =
         Webhooks::new(Users::new(config.users, config.ssh.trusted_user_ca_keys.clone()), config.webhooks);

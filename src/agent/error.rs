@@ -13,6 +13,8 @@ use crate::connection::wire::Malformed;
 pub enum Error {
     /// The server is not there, or does not accept.
     Connect(PathBuf, io::Error),
+    /// Nobody has come to the agent's own socket.
+    Listen(PathBuf, io::Error),
     /// The stream broke.
     Stream(io::Error),
     /// A frame that is empty or too long.
@@ -37,6 +39,7 @@ impl std::fmt::Display for Error {
                     path.display()
                 )
             }
+            Error::Listen(path, error) => write!(f, "no stream has come by {}: {error}", path.display()),
             Error::Stream(error) => write!(f, "the stream to the server broke: {error}"),
             Error::Frame(error) => write!(f, "the server sent {error}"),
             Error::Malformed(number) => write!(f, "a malformed message of number {number}"),

@@ -16,6 +16,7 @@ use rustix::stdio::{stdin, stdout};
 use super::connection::Connection;
 use super::endpoint::{Endpoint, Round, Stream};
 use super::error::Error;
+use super::handover;
 use super::process::Local;
 use super::system;
 
@@ -39,6 +40,8 @@ pub enum Server {
     Socket(PathBuf),
     /// At the other ends of standard input and output.
     Stdio,
+    /// At the other ends of what is handed over at this socket.
+    Listen(PathBuf),
 }
 
 /// Serves the server's connection until it ends. Then everything that was started is hung up; and where this is PID 1,
@@ -53,9 +56,19 @@ pub fn run(server: &Server, command: Vec<OsString>) -> Result<(), Error> {
         // What its programs leave behind comes to it, and not to the container's init.
         let _ = set_child_subreaper(Some(getpid()));
     }
+    // Kept until the end, which it tells of.
+    let _peer;
     let stream = match server {
         Server::Socket(path) => connect_to(path).map_err(|errno| Error::Connect(path.clone(), errno.into()))?.into(),
         Server::Stdio => stdio().map_err(|errno| Error::Stream(errno.into()))?,
+        Server::Listen(path) => match handover::accept(path, signals.as_fd())? {
+            Some(joined) => {
+                let stream = pipes(joined.input, joined.output).map_err(|errno| Error::Stream(errno.into()))?;
+                _peer = joined.peer;
+                stream
+            }
+            None => return Ok(()),
+        },
     };
     let mut init = Init {
         endpoint: Endpoint::new(stream, Connection::new(Local { command, ..Local::default() })?),
@@ -114,7 +127,10 @@ fn connect_to(path: &Path) -> Result<OwnedFd, Errno> {
 
 /// Our own copies: programs do not inherit them.
 fn stdio() -> Result<Stream, Errno> {
-    let (input, output) = (fcntl_dupfd_cloexec(stdin(), 3)?, fcntl_dupfd_cloexec(stdout(), 3)?);
+    pipes(fcntl_dupfd_cloexec(stdin(), 3)?, fcntl_dupfd_cloexec(stdout(), 3)?)
+}
+
+fn pipes(input: OwnedFd, output: OwnedFd) -> Result<Stream, Errno> {
     for pipe in [&input, &output] {
         fcntl_setfl(pipe, fcntl_getfl(pipe)? | OFlags::NONBLOCK)?;
     }

@@ -27,6 +27,7 @@ mod exec;
 mod forward;
 mod fuzz;
 mod glob;
+mod handover;
 mod host;
 mod init;
 mod modes;
@@ -63,9 +64,11 @@ use init::Server;
 
 /// Runs `berth agent` with the arguments that follow the word `agent`:
 ///
-/// - `--socket PATH` or `--stdio`, then perhaps `-- COMMAND...`: serves the connection at PATH, or on standard input and
-///   output, until it ends. COMMAND, the image's own, is what a `shell` request runs where the container's user has no
-///   passwd entry. With `--unlink` the program's file is removed first;
+/// - `--socket PATH`, `--stdio` or `--listen PATH`, then perhaps `-- COMMAND...`: serves the connection at PATH, on
+///   standard input and output, or on those of whoever joins, until it ends. COMMAND, the image's own, is what a `shell`
+///   request runs where the container's user has no passwd entry. With `--unlink` the program's file is removed first;
+/// - `join PATH`: gives its standard input and output to the agent that listens at PATH;
+/// - `install PATH`: copies this program there;
 /// - `wait`: keeps a container running that agents come and go in;
 /// - `unlink`: removes the program's file, no more.
 ///
@@ -87,6 +90,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Some((word, [command])) if word == "exec" => return exec::run(command),
         Some((word, [])) if word == "wait" => return report(init::wait_for_end()),
         Some((word, [])) if word == "unlink" => return report(unlink()),
+        Some((word, [path])) if word == "join" => return report(handover::join(path.as_ref())),
+        Some((word, [path])) if word == "install" => return report(handover::install(path)),
         _ => {}
     }
     match parse(args) {
@@ -97,7 +102,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             report(init::run(&server, command))
         }
         Err(problem) => {
-            complain(&format!("{problem}; usage: berth agent --socket PATH|--stdio [-- COMMAND...]"));
+            complain(&format!("{problem}; usage: berth agent --socket PATH|--stdio|--listen PATH [-- COMMAND...]"));
             ExitCode::from(2)
         }
     }
@@ -123,6 +128,8 @@ fn parse(args: Vec<OsString>) -> Result<Call, String> {
             break;
         } else if arg == "--socket" {
             server = Some(Server::Socket(args.next().ok_or("--socket needs a path")?.into()));
+        } else if arg == "--listen" {
+            server = Some(Server::Listen(args.next().ok_or("--listen needs a path")?.into()));
         } else if arg == "--stdio" {
             server = Some(Server::Stdio);
         } else if arg == "--unlink" {
@@ -131,7 +138,7 @@ fn parse(args: Vec<OsString>) -> Result<Call, String> {
             return Err(format!("unknown argument {:?}", arg.as_os_str() as &OsStr));
         }
     }
-    Ok(Call { server: server.ok_or("--socket or --stdio is missing")?, unlinks, command: args.collect() })
+    Ok(Call { server: server.ok_or("--socket, --stdio or --listen is missing")?, unlinks, command: args.collect() })
 }
 
 fn report<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
@@ -171,6 +178,8 @@ mod tests {
         assert_eq!(call.command, args("sh --socket x"));
         let call = parse(args("--stdio --unlink")).unwrap();
         assert_eq!((call.server, call.unlinks, call.command), (Server::Stdio, true, Vec::new()));
+        let call = parse(args("--listen /s -- sh")).unwrap();
+        assert_eq!((call.server, call.command), (Server::Listen("/s".into()), args("sh")));
     }
 
     #[test]

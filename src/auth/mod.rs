@@ -3,7 +3,6 @@
 mod account;
 mod by_name;
 mod certificate;
-mod clock;
 mod file;
 mod key;
 mod options;

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::key::KeyLineError;
 use super::source::Sources;
-use super::{ForwardAddress, Restrictions, clock};
+use super::{ForwardAddress, Restrictions};
+use crate::clock;
 
 /// The variables that a key may set, as many as OpenSSH takes: each is compared with those before it.
 const MOST_VARIABLES: usize = 1024;

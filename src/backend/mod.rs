@@ -3,7 +3,10 @@
 //! A backend has one job: start a container whose init is `berth agent`, hand back the agent's byte stream, and remove
 //! the container afterwards. Everything that a user sees is the agent's doing.
 
+mod choice;
 pub mod docker;
+pub mod kubernetes;
+mod stderr;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -13,6 +16,7 @@ use std::sync::Arc;
 
 use crate::metadata::Metadata;
 
+pub use choice::Backends;
 pub(crate) use docker::FUZZ_TARGETS;
 
 /// The byte stream to an agent, non-blocking. Its beginning may have been read ahead: read once before polling
@@ -76,7 +80,7 @@ pub enum Scope {
     Session,
 }
 
-/// Docker, and later Kubernetes.
+/// Docker, or Kubernetes.
 pub trait Backend: Send + Sync {
     /// What has a container of its own.
     fn scope(&self) -> Scope;

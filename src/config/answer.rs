@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::reader::{Kind, Reader};
 use super::yaml::{Node, Value};
-use super::{Config, Error, connection_section, docker, docker_connection};
+use super::{BackendKind, Config, Error, connection_section, docker, docker_connection, kubernetes};
 use crate::auth::ByName;
 
 /// What cannot be set for one connection.
@@ -39,7 +39,10 @@ impl Config {
         if root.at(&["docker", "connection"]).is_some() {
             docker_connection::put(&root, &mut config, &self.place, &mut reader);
         }
-        docker::check(&root, &config.docker, &mut reader);
+        match config.backend {
+            BackendKind::Docker => docker::check(&root, &config.docker, &mut reader),
+            BackendKind::Kubernetes => kubernetes::resolve(&root, &mut config, &mut reader),
+        }
         let findings = reader.findings().into_iter().map(|found| Error {
             file: "configserver".into(),
             line: None,

@@ -221,11 +221,6 @@ fn execution() -> Section<Docker> {
     // Empty in the configurations that ContainerSSH writes.
     let own_name = parsed(NAME, |text| if text.is_empty() { Ok(None) } else { ContainerName::parse(text).map(Some) });
     let word = || text("a text", |_| true);
-    let subsystems = Named {
-        allowed: "a name",
-        good: |name| !name.is_empty() && !name.contains(char::is_control),
-        value: text("a command", |command| !command.is_empty() && !command.contains('\0')),
-    };
     const POLICIES: &[(&str, ImagePullPolicy)] = &[
         ("Always", ImagePullPolicy::Always),
         ("IfNotPresent", ImagePullPolicy::IfNotPresent),
@@ -243,7 +238,7 @@ fn execution() -> Section<Docker> {
         .key("disableAgent", |docker| &mut docker.disable_agent, switch())
         .key("idleCommand", |docker| &mut docker.idle_command, one_or_more(word()))
         .key("shellCommand", |docker| &mut docker.shell_command, one_or_more(word()))
-        .key("subsystems", |docker| &mut docker.subsystems, subsystems)
+        .key("subsystems", |docker| &mut docker.subsystems, subsystems())
         .key("exposeAuthMetadataAsEnv", |docker| &mut docker.expose_metadata, switch())
         .key("auth", |docker| docker.registry_auth.get_or_insert_default(), &AUTH_CONFIG)
         .key("sidecars", |docker| &mut docker.sidecars, Sidecars::kind())
@@ -252,6 +247,15 @@ fn execution() -> Section<Docker> {
         .key("selectableContainers", |docker| &mut docker.persistent.selectable, any_number_of(name()))
         .key("create", |docker| &mut docker.persistent.create, switch())
         .key("keep", |docker| &mut docker.persistent.keep, duration(KEEP))
+}
+
+/// Commands of subsystems, by their names.
+pub(super) fn subsystems() -> Named<Scalar<String>> {
+    Named {
+        allowed: "a name",
+        good: |name| !name.is_empty() && !name.contains(char::is_control),
+        value: text("a command", |command| !command.is_empty() && !command.contains('\0')),
+    }
 }
 
 /// Finds settings that do not go together.

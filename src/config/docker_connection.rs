@@ -330,7 +330,7 @@ fn connect(host: Host, materials: Option<Materials>) -> Result<DockerConnection,
             let tls = tls.unwrap_or(materials.is_some());
             let port = port.unwrap_or(if tls { PORTS.1 } else { PORTS.0 });
             let tls = if tls { Some(materials.unwrap_or_default().tls()?) } else { None };
-            (Address::Tcp { host, port, tls }, base)
+            (Address::Tcp { host, port, tls, proxy: None }, base)
         }
     };
     Ok(DockerConnection::new(host.text, address, base))

@@ -46,6 +46,7 @@ fn read_in(connection: &str, docker: DockerEnvironment) -> Result<DockerConnecti
         host_name: "host".into(),
         run_directory: "/run/berth".into(),
         docker,
+        kubernetes: Default::default(),
     };
     let text = format!("docker: {{execution: {{container: {{image: a}}}}, connection: {{{connection}}}}}");
     parse(&text, &place).map(|config: Config| config.docker.connection)
@@ -65,7 +66,7 @@ fn error_in(connection: &str, environment: DockerEnvironment) -> String {
 fn shown(connection: &DockerConnection) -> String {
     match &connection.address {
         Address::Unix(path) => path.display().to_string(),
-        Address::Tcp { host, port, tls } => {
+        Address::Tcp { host, port, tls, .. } => {
             format!("{host} {port}{}{}", if tls.is_some() { " TLS" } else { "" }, connection.base)
         }
     }

@@ -152,7 +152,9 @@ fn a_webhook_has_a_server_times_and_tls() {
     let server = &webhook.server;
     assert_eq!((server.timeout, webhook.time), (Duration::from_secs(5), Duration::from_secs(30)));
     assert_eq!((server.url.as_str(), server.path.as_str()), ("https://[::1]:8443/a", "/a"));
-    assert!(matches!(&server.address, crate::http::Address::Tcp { host, port: 8443, tls: Some(_) } if host == "::1"));
+    assert!(
+        matches!(&server.address, crate::http::Address::Tcp { host, port: 8443, tls: Some(_), .. } if host == "::1")
+    );
     assert!(config.webhooks.public_key.is_none() && config.webhooks.authorization.is_none());
 }
 

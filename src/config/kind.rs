@@ -208,6 +208,12 @@ pub(super) fn pem() -> Scalar<Pem> {
     Scalar::with("PEM (-----BEGIN ...), or the path of a file of it", parse)
 }
 
+/// The name of a file of a certificate or key, made relative to the configuration's directory.
+pub(super) fn pem_file() -> Scalar<Pem> {
+    let Scalar { allowed, parse, .. } = path();
+    Scalar::with(allowed, move |text, reader| parse(text, reader).map(Pem::File))
+}
+
 /// An address to listen on, in Go's forms: without a host it is all addresses.
 pub(super) fn address() -> Scalar<SocketAddr> {
     Scalar::new("an address and port, such as 127.0.0.1:2222, [::1]:2222, or :2222 for all addresses", |text| {

@@ -12,6 +12,7 @@ mod docker_connection;
 mod error;
 mod forwarding;
 mod kind;
+mod kubernetes;
 mod logging;
 mod pem;
 mod place;
@@ -22,7 +23,7 @@ mod sidecar;
 mod ssh;
 mod unavailable;
 mod webhook;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -34,6 +35,7 @@ pub use docker::{ContainerName, Docker, ExecutionMode, ImagePullPolicy, Persiste
 pub use docker_connection::{AgentTransport, DockerConnection, DockerEnvironment};
 pub use error::Error;
 pub use forwarding::{Forwarding, Forwardings};
+pub use kubernetes::{Kubernetes, KubernetesConnection, KubernetesEnvironment, Secret};
 pub use logging::{Log, LogDestination, LogFormat, Syslog};
 pub use pem::Pem;
 pub use place::Place;
@@ -74,6 +76,8 @@ pub struct Config {
     pub docker: Docker,
     /// The same for users of `auth.users`, where they or their groups have something over that.
     pub dockers: ByName<Option<Docker>>,
+    /// `kubernetes`
+    pub kubernetes: Kubernetes,
     /// `docker.connection` as typed: what it means depends on the environment, too.
     docker_connection: docker_connection::Typed,
     /// `security`, but for what follows, and `ssh.max_sessions`.
@@ -102,6 +106,8 @@ pub struct Config {
 pub enum BackendKind {
     /// `docker`
     Docker,
+    /// `kubernetes`
+    Kubernetes,
 }
 
 /// Reads a configuration file; gives all that is wrong in it.
@@ -143,6 +149,7 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         backend: BackendKind::Docker,
         docker: Docker::default(),
         dockers: ByName::default(),
+        kubernetes: Kubernetes::new(&place.kubernetes),
         docker_connection: docker_connection::Typed::default(),
         security: Security::default(),
         forwarding: Forwardings::default(),
@@ -219,14 +226,16 @@ fn geoip() -> Section<GeoIp> {
 
 /// What can be set for one connection, too, by the configuration server.
 fn connection_section() -> Section<Config> {
-    const BACKENDS: &[(&str, BackendKind)] = &[("docker", BackendKind::Docker)];
+    const BACKENDS: &[(&str, BackendKind)] =
+        &[("docker", BackendKind::Docker), ("kubernetes", BackendKind::Kubernetes)];
     // Whose section says what it is now.
     const OLD_BACKENDS: &[(&str, BackendKind)] = &[("dockerrun", BackendKind::Docker)];
-    let backend = choice(BACKENDS, &["kubernetes", "kuberun", "sshproxy"]).also(OLD_BACKENDS);
+    let backend = choice(BACKENDS, &["kuberun", "sshproxy"]).also(OLD_BACKENDS);
     Section::new()
         .key("backend", |config: &mut Config| &mut config.backend, backend)
         .key("docker", |config| config, docker::section())
-        .refused(&["kubernetes", "kuberun"], "not available yet; remove it")
+        .key("kubernetes", |config| &mut config.kubernetes, kubernetes::section())
+        .refused(&["kuberun"], "not available; use kubernetes")
         .absent("sshproxy", unavailable::sshproxy())
         .key("security", |config| config, security::section())
         .deprecated("dockerrun", "docker", |config| config, docker::DockerRun::kind())
@@ -238,6 +247,19 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
         config.instance = place.instance(&config.ssh.listen);
     }
     config.webhooks = webhook::resolve(&config.webhooks_typed, root, reader);
+    config.geoip = config.geoip_typed.is_used.then(|| config.geoip_typed.file.clone());
+    match config.backend {
+        BackendKind::Docker => resolve_docker(root, config, place, reader),
+        BackendKind::Kubernetes => kubernetes::resolve(root, config, reader),
+    }
+    auth::resolve(root, config, reader);
+    match place::run_directory(&config.run_directory, &config.instance) {
+        Ok(directory) => config.run_directory = directory,
+        Err(message) => reader.wrong_at(root, &["runDirectory"], message),
+    }
+}
+
+fn resolve_docker(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<'_>) {
     // Where something is wrong with the image's surroundings, it may be there under another name.
     let makes_containers = config.docker.mode != ExecutionMode::Persistent || config.docker.persistent.create;
     if makes_containers && !config.docker.container.contains_key("Image") && !reader.is_wrong_in("docker") {
@@ -251,12 +273,6 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     }
     docker::check(root, &config.docker, reader);
     docker_connection::put(root, config, place, reader);
-    config.geoip = config.geoip_typed.is_used.then(|| config.geoip_typed.file.clone());
-    auth::resolve(root, config, reader);
-    match place::run_directory(&config.run_directory, &config.instance) {
-        Ok(directory) => config.run_directory = directory,
-        Err(message) => reader.wrong_at(root, &["runDirectory"], message),
-    }
 }
 
 /// A configuration. Its errors are shown, too.
@@ -274,6 +290,7 @@ fn fuzz_parse(text: &str) -> Result<Config, Vec<Error>> {
         host_name: "host".into(),
         run_directory: "/run/berth".into(),
         docker: DockerEnvironment::default(),
+        kubernetes: KubernetesEnvironment::default(),
     };
     parse(text, &place)
 }

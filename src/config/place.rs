@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::docker_connection::DockerEnvironment;
+use super::kubernetes::KubernetesEnvironment;
 
 /// The longest path of a unix socket, in bytes: unix(7).
 const LONGEST_SOCKET: usize = 107;
@@ -34,6 +35,8 @@ pub struct Place {
     pub run_directory: PathBuf,
     /// What Docker's client would take from the environment.
     pub docker: DockerEnvironment,
+    /// What kubectl would take from its environment.
+    pub kubernetes: KubernetesEnvironment,
 }
 
 impl Place {
@@ -53,6 +56,7 @@ impl Place {
             host_name: rustix::system::uname().nodename().to_string_lossy().into_owned(),
             run_directory,
             docker: DockerEnvironment::of_process(),
+            kubernetes: KubernetesEnvironment::of_process(),
         })
     }
 

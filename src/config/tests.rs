@@ -18,6 +18,7 @@ fn place() -> Place {
         host_name: "host".into(),
         run_directory: "/run/berth".into(),
         docker: DockerEnvironment::default(),
+        kubernetes: KubernetesEnvironment::default(),
     }
 }
 
@@ -65,9 +66,11 @@ fn reference_with_examples() -> String {
             {
                 let indent = &line[..line.len() - bare.len()];
                 let key = format!("{indent}{}:", example.split(':').next().unwrap());
-                // The example stands below the default.
-                if let Some(default) = lines.iter().rposition(|line| line.starts_with(&key)) {
-                    lines.remove(default);
+                // The example stands below the default, in the same section.
+                let is_above = |line: &String| !line.trim().is_empty() && !line.starts_with(indent);
+                let section = lines.iter().rposition(is_above).map_or(0, |above| above + 1);
+                if let Some(default) = lines[section..].iter().rposition(|line| line.starts_with(&key)) {
+                    lines.remove(section + default);
                 }
                 lines.push(format!("{indent}{example}"));
             }
@@ -105,7 +108,8 @@ fn the_reference_holds_every_key() {
     let text = reference_with_examples();
     let mut errors = parse(&text, &place()).err().unwrap_or_default();
     // A host excludes a context, and the files are not there.
-    let is_file = |error: &Error| ["ca.pem", "registry-password"].iter().any(|name| error.message.contains(name));
+    let is_file =
+        |error: &Error| ["ca.pem", "registry-password", "cluster-"].iter().any(|name| error.message.contains(name));
     errors.retain(|error| !error.key.starts_with("docker.connection.") && !is_file(error));
     // Its mode is another.
     errors.retain(|error| !error.message.starts_with("is for mode: persistent"));
@@ -440,7 +444,7 @@ fn what_cannot_be_is_refused_by_name_with_the_reason() {
         assert_eq!(docker_error(execution), message);
     }
     assert!(docker("host: {init: false, restartPolicy: {name: 'no'}}").is_ok());
-    assert_eq!(error("backend: kubernetes"), "2: backend: kubernetes is not available yet; use docker");
+    assert_eq!(error("backend: sshproxy"), "2: backend: sshproxy is not available yet; use docker or kubernetes");
     assert_eq!(error("security: {tty: {mode: allow}}"), "2: security.tty.mode: must be enable, filter or disable");
 }
 

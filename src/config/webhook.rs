@@ -398,7 +398,8 @@ impl Server {
             };
             (key, error.to_string())
         })?;
-        let address = Address::Tcp { host: url.host.clone(), port: url.port, tls: url.speaks_tls.then_some(tls) };
+        let tls = url.speaks_tls.then_some(tls);
+        let address = Address::Tcp { host: url.host.clone(), port: url.port, tls, proxy: None };
         Ok(HttpServer { url: url.text.clone(), address, path: url.path.clone(), timeout: self.timeout })
     }
 }

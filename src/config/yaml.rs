@@ -7,7 +7,9 @@
 use std::fmt;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
-use serde_json::Value as Json;
+use serde_json::{Map, Number, Value as Json};
+
+use super::kind::parse_integer;
 
 /// The largest tree, in bytes of text plus [`NODE_WEIGHT`] for each node. Aliases count as copies.
 const HEAVIEST: usize = 4 * 1024 * 1024;
@@ -20,14 +22,14 @@ const DEEPEST: usize = 32;
 
 /// A value and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
+pub(crate) struct Node {
     pub value: Value,
     /// Counted from 1.
     pub line: usize,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     /// Nothing at all, `~` or `null`.
     Null,
     Scalar {
@@ -59,7 +61,7 @@ impl Value {
 
 /// A mapping's key, as it is written: `1` and `true` are texts here, as they are in JSON.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Key {
+pub(crate) struct Key {
     pub text: String,
     /// Counted from 1.
     pub line: usize,
@@ -67,7 +69,7 @@ pub(super) struct Key {
 
 /// What makes a text no YAML, or none that berth takes. Ends the reading, so there is one at most.
 #[derive(Debug, PartialEq)]
-pub(super) struct SyntaxError {
+pub(crate) struct SyntaxError {
     pub line: usize,
     /// Counted from 1.
     pub column: usize,
@@ -81,7 +83,7 @@ impl SyntaxError {
 }
 
 /// Reads a text of one document. An empty one is a null.
-pub(super) fn parse(text: &str) -> Result<Node, SyntaxError> {
+pub(crate) fn parse(text: &str) -> Result<Node, SyntaxError> {
     let mut builder = Builder::default();
     let mut parser = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
     while let Some(event) = parser.next_event() {
@@ -151,6 +153,21 @@ impl Node {
         }
     }
 
+    /// As JSON, for objects whose meaning berth does not know: what is written without quotes may be a boolean or a number
+    /// as in YAML 1.2's core schema, or an octal number with a zero before it, as kubectl takes it (`defaultMode: 0644`).
+    pub fn to_json(&self) -> Json {
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Scalar { text, plain: true } => untyped(text),
+            Value::Scalar { text, plain: false } => Json::String(text.clone()),
+            Value::List(items) => items.iter().map(Node::to_json).collect(),
+            Value::Map(entries) => {
+                let entries = entries.iter().map(|(key, node)| (key.text.clone(), node.to_json()));
+                Json::Object(entries.collect::<Map<_, _>>())
+            }
+        }
+    }
+
     /// What this counts against [`HEAVIEST`], and how many levels of lists and mappings it has.
     fn measure(&self) -> (usize, usize) {
         let inside = |(weight, levels): (usize, usize), node: &Node| {
@@ -171,6 +188,29 @@ impl Node {
             }
         }
     }
+}
+
+fn untyped(text: &str) -> Json {
+    match text {
+        "true" | "True" | "TRUE" => return Json::Bool(true),
+        "false" | "False" | "FALSE" => return Json::Bool(false),
+        _ => {}
+    }
+    let octal =
+        text.strip_prefix('0').filter(|rest| !rest.is_empty() && rest.bytes().all(|b| (b'0'..=b'7').contains(&b)));
+    if let Some(number) = octal.and_then(|digits| i64::from_str_radix(digits, 8).ok()).or_else(|| parse_integer(text)) {
+        return Json::Number(number.into());
+    }
+    let numeric = text.starts_with(|c: char| c.is_ascii_digit() || "-+.".contains(c))
+        && text.contains(|c: char| c.is_ascii_digit())
+        && !text.contains(|c: char| !c.is_ascii_digit() && !"-+.eE".contains(c));
+    // A number with zeros before it is a text for half of the world, and here.
+    let zeros = text
+        .trim_start_matches(['-', '+'])
+        .strip_prefix('0')
+        .is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+    let number = text.parse::<f64>().ok().filter(|_| numeric && !zeros).and_then(Number::from_f64);
+    number.map_or_else(|| Json::String(text.to_owned()), Json::Number)
 }
 
 /// What messages call it.
@@ -347,6 +387,33 @@ mod tests {
             (key.text, items.into_iter().map(|node| node.value).collect::<Vec<_>>())
         };
         assert_eq!(strip(json), strip(yaml));
+    }
+
+    #[test]
+    fn untyped_values_are_those_of_the_core_schema() {
+        let text = "[1, -2, 0x10, 0o17, 0644, 1.5, 1e3, true, False, ~, '1', yes, 1.2.3, 08, 0.5, 1e400, 99999999999999999999, 2026-11-25]";
+        let expected = serde_json::json!([
+            1,
+            -2,
+            16,
+            15,
+            420,
+            1.5,
+            1000.0,
+            true,
+            false,
+            null,
+            "1",
+            "yes",
+            "1.2.3",
+            "08",
+            0.5,
+            "1e400",
+            1e20,
+            "2026-11-25"
+        ]);
+        assert_eq!(parse(text).unwrap().to_json(), expected);
+        assert_eq!(parse("{a: {1: [b]}}").unwrap().to_json(), serde_json::json!({"a": {"1": ["b"]}}));
     }
 
     #[test]

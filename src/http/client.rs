@@ -297,6 +297,11 @@ impl Response {
         self.head.field(name)
     }
 
+    /// Can be read when more of the body comes; `None` where it has ended. What has come already is to be read first.
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.connection.as_ref().map(|connection| connection.transport.as_fd())
+    }
+
     /// The body has ended: keeps the connection if it can be used again.
     fn finish(&mut self) {
         if self.status() == 101 {

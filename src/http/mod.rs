@@ -1,19 +1,21 @@
 //! A minimal blocking HTTP/1.1 and websocket client.
 //!
 //! Framing (`parse`) takes bytes and gives events, and owns no socket; `transport` moves bytes over unix sockets, TCP and
-//! TLS, and knows no HTTP; `client` joins the two; [`websocket`] goes on from there. There are no redirects, cookies,
-//! proxies or compression: the daemons and API servers that berth talks to use none. Every wait has a [`Deadline`], and
-//! an error names the [`Phase`] that it ended.
+//! TLS, and knows no HTTP; `client` joins the two; [`websocket`] goes on from there. There are no redirects, cookies
+//! or compression: the daemons and API servers that berth talks to use none. Every wait has a [`Deadline`], and an error
+//! names the [`Phase`] that it ended.
 
 mod client;
 mod deadline;
 pub mod parse;
+mod proxy;
 mod tls;
 mod transport;
 pub mod websocket;
 
 pub use client::{Body, Client, Exchange, Request, Response, Upgraded};
 pub use deadline::{Deadline, Phase};
+pub use proxy::Proxy;
 pub use tls::{Tls, TlsError, TlsOffer, TlsSettings};
 pub use transport::{Address, Transport};
 
@@ -22,6 +24,35 @@ use std::io;
 use crate::fuzzing::Target;
 
 pub(crate) const FUZZ_TARGETS: &[Target] = &[("http", parse::fuzz), ("websocket", websocket::frame::fuzz)];
+
+/// Percent-encodes a query value; with the unreserved characters (RFC 3986 section 2.3) `/` stays, so that a whole path
+/// can be encoded, too.
+pub fn encode(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(char::from(byte)),
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+/// Reads the host and port of a URL (RFC 3986 section 3.2), without the user: `host`, `host:80`, `[::1]:80`. `port` is
+/// the one that need not be there.
+pub fn host_and_port(text: &str, port: u16) -> Option<(String, u16)> {
+    let (host, rest) = match text.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').filter(|(host, _)| host.parse::<std::net::Ipv6Addr>().is_ok())?,
+        None => text.split_at(text.find(':').unwrap_or(text.len())),
+    };
+    let good = |c: char| c.is_ascii_alphanumeric() || "-._~:%".contains(c);
+    let port = match rest.strip_prefix(':') {
+        Some(digits) => digits.parse().ok()?,
+        None if rest.is_empty() => port,
+        None => return None,
+    };
+    (!host.is_empty() && host.chars().all(good)).then(|| (host.to_owned(), port))
+}
 
 /// Why an exchange failed. An answer with an error status is no error here: see [`Response::status`].
 #[derive(Debug)]
@@ -66,3 +97,13 @@ impl std::fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::encode;
+
+    #[test]
+    fn encoding_leaves_no_character_that_ends_a_path_or_a_query_value() {
+        assert_eq!(encode("reg:5000/a b?c&d#é@%"), "reg%3A5000/a%20b%3Fc%26d%23%C3%A9%40%25");
+    }
+}

@@ -109,7 +109,7 @@ fn trusting(authorities: &[u8]) -> TlsSettings<'_> {
 }
 
 fn client(host: &str, port: u16, settings: &TlsSettings<'_>) -> Client {
-    Client::new(Address::Tcp { host: host.into(), port, tls: Some(Tls::new(settings).unwrap()) })
+    Client::new(Address::Tcp { host: host.into(), port, tls: Some(Tls::new(settings).unwrap()), proxy: None })
 }
 
 fn soon() -> Deadline {
@@ -224,7 +224,7 @@ fn a_handshake_has_a_deadline_and_what_is_not_tls_is_told() {
     let port = listener.local_addr().unwrap().port();
     let careless =
         TlsSettings { authorities: None, identity: None, server_name: None, verify: false, offer: TlsOffer::default() };
-    let address = Address::Tcp { host: "127.0.0.1".into(), port, tls: Some(Tls::new(&careless).unwrap()) };
+    let address = Address::Tcp { host: "127.0.0.1".into(), port, tls: Some(Tls::new(&careless).unwrap()), proxy: None };
     let error = Transport::connect(&address, Deadline::after(Duration::from_millis(50))).unwrap_err();
     assert!(matches!(error, Error::TimedOut(Phase::Connect)), "{error}");
     let server = thread::spawn(move || {

@@ -13,7 +13,7 @@ use rustix::net::sockopt::{self, Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
 
 use super::tls::{self, Tls};
-use super::{Deadline, Error, Phase};
+use super::{Deadline, Error, Phase, Proxy};
 
 /// How long a TCP connection may be silent before the kernel looks whether the other end is still there, and how often
 /// and how many times it then does. So a peer that has vanished is found in a minute, and no firewall between forgets a
@@ -33,6 +33,8 @@ pub enum Address {
         port: u16,
         /// How TLS is spoken, if it is.
         tls: Option<Tls>,
+        /// What is between, if anything.
+        proxy: Option<Proxy>,
     },
 }
 
@@ -71,8 +73,14 @@ impl Transport {
     pub fn connect(address: &Address, deadline: Deadline) -> Result<Transport, Error> {
         match address {
             Address::Unix(path) => connect_unix(path, deadline).map(Transport::Unix),
-            Address::Tcp { host, port, tls } => {
-                let socket = connect_tcp(host, *port, deadline)?;
+            Address::Tcp { host, port, tls, proxy } => {
+                let socket = match proxy {
+                    None => connect_tcp(host, *port, deadline)?,
+                    Some(proxy) => {
+                        let socket = connect_tcp(&proxy.host, proxy.port, deadline)?;
+                        proxy.open(socket, host, *port, deadline)?
+                    }
+                };
                 match tls {
                     None => Ok(Transport::Tcp(socket)),
                     Some(tls) => Ok(Transport::Tls(Box::new(tls.connect(host, socket, deadline)?))),

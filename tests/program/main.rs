@@ -13,6 +13,7 @@ mod containers;
 mod files;
 mod forwarding;
 mod images;
+mod kubernetes;
 mod libssh2;
 mod modes;
 mod native;

@@ -30,7 +30,7 @@ impl Server {
     fn client(&mut self) -> (Client, usize) {
         let line = self.line();
         let (port, count) = line.split_once(' ').unwrap();
-        let address = Address::Tcp { host: "127.0.0.1".into(), port: port.parse().unwrap(), tls: None };
+        let address = Address::Tcp { host: "127.0.0.1".into(), port: port.parse().unwrap(), tls: None, proxy: None };
         (Client::new(address), count.parse().unwrap())
     }
 

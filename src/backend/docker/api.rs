@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::Error;
 use crate::config::DockerConnection;
+pub(super) use crate::http::encode;
 use crate::http::{self, Body, Client, Deadline, Exchange, Request, Response, Upgraded};
 
 /// The oldest API that berth can use: before it there are no mounts, and no containers that the daemon removes by itself.
@@ -223,19 +224,6 @@ fn fields(body: &Body<'_>) -> &'static [(&'static str, &'static str)] {
     }
 }
 
-/// Percent-encodes a query value; with the unreserved characters (RFC 3986 section 2.3) `/` stays, so that an image's
-/// name can stand in a path.
-pub(super) fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => out.push(char::from(byte)),
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -257,10 +245,5 @@ mod tests {
         assert_eq!(spoken("1.25").as_deref(), Some("1.25"));
         assert_eq!(spoken("1.24"), None);
         assert_eq!(spoken(""), None);
-    }
-
-    #[test]
-    fn encoding_leaves_no_character_that_ends_a_path_or_a_query_value() {
-        assert_eq!(encode("reg:5000/a b?c&d#é@%"), "reg%3A5000/a%20b%3Fc%26d%23%C3%A9%40%25");
     }
 }

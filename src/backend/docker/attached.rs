@@ -5,13 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::multiplex::{Demultiplexer, Kind, Malformed};
+use crate::backend::stderr::StandardError;
 use crate::http::{Transport, Upgraded};
-
-/// The longest line of standard error that is logged whole, in bytes.
-const LINE: usize = 1024;
-
-/// How much of one agent's standard error is logged, in bytes. It is its container's, whoever has power there.
-const LOGGED: usize = 64 * 1024;
 
 /// How often a read goes on that has found nothing but standard error.
 const ATTEMPTS: usize = 16;
@@ -24,13 +19,13 @@ pub(super) struct Attached {
     /// What was read to see whether the agent is there.
     early: Vec<u8>,
     start: usize,
-    log: Log,
+    log: StandardError,
 }
 
 impl Attached {
     /// `name` is the container's, for the log.
     pub(super) fn new(stream: Upgraded, name: &str) -> Self {
-        let log = Log { name: name.to_owned(), line: Vec::new(), left: LOGGED };
+        let log = StandardError::new(format!("docker: {name}"));
         Attached { stream, demultiplexer: Demultiplexer::default(), early: Vec::new(), start: 0, log }
     }
 
@@ -101,63 +96,5 @@ impl Write for Attached {
 impl AsFd for Attached {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
-    }
-}
-
-/// Standard error on its way to the log: line by line, and no more than [`LOGGED`].
-#[derive(Debug)]
-struct Log {
-    name: String,
-    line: Vec<u8>,
-    left: usize,
-}
-
-impl Log {
-    fn take(&mut self, bytes: &[u8]) {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            if self.left == 0 {
-                return;
-            }
-            self.line.extend_from_slice(piece.get(..LINE.min(piece.len())).unwrap_or_default());
-            if piece.ends_with(b"\n") || self.line.len() >= LINE {
-                self.write();
-            }
-        }
-    }
-
-    fn write(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        let text = line.trim_ascii_end();
-        self.left = self.left.saturating_sub(text.len() + 1);
-        if !text.is_empty() {
-            log::info!("docker: {}: {}", self.name, text.escape_ascii());
-        }
-        if self.left == 0 {
-            log::warn!("docker: {}: no more of its standard error is logged", self.name);
-        }
-    }
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        if self.left > 0 && !self.line.is_empty() {
-            self.write();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{LINE, LOGGED, Log};
-
-    #[test]
-    fn the_log_is_bounded_whatever_is_said() {
-        let mut log = Log { name: "test".into(), line: Vec::new(), left: LOGGED };
-        for _ in 0..10_000 {
-            log.take(&[b'x'; 3000]);
-            log.take(b"\n\n\n\x1b[2J");
-            assert!(log.line.len() <= 2 * LINE);
-        }
-        assert_eq!(log.left, 0);
     }
 }

@@ -1,10 +1,10 @@
 //! The daemons that connections' settings name: what is known of one is shared by all of its connections.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Docker, Error};
-use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
+use crate::backend::{self, Backend};
 use crate::config;
 
 /// The most daemons beside the configuration's own.
@@ -40,35 +40,23 @@ impl Daemons {
         Ok(docker)
     }
 
-    fn others(&self) -> MutexGuard<'_, HashMap<String, Docker>> {
-        self.others.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Backend for Daemons {
-    fn scope(&self) -> Scope {
-        self.own.scope()
+    /// See [`Docker::check`].
+    pub fn check(&self) -> Result<String, Error> {
+        self.own.check().map(|version| format!("docker: API version {version}"))
     }
 
-    fn offers_choice(&self) -> bool {
-        self.own.offers_choice()
-    }
-
-    fn subsystems(&self) -> BTreeMap<String, String> {
-        self.own.subsystems()
-    }
-
-    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {
-        Backend::start(&self.own, request, waiter)
-    }
-
-    fn reap(&self) -> Result<usize, backend::Error> {
+    /// See [`Backend::reap`].
+    pub fn reap(&self) -> Result<usize, backend::Error> {
         let others: Vec<Docker> = self.others().values().cloned().collect();
         let mut count = self.own.reap()?;
         for daemon in others {
             count += daemon.reap()?;
         }
         Ok(count)
+    }
+
+    fn others(&self) -> MutexGuard<'_, HashMap<String, Docker>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -214,6 +214,11 @@ impl<S: Read + Write> WebSocket<S> {
         Ok(Incoming::Data { kind, first, last, bytes: self.input.get(range).unwrap_or_default() })
     }
 
+    /// Whether something was read from the stream that may make a step, of which polling does not tell.
+    pub fn has_read_ahead(&self) -> bool {
+        self.start < self.input.len()
+    }
+
     /// Reads more from the stream behind what is not used yet, which is the begin of a frame at most.
     fn fill(&mut self) -> Result<(), Error> {
         self.input.drain(..self.start);

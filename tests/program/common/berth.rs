@@ -10,6 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::client::{Client, Ran, Running};
+use super::cluster;
 use super::docker::{containers, remove_containers};
 use super::key::key;
 use super::process::{DEADLINE, Transcript, eventually};
@@ -78,6 +79,7 @@ pub struct Berth {
     directory: Directory,
     serve: Serve,
     _relay: Option<Relay>,
+    way: Way,
 }
 
 /// Gives the command that serves what `config.yaml` in this directory says.
@@ -128,11 +130,25 @@ impl Berth {
         });
         let (connection, relay) = relay::connect(way, directory.path());
         config["docker"]["connection"] = connection;
+        if way == Way::Kubernetes {
+            config["backend"] = "kubernetes".into();
+            config["kubernetes"] = json!({
+                "connection": {"kubeconfig": cluster::kubeconfig()},
+                "pod": {
+                    "metadata": {"namespace": cluster::NAMESPACE},
+                    "spec": {
+                        "containers": [
+                            {"name": "shell", "image": "berth-test/busybox", "imagePullPolicy": "Never"},
+                        ],
+                    },
+                },
+            });
+        }
         change(&mut config);
         // All JSON is YAML.
         fs::write(directory.path().join("config.yaml"), format!("{config:#}")).unwrap();
         let process = serve(directory.path()).spawn();
-        let mut berth = Berth { process, port: 0, instance, directory, serve, _relay: relay };
+        let mut berth = Berth { process, port: 0, instance, directory, serve, _relay: relay, way };
         berth.learn();
         berth
     }
@@ -214,10 +230,13 @@ impl Berth {
         Master { _running: running, control, options: self.path("ssh_config") }
     }
 
-    /// The ids of this instance's containers.
+    /// The ids of this instance's containers, or the names of its pods.
     #[track_caller]
     pub fn containers(&self) -> Vec<String> {
-        containers(&self.instance)
+        match self.way {
+            Way::Kubernetes => cluster::pods(&self.instance),
+            _ => containers(&self.instance),
+        }
     }
 
     /// Waits until this instance has so many containers.
@@ -254,7 +273,10 @@ impl Drop for Berth {
         if std::thread::panicking() {
             println!("--- the server's log:\n{}", self.log().text());
             self.process.signal(Signal::KILL);
-            remove_containers(&self.instance);
+            match self.way {
+                Way::Kubernetes => cluster::remove_pods(&self.instance),
+                _ => remove_containers(&self.instance),
+            }
             return;
         }
         if !self.process.has_ended() {
@@ -262,8 +284,8 @@ impl Drop for Berth {
         }
         let log = self.log().text();
         assert!(!log.contains("panicked"), "a thread panicked:\n{log}");
-        // Docker may still be about to remove what has ended.
-        self.has_containers(0, Duration::from_secs(10));
+        // Docker may still be about to remove what has ended, and a kubelet takes its time.
+        self.has_containers(0, if self.way == Way::Kubernetes { DEADLINE } else { Duration::from_secs(10) });
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod berth;
 mod client;
+pub mod cluster;
 mod docker;
 mod key;
 mod podman;

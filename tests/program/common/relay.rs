@@ -17,11 +17,16 @@ pub enum Way {
     Tcp,
     /// By TLS on loopback, with certificates on both sides.
     Tls,
+    /// Not the daemon runs the containers, but Kubernetes.
+    Kubernetes,
 }
 
 impl Way {
-    /// What `BERTH_TEST_DOCKER` says, for a whole run of the tests.
+    /// What `BERTH_TEST_DOCKER` says, or `BERTH_TEST_BACKEND=kubernetes`, for a whole run of the tests.
     pub fn of_this_run() -> Way {
+        if std::env::var("BERTH_TEST_BACKEND").is_ok_and(|backend| backend == "kubernetes") {
+            return Way::Kubernetes;
+        }
         match std::env::var("BERTH_TEST_DOCKER").as_deref() {
             Err(_) | Ok("socket") => Way::Socket,
             Ok("attach") => Way::Attach,
@@ -81,7 +86,7 @@ fn certificates(directory: &Path) {
 /// as it is kept.
 pub fn connect(way: Way, directory: &Path) -> (Value, Option<Relay>) {
     match way {
-        Way::Socket => (json!({}), None),
+        Way::Socket | Way::Kubernetes => (json!({}), None),
         Way::Attach => (json!({"agentTransport": "attach"}), None),
         Way::Tcp => {
             let relay = Relay::tcp();

@@ -1,9 +1,9 @@
-//! The time of `expiry-time=`.
+//! Times as texts.
 #![allow(unsafe_code, reason = "neither std nor rustix knows time zones")]
 
-/// Takes `YYYYMMDD[HHMM[SS]]`, followed by `Z` or `UTC` for universal time, else in the server's time zone (`TZ` or
+/// Takes a time as in OpenSSH's `expiry-time=`: `YYYYMMDD[HHMM[SS]]`, followed by `Z` or `UTC` for universal time, else in the server's time zone (`TZ` or
 /// `/etc/localtime`). Gives seconds since 1970.
-pub(super) fn parse(text: &str) -> Option<i64> {
+pub(crate) fn parse(text: &str) -> Option<i64> {
     let upper = text.to_ascii_uppercase();
     let (digits, universal) = match upper.strip_suffix('Z').or_else(|| upper.strip_suffix("UTC")) {
         Some(digits) => (digits, true),
@@ -33,9 +33,32 @@ pub(super) fn parse(text: &str) -> Option<i64> {
     (seconds != -1).then(|| seconds.into())
 }
 
+/// Takes a time of RFC 3339, such as `2026-02-28T12:34:56.789Z`. Gives whole seconds since 1970.
+pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
+    let (time, rest) = text.split_at_checked(19)?;
+    let separated = time.bytes().enumerate().all(|(index, byte)| match index {
+        4 | 7 => byte == b'-',
+        10 => matches!(byte, b'T' | b't' | b' '),
+        13 | 16 => byte == b':',
+        _ => byte.is_ascii_digit(),
+    });
+    let fraction = rest.strip_prefix('.').map(|rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+    let offset = match fraction.unwrap_or(rest).as_bytes() {
+        b"Z" | b"z" => 0,
+        [sign @ (b'+' | b'-'), a, b, b':', c, d] if [a, b, c, d].into_iter().all(u8::is_ascii_digit) => {
+            let number = |tens: &u8, ones: &u8| i64::from(tens - b'0') * 10 + i64::from(ones - b'0');
+            let seconds = (number(a, b) * 60 + number(c, d)) * 60;
+            if *sign == b'-' { -seconds } else { seconds }
+        }
+        _ => return None,
+    };
+    let digits: String = time.chars().filter(char::is_ascii_digit).collect();
+    if separated { Some(parse(&format!("{digits}Z"))? - offset) } else { None }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::parse;
+    use super::{parse, parse_rfc3339};
 
     #[test]
     fn universal_time_is_told_to_the_second() {
@@ -76,6 +99,18 @@ mod tests {
             "２０２６0228",
         ] {
             assert_eq!(parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_of_rfc_3339_have_a_zone_and_may_have_a_fraction() {
+        assert_eq!(parse_rfc3339("2026-02-28T12:34:56Z"), Some(1_772_282_096));
+        assert_eq!(parse_rfc3339("2026-02-28t12:34:56.789z"), Some(1_772_282_096));
+        assert_eq!(parse_rfc3339("2026-02-28 14:04:56+01:30"), Some(1_772_282_096));
+        assert_eq!(parse_rfc3339("2026-02-28T11:34:56-01:00"), Some(1_772_282_096));
+        for text in ["", "2026-02-28", "2026-02-28T12:34:56", "2026-02-28T12:34:56+1:00", "2026-02-28T25:34:56Z", "é"]
+        {
+            assert_eq!(parse_rfc3339(text), None, "{text:?}");
         }
     }
 }

@@ -1,0 +1,88 @@
+//! The backends that connections' settings name.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use super::docker::{Daemons, Docker};
+use super::kubernetes::Kubernetes;
+use super::{Backend, Container, Error, Request, Scope, Waiter};
+use crate::config::{BackendKind, Config};
+
+/// The configuration's own backend, and the others that its configuration server has named since berth was started.
+pub struct Backends {
+    own: Arc<dyn Backend>,
+    docker: OnceLock<Daemons>,
+    kubernetes: OnceLock<Kubernetes>,
+}
+
+impl Backends {
+    /// With the one that the configuration names.
+    pub fn new(config: &Config) -> Result<Self, Error> {
+        let (docker, kubernetes) = (OnceLock::new(), OnceLock::new());
+        let own = find(&docker, &kubernetes, config)?;
+        Ok(Backends { own, docker, kubernetes })
+    }
+
+    /// The one that these settings of a connection name.
+    pub fn find(&self, config: &Config) -> Result<Arc<dyn Backend>, Error> {
+        find(&self.docker, &self.kubernetes, config)
+    }
+
+    /// Sees whether it answers, for a word in the log at start. One that is down may come later, so a failure is no reason
+    /// not to serve: users are told until then.
+    pub fn check(&self) {
+        let docker = self.docker.get().map(|daemons| daemons.check().map_err(Error::from));
+        let kubernetes = self.kubernetes.get().map(|cluster| cluster.check().map_err(Error::from));
+        for result in docker.into_iter().chain(kubernetes) {
+            match result {
+                Ok(version) => log::info!("{version}"),
+                Err(error) => log::error!("{error}"),
+            }
+        }
+    }
+}
+
+fn find(
+    docker: &OnceLock<Daemons>,
+    kubernetes: &OnceLock<Kubernetes>,
+    config: &Config,
+) -> Result<Arc<dyn Backend>, Error> {
+    let instance = || config.instance.clone();
+    match config.backend {
+        BackendKind::Docker => {
+            if let Some(daemons) = docker.get() {
+                return Ok(Arc::new(daemons.with(config.docker.clone())?));
+            }
+            let own = Docker::new(config.docker.clone(), instance(), config.run_directory.clone())?;
+            docker.get_or_init(|| Daemons::new(own.clone()));
+            Ok(Arc::new(own))
+        }
+        BackendKind::Kubernetes => {
+            let own = kubernetes.get_or_init(|| Kubernetes::new(config.kubernetes.clone(), instance()));
+            Ok(Arc::new(own.with(config.kubernetes.clone())?))
+        }
+    }
+}
+
+impl Backend for Backends {
+    fn scope(&self) -> Scope {
+        self.own.scope()
+    }
+
+    fn offers_choice(&self) -> bool {
+        self.own.offers_choice()
+    }
+
+    fn subsystems(&self) -> BTreeMap<String, String> {
+        self.own.subsystems()
+    }
+
+    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
+        self.own.start(request, waiter)
+    }
+
+    fn reap(&self) -> Result<usize, Error> {
+        let docker = self.docker.get().map_or(Ok(0), Daemons::reap)?;
+        Ok(docker + self.kubernetes.get().map_or(Ok(0), Backend::reap)?)
+    }
+}

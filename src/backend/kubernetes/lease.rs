@@ -1,0 +1,102 @@
+//! Who owns what was created.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Error;
+use super::api::Api;
+use crate::backend::Request;
+use crate::http::{Deadline, encode};
+
+/// How often a removal is tried, and how long is waited after the first failure; each further wait is twice as long.
+pub(super) const REMOVE_ATTEMPTS: u32 = 5;
+const REMOVE_INTERVAL: Duration = Duration::from_millis(500);
+/// How long programs have to end, in seconds: those that are left have been hung up with their connection.
+const GRACE: u32 = 1;
+
+/// What leases need, too.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) api: Api,
+    stop: Duration,
+    /// How many leases each connection has that has any: not to be reaped.
+    live: Mutex<HashMap<String, usize>>,
+}
+
+impl Shared {
+    /// `stop` is how long a removal may take.
+    pub(super) fn new(api: Api, stop: Duration) -> Shared {
+        Shared { api, stop, live: Mutex::default() }
+    }
+
+    /// The connections that have leases.
+    pub(super) fn live(&self) -> MutexGuard<'_, HashMap<String, usize>> {
+        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes a pod. One that is gone is fine.
+    pub(super) fn remove(&self, namespace: &str, pod: &str) -> Result<(), Error> {
+        let path = format!("/v1/namespaces/{}/pods/{}", encode(namespace), encode(pod));
+        let options = json!({ "kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": GRACE });
+        match self.api.call("remove the pod", "DELETE", &path, Some(&options), Deadline::after(self.stop)) {
+            Err(error) if !error.is_status(404) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Owns a connection's pod, and removes it when dropped.
+#[derive(Debug)]
+pub(super) struct Lease {
+    shared: Arc<Shared>,
+    connection: String,
+    namespace: String,
+    pod: String,
+    /// Whether there may be a pod: set before it is asked for, since the answer may be lost.
+    pub(super) created: bool,
+    /// How often its removal is tried: once while its user waits for the error, more often in its own time.
+    pub(super) attempts: u32,
+}
+
+impl Lease {
+    pub(super) fn new(shared: &Arc<Shared>, request: &Request, namespace: &str, pod: &str) -> Lease {
+        *shared.live().entry(request.connection.clone()).or_default() += 1;
+        Lease {
+            shared: Arc::clone(shared),
+            connection: request.connection.clone(),
+            namespace: namespace.to_owned(),
+            pod: pod.to_owned(),
+            created: false,
+            attempts: 1,
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut wait = REMOVE_INTERVAL;
+        for attempt in 1..=self.attempts {
+            match if self.created { self.shared.remove(&self.namespace, &self.pod) } else { Ok(()) } {
+                Ok(()) => break,
+                Err(error) if attempt == self.attempts => {
+                    log::error!("{error}; pod {} stays until the next reaping", self.pod);
+                }
+                Err(error) => {
+                    log::warn!("{error}; pod {}, attempt {attempt} of {}", self.pod, self.attempts);
+                    std::thread::sleep(wait);
+                    wait *= 2;
+                }
+            }
+        }
+        let mut live = self.shared.live();
+        if let Some(count) = live.get_mut(&self.connection) {
+            *count -= 1;
+            if *count == 0 {
+                live.remove(&self.connection);
+            }
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! The Kubernetes backend: a pod per connection or session.
+//!
+//! A start is: create the pod, whose main container's command is the agent, and execute in it `berth agent join`, whose
+//! standard input and output become the agent's stream. The agent comes into the pod by an init container, where an image
+//! has it, or is uploaded by the first program that is executed, which takes a shell in the pod's image.
+//!
+//! Whatever is created is owned by a lease from before its creation, and carries the instance's label: what a lease
+//! could not remove, [`Backend::reap`] does.
+
+mod access;
+mod api;
+mod error;
+mod exec;
+mod kubeconfig;
+mod lease;
+mod outlook;
+mod plugin;
+mod pod;
+mod start;
+mod watch;
+
+pub use error::Error;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
+use crate::config::{self, ExecutionMode};
+use crate::http::{Deadline, encode};
+use api::Api;
+use exec::Place;
+use lease::{Lease, REMOVE_ATTEMPTS, Shared};
+use start::Starting;
+
+/// How many pods are listed at once.
+const PAGE: u32 = 500;
+
+/// A Kubernetes cluster as a [`Backend`].
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    settings: Arc<config::Kubernetes>,
+    instance: String,
+    agent: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl Kubernetes {
+    /// A backend with these settings; talks to no one yet. `instance` tells this berth's pods from those of others in the
+    /// same namespace. The agent is this program's own file.
+    pub fn new(settings: config::Kubernetes, instance: String) -> Kubernetes {
+        let api = Api::new(&settings.connection, settings.http);
+        let shared = Arc::new(Shared::new(api, settings.pod_stop));
+        Kubernetes { settings: Arc::new(settings), instance, agent: "/proc/self/exe".into(), shared }
+    }
+
+    /// The same cluster with other settings.
+    pub fn with(&self, settings: config::Kubernetes) -> Result<Kubernetes, Error> {
+        if settings.connection != self.settings.connection {
+            return Err(Error::Settings("kubernetes.connection cannot be another one for one connection".into()));
+        }
+        Ok(Kubernetes { settings: Arc::new(settings), ..self.clone() })
+    }
+
+    /// Sees whether the API server answers, and returns its version and address. For a word in the log at start: one that
+    /// is down may come later, so a failure is no reason not to serve.
+    pub fn check(&self) -> Result<String, Error> {
+        self.shared.api.version().map(|version| format!("kubernetes: {version}"))
+    }
+
+    fn namespace(&self) -> Result<String, Error> {
+        match pod::namespace(&self.settings) {
+            Some(name) => Ok(name.to_owned()),
+            None => self.shared.api.namespace(),
+        }
+    }
+
+    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
+        let (api, settings) = (&self.shared.api, &self.settings);
+        let deadline = Deadline::after(settings.pod_start);
+        if !request.metadata.files.is_empty() {
+            return Err(Error::Settings("a webhook has given files, which pods cannot have yet".into()));
+        }
+        let (namespace, name) = (self.namespace()?, pod::name(settings, request));
+        let body = pod::body(settings, &self.instance, request, &namespace, &name);
+        // From here on, reaping leaves alone what carries this connection's label.
+        let mut lease = Lease::new(&self.shared, request, &namespace, &name);
+        lease.created = true;
+        let path = format!("/v1/namespaces/{}/pods", encode(&namespace));
+        let created = api.call("create the pod", "POST", &path, Some(&body), deadline)?;
+        let place = Place { namespace, pod: name, container: pod::console(settings) };
+        let starting = Starting {
+            api,
+            place: &place,
+            created: &created,
+            upload: settings.agent_image.is_none().then_some(&*self.agent),
+            waiter,
+            deadline,
+            patience: settings.pod_start,
+        };
+        let stream = starting.accept()?;
+        lease.attempts = REMOVE_ATTEMPTS;
+        Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })
+    }
+
+    fn reap(&self) -> Result<usize, Error> {
+        let (api, namespace) = (&self.shared.api, self.namespace()?);
+        let selector = format!("{}={}", pod::INSTANCE_LABEL, pod::instance_label(&self.instance));
+        let list =
+            format!("/v1/namespaces/{}/pods?limit={PAGE}&labelSelector={}", encode(&namespace), encode(&selector));
+        let (mut count, mut result, mut next) = (0, Ok(()), String::new());
+        loop {
+            let page = api.call("list this instance's pods", "GET", &format!("{list}{next}"), None, api.deadline())?;
+            for pod in page["items"].as_array().into_iter().flatten() {
+                let metadata = &pod["metadata"];
+                let connection = metadata["labels"][pod::CONNECTION_LABEL].as_str();
+                let is_live = connection.is_some_and(|connection| self.shared.live().contains_key(connection));
+                // One that is being deleted already goes by itself.
+                if let Some(name) = metadata["name"].as_str()
+                    && !is_live
+                    && metadata["deletionTimestamp"].is_null()
+                {
+                    match self.shared.remove(&namespace, name) {
+                        Ok(()) => count += 1,
+                        Err(error) => result = Err(error),
+                    }
+                }
+            }
+            match page["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
+                Some(token) => next = format!("&continue={}", encode(token)),
+                None => return result.map(|()| count),
+            }
+        }
+    }
+}
+
+impl Backend for Kubernetes {
+    fn scope(&self) -> Scope {
+        match self.settings.mode {
+            ExecutionMode::Connection => Scope::Connection,
+            ExecutionMode::Session => Scope::Session,
+            // No setting leads here.
+            ExecutionMode::Persistent => Scope::Connection,
+        }
+    }
+
+    fn offers_choice(&self) -> bool {
+        false
+    }
+
+    fn subsystems(&self) -> BTreeMap<String, String> {
+        self.settings.subsystems.clone()
+    }
+
+    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {
+        Ok(Kubernetes::start(self, request, waiter)?)
+    }
+
+    fn reap(&self) -> Result<usize, backend::Error> {
+        Ok(Kubernetes::reap(self)?)
+    }
+}

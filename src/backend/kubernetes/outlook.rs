@@ -1,0 +1,156 @@
+//! What a pod's status and its events say of its start.
+
+use serde_json::Value as Json;
+
+use super::Error;
+
+/// Reasons why a container waits that are about its image. Kubelets try again, for ever; a user is told at once.
+const IMAGE: [&str; 6] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+];
+
+/// Reasons why a container waits that do not go away by themselves.
+const CONFIGURATION: [&str; 4] =
+    ["CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
+
+/// What a pod's status says.
+#[derive(Debug, Default)]
+pub(super) struct Outlook {
+    /// Whether it has a node, whose kubelet can be asked.
+    pub is_scheduled: bool,
+    /// Whether the user's container runs.
+    pub is_running: bool,
+    /// Why it waits for a node: in the scheduler's words.
+    pub unschedulable: Option<String>,
+    /// Why it will not start.
+    pub failure: Option<Error>,
+}
+
+impl Outlook {
+    /// Of a pod, whose user is in the container `console`.
+    pub(super) fn of(pod: &Json, console: &str) -> Outlook {
+        let status = &pod["status"];
+        let mut outlook = Outlook {
+            is_scheduled: pod["spec"]["nodeName"].as_str().is_some_and(|node| !node.is_empty()),
+            ..Outlook::default()
+        };
+        for condition in items(&status["conditions"]) {
+            if condition["type"] == "PodScheduled" && condition["reason"] == "Unschedulable" {
+                outlook.unschedulable = Some(text(&condition["message"]));
+            }
+        }
+        let init = items(&status["initContainerStatuses"]);
+        for container in init.chain(items(&status["containerStatuses"])) {
+            let (name, state) = (text(&container["name"]), &container["state"]);
+            outlook.is_running |= name == console && state["running"].is_object();
+            let (reason, message) = (text(&state["waiting"]["reason"]), text(&state["waiting"]["message"]));
+            let found = if IMAGE.contains(&reason.as_str()) {
+                Error::Image { image: text(&container["image"]), reason, message }
+            } else if CONFIGURATION.contains(&reason.as_str()) {
+                Error::NotStarting { reason, message }
+            } else if let ended = &state["terminated"]
+                && matches!(ended["reason"].as_str(), Some("StartError" | "ContainerCannotRun"))
+            {
+                Error::NotStarting { reason: text(&ended["reason"]), message: text(&ended["message"]) }
+            } else {
+                continue;
+            };
+            outlook.failure.get_or_insert(found);
+        }
+        if matches!(status["phase"].as_str(), Some("Failed" | "Succeeded")) {
+            outlook.failure.get_or_insert_with(|| Error::Ended { message: ended(status) });
+        }
+        outlook
+    }
+}
+
+/// How a pod has ended.
+fn ended(status: &Json) -> String {
+    let mut words: Vec<String> =
+        ["reason", "message"].iter().map(|key| text(&status[*key])).filter(|word| !word.is_empty()).collect();
+    let init = items(&status["initContainerStatuses"]);
+    for container in init.chain(items(&status["containerStatuses"])) {
+        let state = &container["state"]["terminated"];
+        if let Some(code) = state["exitCode"].as_i64().filter(|code| *code != 0) {
+            let (name, reason) = (text(&container["name"]), text(&state["reason"]));
+            words
+                .push(format!("container {name} ended with exit status {code} ({reason}) {}", text(&state["message"])));
+        }
+    }
+    if words.is_empty() { "all of its containers have ended".to_owned() } else { words.join(", ") }
+}
+
+/// An event's reason and message, if it is about something wrong.
+pub(super) fn warning(event: &Json) -> Option<(String, String)> {
+    (event["type"] == "Warning").then(|| (text(&event["reason"]), text(&event["message"])))
+}
+
+fn items(list: &Json) -> impl Iterator<Item = &Json> {
+    list.as_array().into_iter().flatten()
+}
+
+fn text(value: &Json) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn failure(status: Json) -> Option<String> {
+        Outlook::of(&json!({ "status": status }), "shell").failure.map(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_container_that_runs_is_good() {
+        let status = json!({
+            "phase": "Running",
+            "containerStatuses": [{"name": "other", "state": {"running": {}}}, {"name": "shell", "state": {"waiting": {"reason": "ContainerCreating"}}}],
+        });
+        let mut pod = json!({ "spec": {"nodeName": "node"}, "status": status });
+        let outlook = Outlook::of(&pod, "shell");
+        assert!(outlook.is_scheduled && !outlook.is_running && outlook.failure.is_none());
+        pod["status"]["containerStatuses"][1]["state"] = json!({"running": {}});
+        assert!(Outlook::of(&pod, "shell").is_running);
+    }
+
+    #[test]
+    fn images_and_configurations_that_fail_are_told_apart() {
+        let waiting = |reason: &str| json!({"initContainerStatuses": [{"name": "i", "image": "x:y", "state": {"waiting": {"reason": reason, "message": "why"}}}]});
+        assert!(failure(waiting("ErrImagePull")).unwrap().contains("image x:y: ErrImagePull: why"));
+        assert!(failure(waiting("CreateContainerConfigError")).unwrap().contains("cannot start"));
+        assert_eq!(failure(waiting("PodInitializing")), None);
+    }
+
+    #[test]
+    fn a_pod_that_has_ended_says_why() {
+        let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "low on memory"});
+        assert!(failure(evicted).unwrap().contains("Evicted, low on memory"));
+        let init = json!({
+            "phase": "Failed",
+            "initContainerStatuses": [{"name": "i", "state": {"terminated": {"exitCode": 3, "reason": "Error"}}}],
+        });
+        assert!(failure(init).unwrap().contains("container i ended with exit status 3"));
+        let missing = json!({
+            "phase": "Failed",
+            "containerStatuses": [{"name": "shell", "state": {"terminated": {"reason": "StartError", "message": "no /bin/sh"}}}],
+        });
+        assert!(failure(missing).unwrap().contains("StartError: no /bin/sh"));
+    }
+
+    #[test]
+    fn a_pod_without_a_node_says_why() {
+        let condition =
+            json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"});
+        let outlook = Outlook::of(&json!({ "status": {"phase": "Pending", "conditions": [condition]} }), "shell");
+        assert_eq!(outlook.unschedulable.as_deref(), Some("no room"));
+        assert!(!outlook.is_scheduled && outlook.failure.is_none());
+    }
+}

@@ -1,0 +1,308 @@
+//! The `kubernetes` section.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json, json};
+
+use super::docker::{ExecutionMode, subsystems};
+use super::kind::{any_number_of, choice, duration, integer, parsed, path, pem, pem_file, switch, text};
+use super::pem::Pem;
+use super::reader::{Kind, Reader};
+use super::section::Section;
+use super::yaml::{Node, Value};
+use super::{CONTAINERSSH_IMAGE, Config};
+use crate::connection::message::INTERNAL_SFTP;
+
+/// Settings of the Kubernetes backend.
+#[derive(Clone, Debug)]
+pub struct Kubernetes {
+    /// `kubernetes.connection`
+    pub connection: KubernetesConnection,
+    /// `kubernetes.pod.mode`
+    pub mode: ExecutionMode,
+    /// `kubernetes.pod.metadata`: the API's `ObjectMeta`, as typed.
+    pub metadata: Map<String, Json>,
+    /// `kubernetes.pod.spec`: the API's `PodSpec`, as typed.
+    pub spec: Map<String, Json>,
+    /// `kubernetes.pod.consoleContainerNumber`: the container that the user is in, counted from 0.
+    pub console_container: usize,
+    /// `kubernetes.pod.agentImage`: an image of berth, which brings the agent. Without one, the agent is uploaded.
+    pub agent_image: Option<String>,
+    /// `kubernetes.pod.subsystems`: the commands of subsystems, by their names.
+    pub subsystems: BTreeMap<String, String>,
+    /// `kubernetes.pod.exposeAuthMetadataAsEnv`: whether metadata become variables, too.
+    pub expose_metadata: bool,
+    /// `kubernetes.timeouts.podStart`: from create to the agent's first byte.
+    pub pod_start: Duration,
+    /// `kubernetes.timeouts.podStop`: for the removal.
+    pub pod_stop: Duration,
+    /// `kubernetes.timeouts.http`: for one API call.
+    pub http: Duration,
+}
+
+/// `kubernetes.connection`: which cluster, and as whom. What it names is read when it is needed, since tokens and
+/// certificates are exchanged in their files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubernetesConnection {
+    /// `kubeconfig`: files, of which the first that has something counts.
+    pub kubeconfig: Vec<PathBuf>,
+    /// `context`: one in them, in place of the current one.
+    pub context: Option<String>,
+    /// `namespace`: where pods are, unless `kubernetes.pod.metadata.namespace` says it.
+    pub namespace: Option<String>,
+    /// `host`: the API server, for an explicit connection. The rest is only for that.
+    pub host: Option<String>,
+    /// `path`: where its API begins.
+    pub path: String,
+    /// `username` and `password`, for basic authentication.
+    pub username: Option<String>,
+    /// See `username`.
+    pub password: Option<Secret>,
+    /// `bearerToken`
+    pub bearer_token: Option<Secret>,
+    /// `bearerTokenFile`: read before every request.
+    pub bearer_token_file: Option<PathBuf>,
+    /// `serverName`: the name in the server's certificate.
+    pub server_name: Option<String>,
+    /// `insecure`: whether the server's certificate is not checked.
+    pub insecure: bool,
+    /// `cacert`, `cacertFile`
+    pub authorities: Option<Pem>,
+    /// `cert`, `certFile`
+    pub certificate: Option<Pem>,
+    /// `key`, `keyFile`
+    pub key: Option<Pem>,
+    /// Where else a cluster may be named.
+    pub environment: KubernetesEnvironment,
+}
+
+/// A text that messages do not show.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+/// What kubectl takes from its environment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KubernetesEnvironment {
+    /// `KUBECONFIG`, or else `.kube/config` at home.
+    pub kubeconfig: Vec<PathBuf>,
+    /// `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT`, which every pod has: host and port.
+    pub service: Option<String>,
+}
+
+impl KubernetesEnvironment {
+    /// This process's.
+    pub(super) fn of_process() -> Self {
+        let set = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let home = || Path::new(&set("HOME").unwrap_or_else(|| "/".to_owned())).join(".kube/config");
+        let kubeconfig = match env::var_os("KUBECONFIG").filter(|list| !list.is_empty()) {
+            Some(list) => env::split_paths(&list).filter(|path| !path.as_os_str().is_empty()).collect(),
+            None => vec![home()],
+        };
+        let service = set("KUBERNETES_SERVICE_HOST")
+            .zip(set("KUBERNETES_SERVICE_PORT"))
+            .map(|(host, port)| if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") });
+        KubernetesEnvironment { kubeconfig, service }
+    }
+}
+
+impl Kubernetes {
+    /// The defaults.
+    pub(super) fn new(environment: &KubernetesEnvironment) -> Self {
+        let connection = KubernetesConnection {
+            path: "/api".to_owned(),
+            environment: environment.clone(),
+            ..KubernetesConnection::default()
+        };
+        Kubernetes {
+            connection,
+            mode: ExecutionMode::default(),
+            metadata: Map::new(),
+            spec: Map::new(),
+            console_container: 0,
+            agent_image: None,
+            subsystems: BTreeMap::from([("sftp".to_owned(), INTERNAL_SFTP.to_owned())]),
+            expose_metadata: false,
+            pod_start: Duration::from_secs(60),
+            pod_stop: Duration::from_secs(60),
+            http: Duration::from_secs(15),
+        }
+    }
+}
+
+pub(super) fn section() -> Section<Kubernetes> {
+    Section::new()
+        .key("connection", |kubernetes: &mut Kubernetes| &mut kubernetes.connection, connection())
+        .key("pod", |kubernetes| kubernetes, pod())
+        .key("timeouts", |kubernetes| kubernetes, timeouts())
+}
+
+fn connection() -> Section<KubernetesConnection> {
+    let word = |allowed| text(allowed, |text| !text.is_empty() && !text.contains(char::is_control)).optional();
+    let secret = |allowed| parsed(allowed, parse_secret).optional();
+    let prefix = text("a path such as /api", |text| {
+        text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
+    });
+    Section::new()
+        .key("kubeconfig", |connection: &mut KubernetesConnection| &mut connection.kubeconfig, any_number_of(path()))
+        .key("context", |connection| &mut connection.context, word("the name of a context"))
+        .key("namespace", |connection| &mut connection.namespace, word("the name of a namespace"))
+        .key("host", |connection| &mut connection.host, word("an API server, such as https://10.0.0.1:6443"))
+        .key("path", |connection| &mut connection.path, prefix)
+        .key("username", |connection| &mut connection.username, word("a user's name"))
+        .key("password", |connection| &mut connection.password, secret("a password"))
+        .key("bearerToken", |connection| &mut connection.bearer_token, secret("a token"))
+        .key("bearerTokenFile", |connection| &mut connection.bearer_token_file, path().optional())
+        .key("serverName", |connection| &mut connection.server_name, word("a host's name"))
+        .key("insecure", |connection| &mut connection.insecure, switch())
+        .key("cacert", |connection| &mut connection.authorities, pem().optional())
+        .key("cacertFile", |connection| &mut connection.authorities, pem_file().optional())
+        .key("cert", |connection| &mut connection.certificate, pem().optional())
+        .key("certFile", |connection| &mut connection.certificate, pem_file().optional())
+        .key("key", |connection| &mut connection.key, pem().optional())
+        .key("keyFile", |connection| &mut connection.key, pem_file().optional())
+        .inert(&["qps", "burst"])
+}
+
+fn parse_secret(text: &str) -> Result<Secret, &'static str> {
+    match text.is_empty() || text.contains(char::is_control) {
+        true => Err("must be one line of text"),
+        false => Ok(Secret(text.to_owned())),
+    }
+}
+
+fn pod() -> Section<Kubernetes> {
+    const MODES: &[(&str, ExecutionMode)] =
+        &[("connection", ExecutionMode::Connection), ("session", ExecutionMode::Session)];
+    let image = text("the name of an image", |name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()));
+    Section::new()
+        .key("mode", |kubernetes: &mut Kubernetes| &mut kubernetes.mode, choice(MODES, &["persistent"]))
+        .key("metadata", |kubernetes| &mut kubernetes.metadata, Object)
+        .key("spec", |kubernetes| &mut kubernetes.spec, Object)
+        .key("consoleContainerNumber", |kubernetes| &mut kubernetes.console_container, integer(0..=1000))
+        .key("agentImage", |kubernetes| &mut kubernetes.agent_image, image.optional())
+        .needless(&["agentPath"], "berth brings its own agent; see agentImage")
+        .needless(&["idleCommand"], "berth's agent keeps the container running")
+        .needless(&["shellCommand"], "a shell is the user's own in the image, or else the container's command")
+        .key("subsystems", |kubernetes| &mut kubernetes.subsystems, subsystems())
+        .key("exposeAuthMetadataAsEnv", |kubernetes| &mut kubernetes.expose_metadata, switch())
+        .refused(&["disableAgent", "createMissingPods"], "not available yet; remove it, or set it to false")
+        .refused(&["exposeAuthMetadataAsLabels", "exposeAuthMetadataAsAnnotations"], "not available yet; remove it")
+}
+
+fn timeouts() -> Section<Kubernetes> {
+    const SHORTEST: Duration = Duration::from_millis(100);
+    const LONGEST: Duration = Duration::from_secs(3600);
+    let time = || duration(SHORTEST..=LONGEST);
+    Section::new()
+        .key("podStart", |kubernetes: &mut Kubernetes| &mut kubernetes.pod_start, time())
+        .key("podStop", |kubernetes| &mut kubernetes.pod_stop, time())
+        .key("http", |kubernetes| &mut kubernetes.http, time())
+        .needless(&["commandStart", "signal", "window"], "berth's agent does this by itself, at once")
+}
+
+/// A mapping of anything, which only the API server knows the meaning of.
+struct Object;
+
+impl Kind<Map<String, Json>> for Object {
+    fn read(&self, node: &Node, target: &mut Map<String, Json>, reader: &mut Reader<'_>) {
+        check_keys(node, reader);
+        match node.to_json() {
+            Json::Object(map) => *target = map,
+            _ => reader.wrong(node.line, format!("must be a mapping of keys to values, not {}", node.value)),
+        }
+    }
+
+    fn schema(&self) -> Json {
+        json!({"type": "object", "description": "a mapping of keys to values"})
+    }
+}
+
+/// Reports keys that are given twice, of which JSON would lose one.
+fn check_keys(node: &Node, reader: &mut Reader<'_>) {
+    match &node.value {
+        Value::Map(_) => {
+            for (key, node) in reader.entries(node, str::to_owned) {
+                reader.within(&key.text, |reader| check_keys(node, reader));
+            }
+        }
+        Value::List(items) => {
+            for (index, node) in items.iter().enumerate() {
+                reader.within_item(index, |reader| check_keys(node, reader));
+            }
+        }
+        Value::Null | Value::Scalar { .. } => {}
+    }
+}
+
+/// Checks what depends on several settings. What is wrong is told of its place in `root`.
+pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
+    if reader.is_wrong_in("kubernetes") {
+        return;
+    }
+    if config.kubernetes.spec.is_empty() && config.webhooks.configuration.is_some() {
+        // It is for the server to name another.
+        let container = json!({ "name": "shell", "image": CONTAINERSSH_IMAGE });
+        config.kubernetes.spec.insert("containers".into(), json!([container]));
+    }
+    for (path, message) in check(&config.kubernetes) {
+        reader.wrong_at(root, &[&["kubernetes"], path].concat(), message);
+    }
+}
+
+/// What cannot be right together, by the path below `kubernetes`.
+fn check(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], String)> {
+    let mut wrong: Vec<(&'static [&'static str], String)> = Vec::new();
+    let connection = &kubernetes.connection;
+    if connection.host.is_some() && (!connection.kubeconfig.is_empty() || connection.context.is_some()) {
+        wrong.push((&["connection", "host"], "give either a host or a kubeconfig".into()));
+    }
+    let explicit = connection.username.is_some()
+        || connection.bearer_token.is_some()
+        || connection.bearer_token_file.is_some()
+        || connection.server_name.is_some()
+        || connection.insecure
+        || [&connection.authorities, &connection.certificate, &connection.key].into_iter().any(Option::is_some);
+    if explicit && connection.host.is_none() {
+        let message = "missing, and there are credentials for it; inside of a cluster it is kubernetes.default.svc";
+        wrong.push((&["connection", "host"], message.into()));
+    }
+    if connection.certificate.is_some() != connection.key.is_some() {
+        wrong.push((&["connection"], "give both cert and key, or neither".into()));
+    }
+    let containers = kubernetes.spec.get("containers").and_then(Json::as_array);
+    let containers = containers.map(Vec::as_slice).unwrap_or_default();
+    if containers.is_empty() {
+        wrong.push((&["pod", "spec", "containers"], "missing; name at least one container with its image".into()));
+    } else if kubernetes.console_container >= containers.len() {
+        let message = format!("there are {} containers, which are counted from 0", containers.len());
+        wrong.push((&["pod", "consoleContainerNumber"], message));
+    }
+    if let Some(without) = containers.iter().position(|container| !container["image"].is_string()) {
+        wrong.push((&["pod", "spec", "containers"], format!("container {without} has no image")));
+    }
+    if kubernetes.spec.get("restartPolicy").is_some_and(|policy| policy != "Never") {
+        let message = "must be Never: a pod ends with its connection; remove it".to_owned();
+        wrong.push((&["pod", "spec", "restartPolicy"], message));
+    }
+    if kubernetes.metadata.contains_key("name") {
+        let message = "each connection has a pod, which berth names; remove it, or give a generateName".to_owned();
+        wrong.push((&["pod", "metadata", "name"], message));
+    }
+    for (key, kind) in [("labels", "a mapping"), ("annotations", "a mapping"), ("generateName", "a text")] {
+        let good =
+            |value: &Json| value.is_null() || (if kind == "a text" { value.is_string() } else { value.is_object() });
+        if kubernetes.metadata.get(key).is_some_and(|value| !good(value)) {
+            wrong.push((&["pod", "metadata"], format!("{key} must be {kind}")));
+        }
+    }
+    wrong
+}

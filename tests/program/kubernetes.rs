@@ -1,0 +1,387 @@
+//! Pods in a real Kubernetes: `backend: kubernetes`.
+//!
+//! `BERTH_TEST_BACKEND=kubernetes` lets the other tests run there, too, as far as they say nothing of Docker.
+
+use std::fs;
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::ops::{Deref, DerefMut};
+use std::process::Stdio;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::common::cluster::{NAMESPACE, agent_image, api, cluster, kubeconfig, pod, pods, server};
+use crate::common::{Berth, Client, DEADLINE, Running, Terminal, Way, eventually, free_port, offer_keys, unique};
+
+/// A kubelet looks once in a second, and a pod's end takes several looks.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Held alone by the tests that break the cluster, and together by all others.
+static CLUSTER: RwLock<()> = RwLock::new(());
+
+/// A server, and the cluster for as long as it is there.
+struct Served {
+    berth: Berth,
+    _cluster: RwLockReadGuard<'static, ()>,
+}
+
+impl Deref for Served {
+    type Target = Berth;
+
+    fn deref(&self) -> &Berth {
+        &self.berth
+    }
+}
+
+impl DerefMut for Served {
+    fn deref_mut(&mut self) -> &mut Berth {
+        &mut self.berth
+    }
+}
+
+fn start() -> Served {
+    with(|_| ())
+}
+
+/// With these changes of `kubernetes`.
+fn with(change: impl FnOnce(&mut Value)) -> Served {
+    configured(|config| change(&mut config["kubernetes"]))
+}
+
+/// With these changes of the configuration.
+fn configured(change: impl FnOnce(&mut Value)) -> Served {
+    let cluster = CLUSTER.read().unwrap_or_else(PoisonError::into_inner);
+    Served { berth: Berth::over(Way::Kubernetes, change), _cluster: cluster }
+}
+
+fn all_bytes() -> Vec<u8> {
+    (0..=255).cycle().take(3_000_000).collect()
+}
+
+/// A session that runs until its input ends.
+fn session(berth: &Berth) -> Running {
+    let session = berth.exec("echo in; cat").stdin(Stdio::piped()).within(Duration::from_secs(180)).spawn();
+    session.stdout.line("in");
+    session
+}
+
+#[test]
+fn streams_are_separate_and_whole_and_the_exit_status_is_the_commands() {
+    let berth = start();
+    let ran = berth.exec("cat; echo mistake >&2; exit 41").input(all_bytes()).run().exits(41);
+    assert!(ran.stdout == all_bytes(), "{} bytes came back", ran.stdout.len());
+    assert_eq!(ran.stderr, "mistake\n");
+}
+
+#[test]
+fn much_data_flows_both_ways_at_once() {
+    let berth = start();
+    let script = r#"head -c 100000000 /dev/urandom | tee >(sha256sum >&2) | "$@" | sha256sum"#;
+    let ran = Client::new("bash").args(["-c", script, "bash"]).args(berth.exec("cat").words()).run().succeeds();
+    assert_eq!(ran.text(), ran.stderr);
+}
+
+#[test]
+fn a_person_has_a_prompt_at_once_and_a_terminal_of_the_windows_size() {
+    let berth = start();
+    let mut terminal = Terminal::open(&berth.ssh(["berth"]), 24, 80, "");
+    terminal.shows("# ");
+    terminal.type_in("stty size\n");
+    terminal.shows("24 80");
+    terminal.type_in("exit 4\n");
+    terminal.wait().exits(4);
+    let command = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.1; done";
+    let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", command]), 24, 80, "");
+    terminal.shows("ready");
+    terminal.resize(43, 132);
+    terminal.shows("43 132");
+    terminal.wait().exits(0);
+}
+
+#[test]
+fn environment_and_signals_reach_the_command() {
+    let berth = configured(|config| config["ssh"]["acceptEnv"] = ["GREETING"].into());
+    let ran = berth.ssh(["-o", "SetEnv=GREETING=hello", "-T", "berth", "echo $GREETING $(hostname)"]).run().succeeds();
+    assert!(ran.text().starts_with("hello berth-"), "{}", ran.text());
+    berth.ssh(["-v", "-T", "berth", "kill -KILL $$"]).run().exits(255).says("rtype exit-signal");
+}
+
+#[test]
+fn files_come_and_go_by_sftp_and_scp() {
+    let berth = start();
+    let (file, back) = (berth.path("file"), berth.path("back"));
+    fs::write(&file, all_bytes()).unwrap();
+    let batch = format!("put {} f\nget f {}\n", file.display(), back.display());
+    berth.openssh("sftp").args(["-b", "-", "berth"]).input(batch).run().succeeds();
+    assert!(fs::read(&back).unwrap() == all_bytes());
+    for option in ["-s", "-O"] {
+        let up = berth.openssh("scp").arg(option).arg(&file).arg("berth:g");
+        up.run().succeeds();
+    }
+}
+
+#[test]
+fn ports_lead_into_the_pod_and_out_of_it_and_keys_are_lent() {
+    let berth = configured(|config| {
+        config["security"]["forwarding"]["agentForwardingMode"] = "enable".into();
+    });
+    let master = berth.master();
+    let serve = "mkdir /web && echo page >/web/index.html && httpd -p 127.0.0.1:80 -h /web";
+    master.exec(serve).run().succeeds();
+    let local = free_port();
+    let forward = |arguments: &[&str]| {
+        master.client("ssh").args(["-O", "forward"]).args(arguments).arg("berth").run().succeeds().text()
+    };
+    forward(&["-L", &format!("{local}:localhost:80")]);
+    let url = format!("http://127.0.0.1:{local}/");
+    Client::new("curl").args(["--silent", "--noproxy", "*", &url]).run().succeeds().prints("page\n");
+
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let remote = forward(&["-R", &format!("0:127.0.0.1:{}", target.local_addr().unwrap().port())]);
+    let inside = master.exec(&format!("nc 127.0.0.1 {}", remote.trim())).input("").spawn();
+    let (mut near, _): (TcpStream, _) = target.accept().unwrap();
+    near.write_all(b"answer").unwrap();
+    drop(near);
+    inside.wait().succeeds().prints("answer");
+
+    let agent = berth.path("agent");
+    offer_keys(&agent, &[]);
+    let lent = berth.ssh(["-A", "-T", "berth", "test -S \"$SSH_AUTH_SOCK\""]);
+    lent.env("SSH_AUTH_SOCK", &agent).run().succeeds();
+}
+
+#[test]
+fn sessions_share_a_connection_and_its_pod() {
+    let berth = start();
+    let master = berth.master();
+    let sessions: Vec<_> =
+        (0..10).map(|number| master.exec("cat; exit 3").input(format!("{number}\n").repeat(50_000)).spawn()).collect();
+    for (number, session) in sessions.into_iter().enumerate() {
+        let ran = session.wait().exits(3);
+        assert!(ran.text() == format!("{number}\n").repeat(50_000), "session {number}: {} bytes", ran.stdout.len());
+    }
+    assert_eq!(berth.containers().len(), 1);
+}
+
+#[test]
+fn each_session_may_have_a_pod_of_its_own() {
+    let berth = with(|kubernetes| kubernetes["pod"]["mode"] = "session".into());
+    let master = berth.master();
+    let name = || master.exec("hostname").run().succeeds().text();
+    assert_ne!(name(), name());
+}
+
+#[test]
+fn a_killed_client_leaves_no_pod() {
+    let berth = start();
+    session(&berth).signal(Signal::KILL);
+    berth.has_containers(0, SOON);
+    let starting = berth.exec("true").spawn();
+    eventually("a pod", DEADLINE, || !berth.containers().is_empty());
+    starting.signal(Signal::KILL);
+    berth.has_containers(0, SOON);
+}
+
+#[test]
+fn the_pods_of_a_killed_server_end_by_themselves_and_its_next_start_removes_them() {
+    let mut berth = start();
+    let session = session(&berth);
+    let name = berth.containers().remove(0);
+    berth.end(Signal::KILL);
+    session.wait().exits(255);
+    eventually("the pod's end", SOON, || pod(&name)["status"]["phase"] == "Succeeded");
+    // Another instance's is none of its business.
+    let other = format!("{}-other", berth.instance);
+    let strangers = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": &other, "labels": {"berth.instance": &other, "berth.connection": "0"}},
+        "spec": {"containers": [{"name": "a", "image": "berth-test/busybox", "imagePullPolicy": "Never",
+            "command": ["sleep", "1000"]}]},
+    });
+    api("POST", &format!("/api/v1/namespaces/{NAMESPACE}/pods"), Some(&strangers));
+    berth.restart();
+    berth.has_containers(0, SOON);
+    assert_eq!(pods(&other).len(), 1);
+    api("DELETE", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{other}?gracePeriodSeconds=0"), None);
+}
+
+#[test]
+fn a_pod_that_is_deleted_ends_its_connection() {
+    let berth = start();
+    let session = berth.exec("echo in; sleep 1000").spawn();
+    session.stdout.line("in");
+    let name = berth.containers().remove(0);
+    api("DELETE", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}"), None);
+    session.wait().exits(255);
+    berth.has_containers(0, SOON);
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_is_told_within_seconds() {
+    let berth = with(|kubernetes| {
+        let container = &mut kubernetes["pod"]["spec"]["containers"][0];
+        container["image"] = "127.0.0.1:1/no-such-image".into();
+        container["imagePullPolicy"] = "Always".into();
+    });
+    let begin = Instant::now();
+    berth.exec("true").run().exits(255).says("image 127.0.0.1:1/no-such-image cannot be pulled");
+    assert!(begin.elapsed() < DEADLINE / 2, "{:?}", begin.elapsed());
+    berth.log().line("ErrImagePull");
+}
+
+#[test]
+fn a_cluster_without_room_is_told_to_the_waiting_user() {
+    let berth = with(|kubernetes| {
+        kubernetes["pod"]["spec"]["nodeSelector"] = json!({"no": "such-node"});
+        kubernetes["timeouts"]["podStart"] = "3s".into();
+    });
+    let ran = berth.exec("true").run().exits(255);
+    let ran = ran.says("the cluster has no room for the container yet");
+    ran.says("the container cannot be started (Unschedulable)");
+    berth.log().line("didn't match Pod's node affinity/selector");
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_told() {
+    let namespace = Namespace::new();
+    let name = &namespace.0;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
+        "spec": {"hard": {"pods": "0"}}});
+    api("POST", &format!("/api/v1/namespaces/{name}/resourcequotas"), Some(&quota));
+    let berth = with(|kubernetes| kubernetes["pod"]["metadata"]["namespace"] = name.as_str().into());
+    eventually("the quota", DEADLINE, || {
+        let ran = berth.exec("true").run();
+        ran.stderr.contains("no room: the quota is used up")
+    });
+}
+
+#[test]
+fn an_image_with_nothing_in_it_has_sessions_by_an_init_container() {
+    let berth = with(|kubernetes| {
+        kubernetes["pod"]["agentImage"] = agent_image().into();
+        kubernetes["pod"]["spec"]["containers"][0]["image"] = "berth-test/scratch".into();
+        kubernetes["pod"]["spec"]["containers"][0]["command"] = json!(["/cat"]);
+    });
+    berth.ssh(["-T", "berth"]).input("hello\n").run().succeeds().prints("hello\n");
+}
+
+#[test]
+fn a_restricted_pod_with_a_read_only_root_works_with_both_ways_to_deliver_the_agent() {
+    let namespace = Namespace::new();
+    let name = &namespace.0;
+    let label = "pod-security.kubernetes.io/enforce=restricted";
+    cluster(&["kubectl", "label", "namespace", name, label]).run().succeeds();
+    for image in [None, Some(agent_image())] {
+        let berth = with(|kubernetes| {
+            kubernetes["pod"]["agentImage"] = image.into();
+            kubernetes["pod"]["metadata"]["namespace"] = name.as_str().into();
+            let container = &mut kubernetes["pod"]["spec"]["containers"][0];
+            container["securityContext"] = json!({
+                "runAsUser": 1000, "runAsNonRoot": true, "readOnlyRootFilesystem": true,
+                "allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]},
+                "seccompProfile": {"type": "RuntimeDefault"},
+            });
+        });
+        berth.exec("id -u; touch /x || cat").input("hello\n").run().succeeds().prints("1000\nhello\n");
+    }
+}
+
+#[test]
+fn the_pods_spec_and_metadata_are_the_apis_own() {
+    let berth = with(|kubernetes| {
+        let pod = &mut kubernetes["pod"];
+        pod["consoleContainerNumber"] = 1.into();
+        pod["metadata"]["labels"] = json!({"team": "red"});
+        pod["metadata"]["generateName"] = "guest-".into();
+        pod["spec"]["hostname"] = "island".into();
+        pod["spec"]["volumes"] = json!([{"name": "scratch", "emptyDir": {"sizeLimit": "1Mi"}}]);
+        let image = json!({"image": "berth-test/busybox", "imagePullPolicy": "Never"});
+        let (mut beside, mut own) = (image.clone(), image);
+        beside["name"] = "beside".into();
+        beside["command"] = json!(["httpd", "-f", "-p", "127.0.0.1:80", "-h", "/etc"]);
+        own["name"] = "own".into();
+        own["env"] = json!([{"name": "COLOUR", "value": "blue"}]);
+        own["volumeMounts"] = json!([{"name": "scratch", "mountPath": "/scratch"}]);
+        pod["spec"]["containers"] = json!([beside, own]);
+    });
+    let running = berth.exec("hostname; echo $COLOUR; ls -d /scratch; wget -qO- 127.0.0.1/hostname; cat");
+    let running = running.stdin(Stdio::piped()).spawn();
+    for line in ["island", "blue", "/scratch", "island"] {
+        running.stdout.line(line);
+    }
+    let pod = pod(&berth.containers()[0]);
+    let metadata = &pod["metadata"];
+    assert!(metadata["name"].as_str().unwrap().starts_with("guest-"), "{metadata}");
+    assert_eq!(metadata["labels"]["team"], "red");
+    assert_eq!(metadata["annotations"]["berth.user"], "alice");
+    assert!(metadata["annotations"]["berth.client"].as_str().unwrap().starts_with("127.0.0.1:"));
+    running.wait().succeeds();
+}
+
+/// A namespace of a test's own.
+struct Namespace(String);
+
+impl Namespace {
+    fn new() -> Self {
+        let name = unique();
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": &name}});
+        api("POST", "/api/v1/namespaces", Some(&namespace));
+        let accounts = format!("/api/v1/namespaces/{name}/serviceaccounts");
+        eventually("the service account", DEADLINE, || api("GET", &accounts, None)["items"] != json!([]));
+        Namespace(name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        cluster(&["kubectl", "delete", "namespace", "--wait=false", &self.0]).run();
+    }
+}
+
+/// A token of the service account `berth` in a namespace.
+fn token(namespace: &str) -> String {
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/berth/token");
+    api("POST", &path, Some(&request))["status"]["token"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_role_that_comes_with_berth_is_enough_and_less_is_told() {
+    let namespace = Namespace::new();
+    let apply = ["kubectl", "--namespace", &namespace.0, "apply", "-f", "packaging/kubernetes/role.yaml"];
+    cluster(&apply).run().succeeds();
+    let berth = with(|kubernetes| {
+        kubernetes["connection"] = json!({
+            "host": server(),
+            "bearerToken": token(&namespace.0),
+            "cacertFile": kubeconfig().with_file_name("pki").join("ca.crt"),
+        });
+        kubernetes["pod"]["metadata"]["namespace"] = namespace.0.as_str().into();
+    });
+    berth.exec("cat").input("hello\n").run().succeeds().prints("hello\n");
+    let log = berth.log().text();
+    assert!(!log.contains("forbidden"), "{log}");
+    berth.has_containers(0, SOON);
+    cluster(&["kubectl", "--namespace", &namespace.0, "delete", "rolebinding", "berth"]).run().succeeds();
+    berth.exec("true").run().exits(255).says("the container service refuses to start containers");
+    berth.log().line("pods is forbidden");
+}
+
+#[test]
+fn sessions_end_with_the_api_server_and_new_ones_work_when_it_is_back() {
+    let berth = {
+        let _cluster = CLUSTER.write().unwrap_or_else(PoisonError::into_inner);
+        let berth = Berth::over(Way::Kubernetes, |_| ());
+        let session = session(&berth);
+        cluster(&["signal", "KILL", "apiserver"]).run().succeeds();
+        session.wait().exits(255).says("the container is lost");
+        eventually("the API server", DEADLINE, || {
+            Client::new("curl").args(["--insecure", "--silent", &format!("{}/readyz", server())]).run().text() == "ok"
+        });
+        berth
+    };
+    eventually("a session", DEADLINE, || berth.exec("echo again").run().text() == "again\n");
+}
