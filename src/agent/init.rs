@@ -19,6 +19,7 @@ use super::error::Error;
 use super::handover;
 use super::process::Local;
 use super::system;
+use crate::connection::message::GlobalRequest;
 
 /// How long the server may take to accept.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -29,6 +30,10 @@ const STOP: Duration = Duration::from_secs(5);
 
 /// How long programs have to end after they were hung up, where there is no init's end to end them.
 const GRACE: Duration = Duration::from_secs(1);
+
+/// How often something is said on a stream that may lead through an API server: Kubernetes ends those that are silent for
+/// four hours, and what may stand before it has less patience, a minute in many cases.
+const KEEPALIVE: Duration = Duration::from_secs(50);
 
 /// How often it is looked whether all have ended.
 const INTERVAL: Duration = Duration::from_millis(20);
@@ -57,14 +62,14 @@ pub fn run(server: &Server, command: Vec<OsString>) -> Result<(), Error> {
         let _ = set_child_subreaper(Some(getpid()));
     }
     // Kept until the end, which it tells of.
-    let _peer;
+    let mut _peer = None;
     let stream = match server {
         Server::Socket(path) => connect_to(path).map_err(|errno| Error::Connect(path.clone(), errno.into()))?.into(),
         Server::Stdio => stdio().map_err(|errno| Error::Stream(errno.into()))?,
         Server::Listen(path) => match handover::accept(path, signals.as_fd())? {
             Some(joined) => {
                 let stream = pipes(joined.input, joined.output).map_err(|errno| Error::Stream(errno.into()))?;
-                _peer = joined.peer;
+                _peer = Some(joined.peer);
                 stream
             }
             None => return Ok(()),
@@ -74,6 +79,7 @@ pub fn run(server: &Server, command: Vec<OsString>) -> Result<(), Error> {
         endpoint: Endpoint::new(stream, Connection::new(Local { command, ..Local::default() })?),
         signals,
         stop: None,
+        keepalive: (!matches!(server, Server::Socket(_))).then(|| Instant::now() + KEEPALIVE),
     };
     let result = init.serve();
     // The last words, an error's cause among them, as far as the server takes them.
@@ -142,6 +148,8 @@ struct Init {
     signals: OwnedFd,
     /// When to exit at the latest, once somebody asked us to.
     stop: Option<Instant>,
+    /// When something is to be said next, where silence would end the stream.
+    keepalive: Option<Instant>,
 }
 
 impl Init {
@@ -155,7 +163,16 @@ impl Init {
             if self.stop.is_some_and(|stop| Instant::now() >= stop || self.endpoint.connection.is_idle()) {
                 return Ok(());
             }
-            match self.endpoint.round(self.signals.as_fd(), self.stop)? {
+            if let Some(due) = &mut self.keepalive
+                && *due <= Instant::now()
+            {
+                *due = Instant::now() + KEEPALIVE;
+                let request = GlobalRequest { name: b"keepalive@openssh.com", want_reply: false, specific: b"" };
+                self.endpoint.connection.out.send(&request.encode());
+                continue;
+            }
+            let deadline = self.stop.into_iter().chain(self.keepalive).min();
+            match self.endpoint.round(self.signals.as_fd(), deadline)? {
                 Round::Served(true) => self.take_signals(),
                 Round::Served(false) => {}
                 Round::Ended => return Ok(()),

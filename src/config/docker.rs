@@ -91,7 +91,8 @@ impl Default for Persistent {
 pub struct ContainerName(String);
 
 impl ContainerName {
-    fn parse(text: &str) -> Result<Self, &'static str> {
+    /// Reads it; an error says what is allowed.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() || text.replace("%u", "").contains(|c: char| c == '%' || c.is_control()) {
             return Err("must be a text in which % stands before u alone: %u is the user's name");
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::docker::{ExecutionMode, subsystems};
+use super::docker::{ContainerName, ExecutionMode, subsystems};
 use super::kind::{any_number_of, choice, duration, integer, parsed, path, pem, pem_file, switch, text};
 use super::pem::Pem;
 use super::reader::{Kind, Reader};
@@ -180,11 +180,14 @@ fn parse_secret(text: &str) -> Result<Secret, &'static str> {
 }
 
 fn pod() -> Section<Kubernetes> {
-    const MODES: &[(&str, ExecutionMode)] =
-        &[("connection", ExecutionMode::Connection), ("session", ExecutionMode::Session)];
+    const MODES: &[(&str, ExecutionMode)] = &[
+        ("connection", ExecutionMode::Connection),
+        ("session", ExecutionMode::Session),
+        ("persistent", ExecutionMode::Persistent),
+    ];
     let image = text("the name of an image", |name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()));
     Section::new()
-        .key("mode", |kubernetes: &mut Kubernetes| &mut kubernetes.mode, choice(MODES, &["persistent"]))
+        .key("mode", |kubernetes: &mut Kubernetes| &mut kubernetes.mode, choice(MODES, &[]))
         .key("metadata", |kubernetes| &mut kubernetes.metadata, Object)
         .key("spec", |kubernetes| &mut kubernetes.spec, Object)
         .key("consoleContainerNumber", |kubernetes| &mut kubernetes.console_container, integer(0..=1000))
@@ -278,6 +281,10 @@ fn check(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], String)> {
     if connection.certificate.is_some() != connection.key.is_some() {
         wrong.push((&["connection"], "give both cert and key, or neither".into()));
     }
+    if kubernetes.mode == ExecutionMode::Persistent {
+        wrong.extend(check_persistent(&kubernetes.metadata));
+        return wrong;
+    }
     let containers = kubernetes.spec.get("containers").and_then(Json::as_array);
     let containers = containers.map(Vec::as_slice).unwrap_or_default();
     if containers.is_empty() {
@@ -294,7 +301,8 @@ fn check(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], String)> {
         wrong.push((&["pod", "spec", "restartPolicy"], message));
     }
     if kubernetes.metadata.contains_key("name") {
-        let message = "each connection has a pod, which berth names; remove it, or give a generateName".to_owned();
+        let message =
+            "each connection has a pod, which berth names; give a generateName, or set mode: persistent".to_owned();
         wrong.push((&["pod", "metadata", "name"], message));
     }
     for (key, kind) in [("labels", "a mapping"), ("annotations", "a mapping"), ("generateName", "a text")] {
@@ -305,4 +313,20 @@ fn check(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], String)> {
         }
     }
     wrong
+}
+
+/// In persistent mode, the metadata are what a pod is found by.
+fn check_persistent(metadata: &Map<String, Json>) -> Option<(&'static [&'static str], String)> {
+    let name = metadata.get("name").filter(|name| !name.is_null());
+    let labels = metadata.get("labels").and_then(Json::as_object).into_iter().flat_map(Map::values);
+    let all: Vec<&Json> = name.into_iter().chain(labels).collect();
+    if all.is_empty() {
+        let message = "persistent: which pod? Set pod.metadata.name or pod.metadata.labels; %u is the user's name";
+        return Some((&["pod", "mode"], message.into()));
+    }
+    let wrong = all.into_iter().find_map(|value| match value.as_str() {
+        Some(text) => ContainerName::parse(text).err(),
+        None => Some("name and labels must be texts"),
+    });
+    wrong.map(|message| (["pod", "metadata"].as_slice(), message.to_owned()))
 }

@@ -385,3 +385,42 @@ fn sessions_end_with_the_api_server_and_new_ones_work_when_it_is_back() {
     };
     eventually("a session", DEADLINE, || berth.exec("echo again").run().text() == "again\n");
 }
+
+#[test]
+fn users_get_into_pods_that_are_there_and_stay() {
+    let namespace = Namespace::new();
+    let container = json!({"name": "web", "image": "berth-test/busybox", "imagePullPolicy": "Never",
+        "command": ["sleep", "1000"]});
+    let alices = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "dev-alice", "labels": {"owner": "alice"}},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
+    });
+    let path = format!("/api/v1/namespaces/{}/pods", namespace.0);
+    api("POST", &path, Some(&alices));
+    let running = || api("GET", &format!("{path}/dev-alice"), None)["status"]["phase"] == "Running";
+    eventually("the pod", DEADLINE, running);
+    for (number, found_by) in [json!({"name": "dev-%u"}), json!({"labels": {"owner": "%u"}})].into_iter().enumerate() {
+        let berth = with(|kubernetes| {
+            kubernetes["pod"]["mode"] = "persistent".into();
+            kubernetes["pod"]["spec"] = json!({});
+            kubernetes["pod"]["metadata"] = found_by;
+            kubernetes["pod"]["metadata"]["namespace"] = namespace.0.as_str().into();
+        });
+        let command = "hostname; echo more >>/kept; wc -l </kept; ls -A /tmp /var/tmp /dev/shm | grep berth; cat";
+        let ran = berth.exec(command).input("hello\n").run().succeeds();
+        assert_eq!(ran.text(), format!("dev-alice\n{}\nhello\n", number + 1));
+        // What a user leaves behind ends with the connection, and the pod does not.
+        let left = berth.exec("sleep 1234 & echo in; cat").stdin(Stdio::piped()).spawn();
+        left.stdout.line("in");
+        left.signal(Signal::KILL);
+        let count = || berth.exec("ps | grep -c '[s]leep 1234'").run().text();
+        eventually("the end of what was left", DEADLINE, || count() == "0\n");
+        assert!(running());
+    }
+    let berth = with(|kubernetes| {
+        kubernetes["pod"]["mode"] = "persistent".into();
+        kubernetes["pod"]["metadata"] = json!({"namespace": namespace.0, "name": "other-%u"});
+    });
+    berth.exec("true").run().exits(255).says("there is no container for other-alice");
+}

@@ -85,6 +85,16 @@ pub enum Error {
         /// What Kubernetes says of it.
         message: String,
     },
+    /// No running pod for the user.
+    NoPod {
+        /// Its name or labels, or else the user's name.
+        name: String,
+    },
+    /// More than one.
+    ManyPods {
+        /// The labels that they have.
+        labels: String,
+    },
     /// The pod is not ready in time.
     TimedOut {
         /// How long it had.
@@ -122,6 +132,8 @@ impl Error {
             Error::Image { image, .. } => format!("image {image} cannot be pulled"),
             Error::NotStarting { reason, .. } => format!("the container cannot be started ({reason})"),
             Error::Ended { .. } => "the container ended before it was ready".into(),
+            Error::NoPod { name } => format!("there is no container for {}", name.escape_debug()),
+            Error::ManyPods { .. } => "there is more than one container for you".into(),
             Error::TimedOut { .. } => "the container was not ready in time".into(),
             Error::Gone => "cancelled".into(),
             Error::Http { .. }
@@ -157,6 +169,8 @@ impl std::fmt::Display for Error {
             Error::Image { image, reason, message } => write!(f, "image {image}: {reason}: {message}"),
             Error::NotStarting { reason, message } => write!(f, "the pod cannot start: {reason}: {message}"),
             Error::Ended { message } => write!(f, "the pod ended before its agent was there: {message}"),
+            Error::NoPod { name } => write!(f, "no pod is running for {name:?}"),
+            Error::ManyPods { labels } => write!(f, "more than one pod with the labels {labels} is running"),
             Error::TimedOut { after, last } => {
                 write!(f, "the pod was not ready within {} s", after.as_secs_f32())?;
                 if !last.is_empty() {

@@ -1,4 +1,4 @@
-//! The Kubernetes backend: a pod per connection or session.
+//! The Kubernetes backend: a pod per connection or session, or one that is there.
 //!
 //! A start is: create the pod, whose main container's command is the agent, and execute in it `berth agent join`, whose
 //! standard input and output become the agent's stream. The agent comes into the pod by an init container, where an image
@@ -9,11 +9,13 @@
 
 mod access;
 mod api;
+mod call;
 mod error;
 mod exec;
 mod kubeconfig;
 mod lease;
 mod outlook;
+mod persistent;
 mod plugin;
 mod pod;
 mod start;
@@ -29,6 +31,7 @@ use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
 use crate::config::{self, ExecutionMode};
 use crate::http::{Deadline, encode};
 use api::Api;
+use call::Call;
 use exec::Place;
 use lease::{Lease, REMOVE_ATTEMPTS, Shared};
 use start::Starting;
@@ -81,23 +84,23 @@ impl Kubernetes {
         if !request.metadata.files.is_empty() {
             return Err(Error::Settings("a webhook has given files, which pods cannot have yet".into()));
         }
+        if settings.mode == ExecutionMode::Persistent {
+            return persistent::start(self, request, waiter);
+        }
         let (namespace, name) = (self.namespace()?, pod::name(settings, request));
         let body = pod::body(settings, &self.instance, request, &namespace, &name);
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request, &namespace, &name);
         lease.created = true;
         let path = format!("/v1/namespaces/{}/pods", encode(&namespace));
-        let created = api.call("create the pod", "POST", &path, Some(&body), deadline)?;
+        let created = api.call("create the pod", "POST", &path, Some(&body), deadline).inspect_err(|error| {
+            // What was refused is not there. Of a failure it is not known.
+            lease.created = !matches!(error, Error::Api { status: 400..=499, .. });
+        })?;
         let place = Place { namespace, pod: name, container: pod::console(settings) };
-        let starting = Starting {
-            api,
-            place: &place,
-            created: &created,
-            upload: settings.agent_image.is_none().then_some(&*self.agent),
-            waiter,
-            deadline,
-            patience: settings.pod_start,
-        };
+        let call = Call { api, place: &place, waiter, deadline, patience: settings.pod_start };
+        let upload = settings.agent_image.is_none().then_some(&*self.agent);
+        let starting = Starting { call, created: &created, upload };
         let stream = starting.accept()?;
         lease.attempts = REMOVE_ATTEMPTS;
         Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })
@@ -137,10 +140,8 @@ impl Kubernetes {
 impl Backend for Kubernetes {
     fn scope(&self) -> Scope {
         match self.settings.mode {
-            ExecutionMode::Connection => Scope::Connection,
+            ExecutionMode::Connection | ExecutionMode::Persistent => Scope::Connection,
             ExecutionMode::Session => Scope::Session,
-            // No setting leads here.
-            ExecutionMode::Persistent => Scope::Connection,
         }
     }
 

@@ -5,9 +5,6 @@
 //! wrong, and makes the next call the one that has to succeed.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -16,35 +13,27 @@ use serde_json::Value as Json;
 
 use super::Error;
 use super::api::Api;
-use super::exec::{End, Executed, Place};
+use super::call::{Call, WAITER_INTERVAL};
+use super::exec::Executed;
 use super::outlook::{self, Outlook};
 use super::pod;
 use super::watch::Watch;
-use crate::backend::Waiter;
 use crate::http::{Deadline, encode};
 
-/// How often it is looked whether the user is still there.
-const WAITER_INTERVAL: Duration = Duration::from_millis(250);
 /// How long is waited between two calls: an eighth of the time that has gone by, within these bounds.
 const CALLS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 
 /// Reasons of events that keep a pod from starting, for as long as they come. Others are only remarks.
 const STOPPERS: [&str; 4] = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedMapVolume"];
 
-const CALL: &str = "reach the agent in the pod";
-
 /// A pod that was created.
 pub(super) struct Starting<'a> {
-    pub api: &'a Api,
-    pub place: &'a Place,
+    /// The way to its agent.
+    pub call: Call<'a>,
     /// As the API server has answered.
     pub created: &'a Json,
     /// The agent's binary, where that is to be uploaded.
     pub upload: Option<&'a Path>,
-    pub waiter: &'a dyn Waiter,
-    /// When the agent must be there, and how long that is from the beginning.
-    pub deadline: Deadline,
-    pub patience: Duration,
 }
 
 /// What was heard of it.
@@ -61,11 +50,12 @@ struct Heard {
 impl Starting<'_> {
     /// Waits for the agent; gives its stream.
     pub(super) fn accept(&self) -> Result<Executed, Error> {
+        let Call { api, place, waiter, deadline, patience } = self.call;
         let metadata = &self.created["metadata"];
         let text = |name: &str| metadata[name].as_str().unwrap_or_default();
-        let namespace = encode(&self.place.namespace);
+        let namespace = encode(&place.namespace);
         let pods = format!("/v1/namespaces/{namespace}/pods");
-        let selector = format!("metadata.name={}", self.place.pod);
+        let selector = format!("metadata.name={}", place.pod);
         let mut pod = Watch::new("follow the pod", &pods, &selector, Some(text("resourceVersion")));
         let events = format!("/v1/namespaces/{namespace}/events");
         let selector = format!("involvedObject.uid={}", text("uid"));
@@ -74,7 +64,7 @@ impl Starting<'_> {
         let begin = Instant::now();
         let mut next_call = begin + CALLS.0;
         loop {
-            self.hear(&mut pod, &mut events, &mut heard)?;
+            self.hear(api, &mut pod, &mut events, &mut heard)?;
             if let Some(failure) = heard.outlook.failure.take() {
                 return Err(failure);
             }
@@ -84,20 +74,24 @@ impl Starting<'_> {
             if heard.outlook.is_running || heard.outlook.is_scheduled && Instant::now() >= next_call {
                 // Read before the call: what it says must hold at its begin.
                 let must_succeed = heard.outlook.is_running;
-                match self.call()? {
+                let called = match self.upload {
+                    Some(agent) => self.call.upload(agent, pod::upload)?,
+                    None => self.call.join()?,
+                };
+                match called {
                     Ok(stream) => return Ok(stream),
                     Err(error) if must_succeed => return Err(error),
-                    Err(error) => log::debug!("{}: not yet: {error}", self.place.pod),
+                    Err(error) => log::debug!("{}: not yet: {error}", place.pod),
                 }
                 next_call = Instant::now() + (begin.elapsed() / 8).clamp(CALLS.0, CALLS.1);
             }
-            if self.waiter.is_gone() {
+            if waiter.is_gone() {
                 return Err(Error::Gone);
             }
-            if self.deadline.has_passed() {
+            if deadline.has_passed() {
                 return Err(match heard.outlook.unschedulable.take() {
                     Some(message) => Error::NotStarting { reason: "Unschedulable".into(), message },
-                    None => Error::TimedOut { after: self.patience, last: heard.last },
+                    None => Error::TimedOut { after: patience, last: heard.last },
                 });
             }
             let left = if heard.outlook.is_scheduled {
@@ -110,9 +104,9 @@ impl Starting<'_> {
     }
 
     /// Takes what there is to hear.
-    fn hear(&self, pod: &mut Watch, events: &mut Option<Watch>, heard: &mut Heard) -> Result<(), Error> {
-        while let Some(change) = pod.next(self.api)? {
-            heard.outlook = Outlook::of(&change.object, &self.place.container);
+    fn hear(&self, api: &Api, pod: &mut Watch, events: &mut Option<Watch>, heard: &mut Heard) -> Result<(), Error> {
+        while let Some(change) = pod.next(api)? {
+            heard.outlook = Outlook::of(&change.object, &self.call.place.container);
             heard.is_deleted = change.is_deleted;
             if let Some(message) = &heard.outlook.unschedulable {
                 heard.last.clone_from(message);
@@ -121,7 +115,7 @@ impl Starting<'_> {
         }
         let Some(watch) = events else { return Ok(()) };
         loop {
-            match watch.next(self.api) {
+            match watch.next(api) {
                 Ok(Some(change)) => {
                     let event = &change.object;
                     if event["reason"] == "Pulling" {
@@ -132,7 +126,7 @@ impl Starting<'_> {
                         let warning = format!("{reason}: {message}");
                         // Kubelets repeat themselves.
                         if heard.last != warning {
-                            log::info!("kubernetes: {}: {warning}", self.place.pod);
+                            log::info!("kubernetes: {}: {warning}", self.call.place.pod);
                             heard.last = warning;
                         }
                         if STOPPERS.contains(&reason.as_str()) {
@@ -153,13 +147,13 @@ impl Starting<'_> {
 
     fn tell(&self, told: &mut BTreeSet<String>, line: String) {
         if !told.contains(&line) {
-            self.waiter.progress(&line);
+            self.call.waiter.progress(&line);
             told.insert(line);
         }
     }
 
     fn wait(&self, pod: &Watch, events: Option<&Watch>, left: Duration) -> Result<(), Error> {
-        let deadline = self.deadline.min(Deadline::after(left));
+        let deadline = self.call.deadline.min(Deadline::after(left));
         let on = |fd| (fd, PollFlags::IN);
         let result = match (pod.fd(), events.and_then(Watch::fd)) {
             (Some(pod), Some(events)) => deadline.poll([on(pod), on(events)]).map(drop),
@@ -167,54 +161,5 @@ impl Starting<'_> {
             (None, None) => deadline.poll([]).map(drop),
         };
         result.map_err(|error| Error::Command { step: "follow the pod", detail: error.to_string() })
-    }
-
-    /// Calls the agent once. The inner error is that it cannot be reached now.
-    fn call(&self) -> Result<Result<Executed, Error>, Error> {
-        let failed = |error: io::Error| Error::Command { step: CALL, detail: error.to_string() };
-        let mut stream = match self.upload {
-            None => match Executed::start(self.api, CALL, self.place, &pod::JOIN, self.deadline) {
-                Ok(stream) => stream,
-                Err(error) => return Ok(Err(error)),
-            },
-            Some(path) => {
-                let agent = |source| Error::Agent { path: path.to_owned(), source };
-                let mut file = File::open(path).map_err(agent)?;
-                let size = file.metadata().map_err(agent)?.len();
-                let words = pod::upload(size);
-                let words = [words[0].as_str(), &words[1], &words[2]];
-                let mut stream = match Executed::start(self.api, CALL, self.place, &words, self.deadline) {
-                    Ok(stream) => stream,
-                    Err(error) => return Ok(Err(error)),
-                };
-                if let Err(error) = stream.feed(&mut file, self.deadline) {
-                    return Ok(Err(failed(error)));
-                }
-                stream
-            }
-        };
-        loop {
-            match stream.listen() {
-                Ok(true) => return Ok(Ok(stream)),
-                Ok(false) => {
-                    let detail = match stream.end() {
-                        Some(End::Failed(message)) => message.clone(),
-                        Some(End::Exit(status)) => format!("it ended with exit status {status}"),
-                        None => "the connection was closed".to_owned(),
-                    };
-                    return Ok(Err(Error::Command { step: CALL, detail }));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Ok(Err(failed(error))),
-            }
-            if self.waiter.is_gone() {
-                return Err(Error::Gone);
-            }
-            let soon = self.deadline.min(Deadline::after(WAITER_INTERVAL));
-            soon.poll([(stream.as_fd(), PollFlags::IN)]).map_err(failed)?;
-            if self.deadline.has_passed() {
-                return Err(Error::TimedOut { after: self.patience, last: "its agent does not answer".into() });
-            }
-        }
     }
 }
