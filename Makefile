@@ -6,7 +6,7 @@ help:
 	@echo 'make run    build berth and serve a demo guest on 127.0.0.1:2222'
 	@echo 'make build  build the static binary: target/berth'
 	@echo 'make test   check and test everything'
-	@echo 'make bench  compare with the bare Docker API and with OpenSSH'
+	@echo 'make bench  compare with the bare APIs of Docker and Kubernetes, kubectl and OpenSSH'
 	@echo 'make fuzz   run the fuzz targets for half a minute each'
 	@echo 'make clean  remove what was built, and the guest images'
 
@@ -23,7 +23,7 @@ test:
 	@scripts/test
 
 bench:
-	@scripts/setup build docker test
+	@scripts/setup build docker kubernetes test
 	@scripts/build
 	@scripts/guest bench
 	@benches/run
