@@ -46,23 +46,50 @@ pub fn split(bytes: &[u8]) -> Result<Option<MessageAndRest<'_>>, BadLength> {
 #[derive(Debug, Default)]
 pub struct Queue {
     bytes: Vec<u8>,
-    /// Where the first waiting frame begins. Invariant: `start <= bytes.len()`.
+    /// Where the first waiting frame begins.
     start: usize,
+    /// How many bytes at the end are only room for more, kept so that they need no clearing again. Invariant:
+    /// `start + spare <= bytes.len()`.
+    spare: usize,
 }
 
 impl Queue {
     /// Where to append frames, or pieces of them as they arrive.
     pub fn tail(&mut self) -> &mut Vec<u8> {
-        if self.start > 0 {
+        self.bytes.truncate(self.end());
+        self.spare = 0;
+        self.compact();
+        &mut self.bytes
+    }
+
+    /// Appends what `read` puts into the `room` bytes that it is given, and returns how many those were.
+    pub fn fill<E>(&mut self, room: usize, read: impl FnOnce(&mut [u8]) -> Result<usize, E>) -> Result<usize, E> {
+        self.compact();
+        let end = self.end();
+        if self.spare < room {
+            self.bytes.resize(end + room, 0);
+            self.spare = room;
+        }
+        let count = read(&mut self.bytes[end..end + room])?.min(room);
+        self.spare -= count;
+        Ok(count)
+    }
+
+    /// Moves what waits to the front, where less moves than there is room: each byte moves about once at most.
+    fn compact(&mut self) {
+        if self.start > self.len() {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
-        &mut self.bytes
+    }
+
+    fn end(&self) -> usize {
+        self.bytes.len() - self.spare
     }
 
     /// How many bytes wait.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.end() - self.start
     }
 
     /// Whether none wait.
@@ -72,38 +99,33 @@ impl Queue {
 
     /// The first frame's message, where it is whole.
     pub fn front(&self) -> Result<Option<&[u8]>, BadLength> {
-        Ok(split(&self.bytes[self.start..])?.map(|(message, _)| message))
+        Ok(split(self.bytes())?.map(|(message, _)| message))
     }
 
     /// Removes the first frame, where it is whole.
     pub fn pop(&mut self) {
         if let Ok(Some(message)) = self.front() {
-            self.start += 4 + message.len();
+            self.consume(4 + message.len());
         }
-        self.reset_if_empty();
     }
 
     /// All that waits, for a writer.
     pub fn bytes(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.start..self.end()]
     }
 
     /// Removes `count` bytes, which a writer has written.
     pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.bytes.len());
-        self.reset_if_empty();
-    }
-
-    fn reset_if_empty(&mut self) {
-        if self.start == self.bytes.len() {
-            self.bytes.clear();
+        self.start = (self.start + count).min(self.end());
+        if self.is_empty() {
+            self.spare += self.start;
             self.start = 0;
         }
     }
 
     /// The messages of all whole frames.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.bytes[self.start..];
+        let mut rest = self.bytes();
         std::iter::from_fn(move || {
             let (message, after) = split(rest).ok()??;
             rest = after;

@@ -110,12 +110,7 @@ impl Agent {
         channels: &mut Channels,
         forwards: Option<&mut Forwards>,
     ) -> Result<(), End> {
-        let tail = self.input.tail();
-        let start = tail.len();
-        tail.resize(start + READ, 0);
-        let result = self.container.stream.read(&mut tail[start..]);
-        tail.truncate(start + *result.as_ref().unwrap_or(&0));
-        match result {
+        match self.input.fill(READ, |room| self.container.stream.read(room)) {
             Ok(0) => return Err(End::Disconnect(reason::BY_APPLICATION, "the container has ended".into())),
             Ok(_) => (),
             Err(error) if is_transient(&error) => return Ok(()),
