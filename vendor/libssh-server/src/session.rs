@@ -164,7 +164,12 @@ impl Session {
             Err(error) => return Err(Error::Io(error)),
         }
         let result = self.process();
-        messages.append(&mut self.inbox);
+        if messages.is_empty() {
+            // Without a copy, and each keeps memory for the next.
+            std::mem::swap(messages, &mut self.inbox);
+        } else {
+            messages.append(&mut self.inbox);
+        }
         result
     }
 
