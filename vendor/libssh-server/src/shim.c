@@ -37,6 +37,15 @@
 /* A packet's length and padding length, before its payload. */
 #define PACKET_HEADER 5
 
+/*
+ * Before anything else of OpenSSL: it shall clean nothing up when the process exits, since threads that have just ended
+ * their connections still give back what is theirs.
+ */
+__attribute__((constructor(101))) static void keep_openssl(void)
+{
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
+}
+
 typedef void (*berth_message_callback)(void *user, const uint8_t *message, size_t length);
 
 struct berth_session {
