@@ -18,6 +18,7 @@ pub mod http;
 pub mod logger;
 pub mod metadata;
 mod pattern;
+mod program;
 pub mod ssh;
 mod turn;
 mod waker;

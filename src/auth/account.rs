@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::certificate::{Certificate, Offer};
 use super::key::{AuthorizedKey, AuthorizedPrincipal};
-use super::{Restrictions, User, file};
+use super::{Restrictions, User, command, file};
 
 /// A login by public key.
 pub(super) struct Login<'a> {
@@ -30,7 +30,11 @@ impl User {
         let inline = || self.authorized_keys.iter().find_map(by_line);
         let by_file = |path: &PathBuf| file::keys(path, login.name, |line| by_line(&line));
         let in_files = || self.authorized_keys_files.iter().find_map(by_file);
-        inline().or_else(in_files).or_else(|| self.by_authority(login))
+        let by_command = || {
+            let (words, account) = (&self.authorized_keys_command, self.authorized_keys_command_user.as_deref());
+            command::keys(words, account, login.name, login.offer, |line| by_line(&line))
+        };
+        inline().or_else(in_files).or_else(by_command).or_else(|| self.by_authority(login))
     }
 
     /// By an authority that is trusted for all users.

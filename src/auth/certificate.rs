@@ -32,6 +32,8 @@ pub struct Offer {
 /// A user certificate. Its authority's signature is good; whether the authority is, others know.
 #[derive(Clone, Debug)]
 pub struct Certificate {
+    /// As it was encoded.
+    blob: Vec<u8>,
     /// The authority's key.
     pub authority: PublicKey,
     /// The authority's number for it; 0 where it does not count.
@@ -112,6 +114,11 @@ impl Offer {
 }
 
 impl Offer {
+    /// What is offered, as it was encoded.
+    pub(super) fn blob(&self) -> &[u8] {
+        self.certificate.as_ref().map_or(self.key.blob(), |certificate| &certificate.blob)
+    }
+
     /// Takes what a client offers, to sign with by this algorithm; none for what it could not.
     pub fn take(algorithm: &[u8], blob: &[u8]) -> Option<Offer> {
         let offer = Offer::parse(blob).inspect_err(|error| log::debug!("a key is not taken: {error}")).ok()?;
@@ -153,6 +160,7 @@ impl Certificate {
         authority.verify(algorithm, signature, signed).map_err(|_| OfferError::Signature)?;
 
         let mut certificate = Certificate {
+            blob: blob.to_vec(),
             authority,
             serial,
             key_id,

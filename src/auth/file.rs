@@ -11,12 +11,13 @@ use rustix::fs::OFlags;
 
 use super::key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
 use super::public_key::KeyError;
+use super::token;
 
 /// The longest file that is read, in bytes.
-const LONGEST: u64 = 1024 * 1024;
+pub(super) const LONGEST: u64 = 1024 * 1024;
 
 /// Write permission of the group and of others.
-const WRITABLE_BY_OTHERS: u32 = 0o022;
+pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 /// Why a file is not read.
 #[derive(Debug)]
@@ -69,11 +70,15 @@ fn find_map<L, T>(path: &Path, user: &str, parse: Parse<L>, check: impl FnMut(L)
 
 /// Puts the user's name in place of `%u`.
 fn expand(path: &Path, user: &str) -> Result<PathBuf, FileError> {
-    let Some(text) = path.to_str().filter(|text| text.contains("%u")) else { return Ok(path.to_owned()) };
-    if user.is_empty() || user.starts_with('.') || user.contains(['/', '\0']) {
-        return Err(FileError::Name);
-    }
-    Ok(text.replace("%u", user).into())
+    let Some(text) = path.to_str().filter(|text| text.contains('%')) else { return Ok(path.to_owned()) };
+    let value = |letter| (letter == 'u' && is_plain(user)).then(|| user.to_owned());
+    // The configuration has been looked at for other tokens.
+    token::expand(text, value).map(PathBuf::from).map_err(|_| FileError::Name)
+}
+
+/// Whether a user's name can be that of a file, and of one that is not hidden.
+pub(super) fn is_plain(user: &str) -> bool {
+    !user.is_empty() && !user.starts_with('.') && !user.contains(['/', '\0'])
 }
 
 /// Reads a file of `longest` bytes at most that nobody but its owner can write to, as sshd does with `StrictModes`.
@@ -97,7 +102,7 @@ pub(super) fn read(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
 }
 
 /// What is in a file's lines. Like sshd, this passes over lines that it cannot use.
-fn lines<'a, L: 'a>(text: &'a [u8], path: &'a Path, parse: Parse<L>) -> impl Iterator<Item = L> + 'a {
+pub(super) fn lines<'a, L: 'a>(text: &'a [u8], path: &'a Path, parse: Parse<L>) -> impl Iterator<Item = L> + 'a {
     text.split(|&byte| byte == b'\n').enumerate().filter_map(move |(index, line)| {
         let line = line.trim_ascii();
         if line.is_empty() || line.starts_with(b"#") {
@@ -202,6 +207,7 @@ mod tests {
     #[test]
     fn only_a_name_stands_for_the_users_name() {
         assert_eq!(expand(Path::new("/keys/%u/%u.pub"), "al.ice").unwrap(), Path::new("/keys/al.ice/al.ice.pub"));
+        assert_eq!(expand(Path::new("/%%u/%u"), "%u").unwrap(), Path::new("/%u/%u"));
         for user in ["", ".", "..", ".ssh", "a/b", "/", "a\0b"] {
             assert!(expand(Path::new("/keys/%u"), user).is_err(), "{user:?}");
             assert_eq!(expand(Path::new("/keys/all"), user).unwrap(), Path::new("/keys/all"));

@@ -3,6 +3,7 @@
 mod account;
 mod by_name;
 mod certificate;
+mod command;
 mod file;
 mod key;
 mod options;
@@ -11,6 +12,7 @@ mod public_key;
 mod revocation;
 mod signature;
 mod source;
+mod token;
 mod users;
 
 use std::net::SocketAddr;
@@ -18,11 +20,13 @@ use std::path::PathBuf;
 
 pub use by_name::ByName;
 pub use certificate::{Certificate, Offer, OfferError};
+pub use command::COMMAND_TOKENS;
 pub use key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
 pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use public_key::{KeyError, PublicKey, fingerprint};
 pub use revocation::RevokedKeys;
 pub use signature::{Attested, BadSignature, SIGNATURE_ALGORITHMS};
+pub use token::check_tokens;
 pub use users::Users;
 
 use crate::fuzzing::Target;
@@ -199,6 +203,11 @@ pub struct User {
     pub authorized_keys: Vec<AuthorizedKey>,
     /// `authorizedKeysFile`: read at each login. In a path, `%u` stands for the user's name.
     pub authorized_keys_files: Vec<PathBuf>,
+    /// `authorizedKeysCommand`: a program and its arguments, run at each login where no key was found so far. In an
+    /// argument, [`COMMAND_TOKENS`] stand for what they do with sshd.
+    pub authorized_keys_command: Vec<String>,
+    /// `authorizedKeysCommandUser`: the account that it runs as, where that is not berth's own.
+    pub authorized_keys_command_user: Option<String>,
     /// `authorizedPrincipals`: whose certificates let this user in, where the authority is trusted for all.
     pub authorized_principals: Vec<AuthorizedPrincipal>,
     /// `authorizedPrincipalsFile`: the same in files, read at each login.

@@ -1,14 +1,14 @@
 //! The `auth` section.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::kind::{Named, any_number_of, parsed, path, text};
+use super::kind::{Named, Scalar, any_number_of, parsed, path, text};
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::yaml::{Node, Value};
 use super::{Config, Docker, docker, forwarding, webhook};
-use crate::auth::{AuthorizedKey, AuthorizedPrincipal, ByName, PasswordHash, User};
+use crate::auth::{AuthorizedKey, AuthorizedPrincipal, ByName, COMMAND_TOKENS, PasswordHash, User, check_tokens};
 
 /// The longest user name, in bytes: what the SSH side takes.
 const LONGEST_NAME: usize = 1024;
@@ -31,9 +31,17 @@ fn user() -> Section<User> {
     settings().checked("groups", any_number_of(text("the name of a group", is_name)))
 }
 
+/// The path of a file, in which the user's name may stand.
+fn users_path() -> Scalar<PathBuf> {
+    path().which(|text| check_tokens(text, "u"))
+}
+
 /// What a user and a group can have.
 fn settings() -> Section<User> {
     let password = parsed("the hash of a password", PasswordHash::parse).optional();
+    let word = text("a program's path, or an argument", |text| !text.contains('\0'));
+    let word = word.which(|text| check_tokens(text, COMMAND_TOKENS));
+    let account = text("the name of an account", |text| is_name(text) && !text.contains(':')).optional();
     Section::new()
         .key("password", |user: &mut User| &mut user.password, password)
         .key(
@@ -41,13 +49,15 @@ fn settings() -> Section<User> {
             |user| &mut user.authorized_keys,
             any_number_of(parsed("a public key as in an authorized_keys file", AuthorizedKey::parse)),
         )
-        .key("authorizedKeysFile", |user| &mut user.authorized_keys_files, any_number_of(path()))
+        .key("authorizedKeysFile", |user| &mut user.authorized_keys_files, any_number_of(users_path()))
+        .key("authorizedKeysCommand", |user| &mut user.authorized_keys_command, any_number_of(word))
+        .key("authorizedKeysCommandUser", |user| &mut user.authorized_keys_command_user, account)
         .key(
             "authorizedPrincipals",
             |user| &mut user.authorized_principals,
             any_number_of(parsed("a certificate's principal", AuthorizedPrincipal::parse)),
         )
-        .key("authorizedPrincipalsFile", |user| &mut user.authorized_principals_files, any_number_of(path()))
+        .key("authorizedPrincipalsFile", |user| &mut user.authorized_principals_files, any_number_of(users_path()))
         .checked("forwarding", forwarding::section())
         .checked("docker", docker::of_users())
 }
@@ -72,6 +82,15 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
         if !groups.is_empty() {
             *user = User::default();
             read_all(&table, nodes.iter().copied(), user, &mut silent);
+        }
+        if let [program] = user.authorized_keys_command.as_slice()
+            && program.contains(' ')
+        {
+            let path = [&path[..3], &["authorizedKeysCommand"]].concat();
+            reader.wrong_at(root, &path, "give the program and its arguments as a list: no shell takes them apart");
+        }
+        if let Some(program) = user.authorized_keys_command.first_mut() {
+            *program = reader.directory.join(&program).to_string_lossy().into_owned();
         }
         let parts = |key: &'static str| nodes.iter().filter_map(move |node| node.at(&[key]));
         let mut users_forwarding = config.forwarding.everyone.clone();

@@ -50,6 +50,15 @@ impl<T: 'static> Scalar<T> {
         Scalar { allowed: self.allowed, parse, plain: self.plain, schema: self.schema }
     }
 
+    /// Takes only texts in which `check` finds nothing wrong.
+    pub fn which(self, check: fn(&str) -> Result<(), String>) -> Self {
+        let parse: Parse<T> = Box::new(move |text, reader| match check(text) {
+            Ok(()) => (self.parse)(text, reader),
+            Err(message) => Err(Some(message)),
+        });
+        Scalar { parse, ..self }
+    }
+
     fn value(&self, node: &Node, reader: &mut Reader<'_>) -> Option<T> {
         let allowed = &self.allowed;
         let node = &*reader.fetch(node)?;

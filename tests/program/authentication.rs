@@ -3,8 +3,11 @@
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::common::{
@@ -363,6 +366,70 @@ fn a_file_of_keys_is_read_at_each_login() {
     berth.exec("echo in").run().succeeds().prints("in\n");
     fs::remove_file(berth.path("keys")).unwrap();
     berth.exec("echo in").run().exits(255).says("Permission denied");
+}
+
+/// Writes a script that prints alice's key where `condition` holds, and gives its path.
+fn script(directory: &Path, condition: &str) -> PathBuf {
+    let path = directory.join("script");
+    fs::write(&path, format!("#!/bin/sh\nif {condition}; then echo 'no-pty {}'; fi\n", key("ed25519").public)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn a_program_may_say_which_keys_let_in() {
+    let berth = Berth::with(|config| {
+        script(&directory_of(config), r#"echo "$@" >>"${0%script}asked"; [ "$1" = carol ]"#);
+        let command = json!(["script", "%u", "%t", "%f", "100%%", "%k"]);
+        config["auth"]["users"] = json!({"*": {"authorizedKeysCommand": command}});
+    });
+    let run = |user: &str| berth.openssh("ssh").args(["-tt", "-o", &format!("User={user}"), "berth", "echo in"]).run();
+    // By a line with an option.
+    run("carol").exits(255).says("PTY allocation request failed");
+    run("dave").exits(255).says("Permission denied");
+    for user in ["../carol", "carol/", ".carol"] {
+        run(user).exits(255).says("Permission denied");
+    }
+    let asked = fs::read_to_string(berth.path("asked")).unwrap();
+    let public = key("ed25519").public;
+    let words: Vec<&str> = public.split(' ').collect();
+    let fingerprint = Client::new("ssh-keygen").arg("-lf").arg(key("ed25519").path).run().succeeds().text();
+    let rest = format!("{} {} 100% {}", words[0], fingerprint.split(' ').nth(1).unwrap(), words[1]);
+    assert_eq!(asked, format!("carol {rest}\ndave {rest}\n"));
+}
+
+#[test]
+fn a_program_that_others_can_write_to_is_not_run() {
+    let berth = Berth::with(|config| {
+        let path = script(&directory_of(config), "true");
+        fs::set_permissions(path, fs::Permissions::from_mode(0o775)).unwrap();
+        config["auth"]["users"] = json!({"alice": {"authorizedKeysCommand": "script"}});
+    });
+    berth.exec("echo in").run().exits(255).says("Permission denied");
+    berth.log().line("chmod go-w");
+    fs::set_permissions(berth.path("script"), fs::Permissions::from_mode(0o755)).unwrap();
+    berth.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn a_program_that_says_who_may_in_ends_with_berth_and_runs_as_whom_it_should() {
+    let mut berth = Berth::with(|config| {
+        let directory = directory_of(config);
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).unwrap();
+        script(&directory, r#"echo $(id -un) $$ >/dev/shm/"$1"; exec sleep 1000"#);
+        let instance = config["instance"].clone();
+        let user = json!({"authorizedKeysCommand": ["script", instance], "authorizedKeysCommandUser": "nobody"});
+        config["auth"]["users"] = json!({ "alice": user });
+    });
+    let path = Path::new("/dev/shm").join(&berth.instance);
+    let _client = berth.exec("true").spawn();
+    eventually("the program", DEADLINE, || fs::read_to_string(&path).is_ok_and(|text| text.ends_with('\n')));
+    let text = fs::read_to_string(&path).unwrap();
+    fs::remove_file(&path).unwrap();
+    let (account, id) = text.trim().split_once(' ').unwrap();
+    assert_eq!(account, "nobody");
+    berth.end(Signal::KILL);
+    eventually("the program's end", DEADLINE, || !Path::new("/proc").join(id).exists());
 }
 
 #[test]
