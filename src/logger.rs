@@ -3,13 +3,19 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
+use std::sync::{PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
 
 use crate::config::{Log, LogDestination, LogFormat};
 
-struct Logger {
+/// The program's log, once it is [`install`]ed.
+struct Logger(RwLock<Option<Output>>);
+
+static LOGGER: Logger = Logger(RwLock::new(None));
+
+struct Output {
     settings: Log,
     sink: Sink,
 }
@@ -34,22 +40,26 @@ impl log::Log for Logger {
             let text: String =
                 record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
             let time = timestamp(now.as_secs(), now.subsec_millis());
-            let line = match (&self.sink, self.settings.format) {
-                (Sink::Syslog(_), format) => self.syslog(record.level(), format, &text),
-                (_, LogFormat::Text) => format!("{time} {:5} {text}\n", record.level()),
-                (_, LogFormat::Json) => {
-                    let level = name(record.level()).0;
-                    format!("{}\n", json!({"timestamp": time, "level": level, "message": text}))
-                }
-            };
-            self.write(line.as_bytes());
+            if let Some(output) = &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+                output.write(output.line(record.level(), &time, &text).as_bytes());
+            }
         }
     }
 
     fn flush(&self) {}
 }
 
-impl Logger {
+impl Output {
+    fn line(&self, level: log::Level, time: &str, text: &str) -> String {
+        match (&self.sink, self.settings.format) {
+            (Sink::Syslog(_), format) => self.syslog(level, format, text),
+            (_, LogFormat::Text) => format!("{time} {level:5} {text}\n"),
+            (_, LogFormat::Json) => {
+                format!("{}\n", json!({"timestamp": time, "level": name(level).0, "message": text}))
+            }
+        }
+    }
+
     /// A line in one piece. Where nobody takes it there is nobody to tell.
     fn write(&self, line: &[u8]) {
         let _ = match &self.sink {
@@ -83,7 +93,7 @@ fn name(level: log::Level) -> (&'static str, u32) {
     }
 }
 
-/// Makes this the program's log; only the first call counts. Fails where the file cannot be opened.
+/// Makes this the program's log, in place of an earlier one. Fails where the file cannot be opened; then that one stays.
 pub fn install(settings: &Log) -> io::Result<()> {
     let sink = match settings.destination {
         LogDestination::Stderr => Sink::Stderr,
@@ -101,9 +111,10 @@ pub fn install(settings: &Log) -> io::Result<()> {
             Sink::Syslog(socket)
         }
     };
-    if log::set_boxed_logger(Box::new(Logger { settings: settings.clone(), sink })).is_ok() {
-        log::set_max_level(settings.level);
-    }
+    *LOGGER.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Output { settings: settings.clone(), sink });
+    // Fails where it is the log already.
+    let _ = log::set_logger(&LOGGER);
+    log::set_max_level(settings.level);
     Ok(())
 }
 

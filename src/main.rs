@@ -23,7 +23,7 @@ const HELP: &str = "\
 berth: an SSH server that gives every user a container
 
 Usage:
-  berth serve --config FILE            serve, until SIGTERM or SIGINT
+  berth serve --config FILE            serve, until SIGTERM or SIGINT; SIGHUP reads the file again
   berth check --config FILE            print every error in a configuration
   berth check --explain KEY            say what a key of the configuration is for, as ssh.listen
   berth check --schema                 print a JSON Schema of the configuration, for editors
@@ -159,6 +159,35 @@ fn open_geoip(config: &Config) -> Result<Option<geoip::Database>, Failure> {
 fn serve(path: &Path) -> Result<(), Failure> {
     let config = load(path)?;
     logger::install(&config.log).map_err(failed)?;
+    let (instance, run_directory) = (config.instance.clone(), config.run_directory.clone());
+    let mut backends = Arc::new(Backends::new(&config).map_err(failed)?);
+    backends.check();
+    let server = served(config, &backends)?;
+    let mut reload = || {
+        let mut config = load(path)?;
+        if (&config.instance, &config.run_directory) != (&instance, &run_directory) {
+            // What there is would not be found any more.
+            log::warn!(
+                "instance and runDirectory stay {instance:?} and {}: a restart changes them",
+                run_directory.display()
+            );
+            (config.instance, config.run_directory) = (instance.clone(), run_directory.clone());
+        }
+        backends = Arc::new(backends.renew(&config).map_err(failed)?);
+        served(config, &backends)
+    };
+    ssh::serve(server, || reload().inspect_err(log_failure).ok()).map_err(failed)
+}
+
+fn log_failure(failure: &Failure) {
+    match failure {
+        Failure::Usage(message) | Failure::Failed(message) => log::error!("{message}"),
+        Failure::Config(errors) => errors.iter().for_each(|error| log::error!("{error}")),
+    }
+}
+
+/// What connections are served with.
+fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failure> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
@@ -168,8 +197,6 @@ fn serve(path: &Path) -> Result<(), Failure> {
         BackendKind::Docker => config.docker.container_stop,
         BackendKind::Kubernetes => config.kubernetes.pod_stop,
     } + Duration::from_secs(5);
-    let backends = Arc::new(Backends::new(&config).map_err(failed)?);
-    backends.check();
     if config.users.is_empty() && config.webhooks.password.is_none() && config.webhooks.public_key.is_none() {
         log::warn!("auth has neither users nor webhooks: nobody can log in");
     }
@@ -185,11 +212,12 @@ fn serve(path: &Path) -> Result<(), Failure> {
     let mut services = Services::new(backends.clone(), config.security, config.forwarding, config.ssh.max_sessions)
         .with_backends(users);
     if let Some(server) = &config.webhooks.configuration {
+        let backends = Arc::clone(backends);
         services = services.ask(ConfigServer::new(server.clone()), template, move |config| backends.find(config));
     }
     let authenticator =
         Webhooks::new(Users::new(config.users, config.ssh.trusted_user_ca_keys.clone()), config.webhooks);
-    ssh::serve(config.ssh, services, Box::new(authenticator), geoip, stop_time).map_err(failed)
+    ssh::Server::new(config.ssh, services, Box::new(authenticator), geoip, config.log, stop_time).map_err(failed)
 }
 
 fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use berth::backend::docker::Docker;
-use berth::backend::{Backend, Container, Error, Request, Stream, Waiter};
+use berth::backend::{Backend, Container, Error, InUse, Request, Stream, Waiter};
 use berth::config::{self, DockerConnection, ExecutionMode, ImagePullPolicy};
 use berth::http::{self, Address, Body, Client, Deadline};
 use serde_json::{Value, json};
@@ -94,7 +94,8 @@ impl Berth {
         change(&mut settings);
         let instance = format!("test-{}", unique());
         let directory = std::env::temp_dir().join(format!("berth-{instance}"));
-        let docker = Docker::with_agent(settings, instance.clone(), directory.clone(), agent.clone()).unwrap();
+        let docker =
+            Docker::new(settings, instance.clone(), directory.clone(), InUse::default(), agent.clone()).unwrap();
         Berth { docker, instance, directory, agent }
     }
 
@@ -123,7 +124,7 @@ impl Berth {
     /// The same instance after a restart.
     fn restarted(&self) -> Docker {
         let (instance, directory) = (self.instance.clone(), self.directory.clone());
-        Docker::with_agent(settings(), instance, directory, self.agent.clone()).unwrap()
+        Docker::new(settings(), instance, directory, InUse::default(), self.agent.clone()).unwrap()
     }
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use super::docker::{Daemons, Docker};
+use super::docker::Daemons;
 use super::kubernetes::Kubernetes;
-use super::{Backend, Container, Error, Request, Scope, Waiter};
+use super::{Backend, Container, Error, InUse, Request, Scope, Waiter};
 use crate::config::{BackendKind, Config};
 
 /// The configuration's own backend, and the others that its configuration server has named since berth was started.
@@ -13,19 +13,29 @@ pub struct Backends {
     own: Arc<dyn Backend>,
     docker: OnceLock<Daemons>,
     kubernetes: OnceLock<Kubernetes>,
+    in_use: InUse,
 }
 
 impl Backends {
     /// With the one that the configuration names.
     pub fn new(config: &Config) -> Result<Self, Error> {
+        Backends::with(config, InUse::default())
+    }
+
+    /// With the one that the configuration names now, where it was read again. What is in use stays so.
+    pub fn renew(&self, config: &Config) -> Result<Self, Error> {
+        Backends::with(config, self.in_use.clone())
+    }
+
+    fn with(config: &Config, in_use: InUse) -> Result<Self, Error> {
         let (docker, kubernetes) = (OnceLock::new(), OnceLock::new());
-        let own = find(&docker, &kubernetes, config)?;
-        Ok(Backends { own, docker, kubernetes })
+        let own = find(&docker, &kubernetes, &in_use, config)?;
+        Ok(Backends { own, docker, kubernetes, in_use })
     }
 
     /// The one that these settings of a connection name.
     pub fn find(&self, config: &Config) -> Result<Arc<dyn Backend>, Error> {
-        find(&self.docker, &self.kubernetes, config)
+        find(&self.docker, &self.kubernetes, &self.in_use, config)
     }
 
     /// Sees whether it answers, for a word in the log at start. One that is down may come later, so a failure is no reason
@@ -45,6 +55,7 @@ impl Backends {
 fn find(
     docker: &OnceLock<Daemons>,
     kubernetes: &OnceLock<Kubernetes>,
+    in_use: &InUse,
     config: &Config,
 ) -> Result<Arc<dyn Backend>, Error> {
     let instance = || config.instance.clone();
@@ -53,12 +64,13 @@ fn find(
             if let Some(daemons) = docker.get() {
                 return Ok(Arc::new(daemons.with(config.docker.clone())?));
             }
-            let own = Docker::new(config.docker.clone(), instance(), config.run_directory.clone())?;
-            docker.get_or_init(|| Daemons::new(own.clone()));
-            Ok(Arc::new(own))
+            let daemons =
+                Daemons::new(config.docker.clone(), instance(), config.run_directory.clone(), in_use.clone())?;
+            Ok(Arc::new(docker.get_or_init(|| daemons).own()))
         }
         BackendKind::Kubernetes => {
-            let own = kubernetes.get_or_init(|| Kubernetes::new(config.kubernetes.clone(), instance()));
+            let own = kubernetes
+                .get_or_init(|| Kubernetes::new(config.kubernetes.clone(), instance(), in_use.connections.clone()));
             Ok(Arc::new(own.with(config.kubernetes.clone())?))
         }
     }

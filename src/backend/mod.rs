@@ -5,6 +5,7 @@
 
 mod choice;
 pub mod docker;
+mod in_use;
 pub mod kubernetes;
 mod stderr;
 
@@ -18,6 +19,7 @@ use crate::metadata::Metadata;
 
 pub use choice::Backends;
 pub(crate) use docker::FUZZ_TARGETS;
+pub use in_use::{InUse, Names};
 
 /// The byte stream to an agent, non-blocking. Its beginning may have been read ahead: read once before polling
 /// [`AsFd`]. From then on, a read with room for 16 kB leaves nothing behind of which poll does not tell; with less room,

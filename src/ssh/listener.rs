@@ -1,8 +1,7 @@
 //! The listening sockets, and the life of the whole server.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::io;
+use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -11,17 +10,14 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use libssh_server::Algorithms;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::connection::Connection;
 use super::worker::STACK;
-use super::{KeyFileError, Server, Services, hostkey};
-use crate::auth::{Authenticator, SIGNATURE_ALGORITHMS};
-use crate::config;
-use crate::geoip;
+use super::{ServeError, Server};
+use crate::logger;
 use crate::waker::Waker;
 
 /// How many connections the kernel keeps for us.
@@ -33,90 +29,45 @@ const REAPING: Duration = Duration::from_secs(60);
 /// How long accepting rests where no descriptor or thread is left.
 const REST: Duration = Duration::from_millis(200);
 
-/// Why the server could not start.
-#[derive(Debug)]
-pub enum ServeError {
-    /// A host key file.
-    HostKey(KeyFileError),
-    /// No host key is configured.
-    NoHostKey,
-    /// An address could not be listened on.
-    Listen(SocketAddr, io::Error),
-    /// Signals could not be caught, or another thing that only a broken system lacks.
-    System(io::Error),
-}
-
-impl fmt::Display for ServeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            ServeError::HostKey(error) => error.fmt(f),
-            ServeError::NoHostKey => f.write_str("ssh.hostkeys: name at least one file"),
-            ServeError::Listen(address, error) => write!(f, "ssh.listen: {address}: {error}"),
-            ServeError::System(error) => error.fmt(f),
-        }
-    }
-}
-
-impl std::error::Error for ServeError {}
-
-impl From<KeyFileError> for ServeError {
-    fn from(error: KeyFileError) -> Self {
-        ServeError::HostKey(error)
-    }
-}
-
 /// Serves until SIGTERM or SIGINT, then ends all connections, removes their containers, and returns.
 ///
-/// `geoip` is for the log. `stop_time` bounds how long that end may take.
-pub fn serve(
-    settings: config::Ssh,
-    services: Services,
-    authenticator: Box<dyn Authenticator>,
-    geoip: Option<geoip::Database>,
-    stop_time: Duration,
-) -> Result<(), ServeError> {
-    if settings.host_keys.is_empty() {
-        return Err(ServeError::NoHostKey);
-    }
-    let host_keys = Arc::new(hostkey::load(&settings.host_keys)?);
-    let (signalled, signals) = UnixStream::pair().map_err(ServeError::System)?;
-    for signal in [SIGTERM, SIGINT] {
-        let signals = signals.try_clone().map_err(ServeError::System)?;
-        signal_hook::low_level::pipe::register(signal, signals).map_err(ServeError::System)?;
-    }
-    let mut listeners = Vec::new();
-    for address in &settings.listen {
-        let listener = listen(*address, &settings.listen).map_err(|error| ServeError::Listen(*address, error))?;
-        log::info!("listening on {}", listener.local_addr().unwrap_or(*address));
-        listeners.push(listener);
-    }
-    let algorithms = Algorithms::new(
-        &settings.server_version,
-        &settings.kex.join(","),
-        &settings.host_key_algorithms.join(","),
-        &settings.ciphers.join(","),
-        &settings.macs.join(","),
-        SIGNATURE_ALGORITHMS,
-    );
-    let server = Arc::new(Server { settings, algorithms, host_keys, authenticator, services, geoip });
+/// At a SIGHUP, `reload` gives what further connections are served with, or tells the log why there is nothing new.
+pub fn serve(server: Server, reload: impl FnMut() -> Option<Server>) -> Result<(), ServeError> {
+    let ending = caught(&[SIGTERM, SIGINT]).map_err(ServeError::System)?;
+    let hangups = caught(&[SIGHUP]).map_err(ServeError::System)?;
+    let listeners = listen(&server.settings.listen, &[])?;
+    let server = Arc::new(server);
     let reaper = Reaper::start(Arc::clone(&server)).map_err(ServeError::System)?;
-    let connections = Connections::default();
-    accept_loop(&server, &listeners, &signalled, &connections);
+    let mut acceptor =
+        Acceptor { server, listeners, reaper, startups: Arc::default(), connections: Connections::default() };
+    acceptor.run(&ending, hangups, reload);
+    let Acceptor { server, listeners, reaper, connections, .. } = acceptor;
     drop(listeners);
-    connections.end(stop_time);
+    connections.end(server.stop_time);
     drop(reaper);
     Ok(())
 }
 
-/// The thread that removes what no live connection owns, at the start and from time to time. Ends when dropped.
+/// A socket that becomes readable with each of these signals.
+fn caught(signals: &[i32]) -> io::Result<UnixStream> {
+    let (caught, sender) = UnixStream::pair()?;
+    caught.set_nonblocking(true)?;
+    for signal in signals {
+        signal_hook::low_level::pipe::register(*signal, sender.try_clone()?)?;
+    }
+    Ok(caught)
+}
+
+/// The thread that removes what no live connection owns, at the start, with a new configuration, and from time to time.
+/// Ends when dropped.
 struct Reaper {
-    stop: Option<Sender<()>>,
+    servers: Option<Sender<Arc<Server>>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Reaper {
-    fn start(server: Arc<Server>) -> io::Result<Self> {
-        let (stop, stopped) = channel::<()>();
+    fn start(mut server: Arc<Server>) -> io::Result<Self> {
+        let (servers, next) = channel();
         let thread = std::thread::Builder::new().name("reaper".into()).stack_size(STACK).spawn(move || {
             loop {
                 match server.services.reap() {
@@ -124,18 +75,27 @@ impl Reaper {
                     Ok(count) => log::warn!("removed {count} containers that no connection owned"),
                     Err(error) => log::error!("containers that no connection owns could not be removed: {}", error.log),
                 }
-                if stopped.recv_timeout(REAPING) != Err(RecvTimeoutError::Timeout) {
-                    return;
+                match next.recv_timeout(REAPING) {
+                    Ok(next) => server = next,
+                    Err(RecvTimeoutError::Timeout) => (),
+                    Err(RecvTimeoutError::Disconnected) => return,
                 }
             }
         })?;
-        Ok(Reaper { stop: Some(stop), thread: Some(thread) })
+        Ok(Reaper { servers: Some(servers), thread: Some(thread) })
+    }
+
+    fn renew(&self, server: &Arc<Server>) {
+        if let Some(servers) = &self.servers {
+            // Fails where the thread has ended, by a panic alone.
+            let _ = servers.send(Arc::clone(server));
+        }
     }
 }
 
 impl Drop for Reaper {
     fn drop(&mut self) {
-        drop(self.stop.take());
+        drop(self.servers.take());
         if let Some(thread) = self.thread.take() {
             // It waits for one call of the backend's at most, which has a deadline.
             let _ = thread.join();
@@ -143,54 +103,122 @@ impl Drop for Reaper {
     }
 }
 
-/// A listening socket. Where `[::]` stands alone for its port it takes IPv4 too; beside an IPv4 address it does not, as
-/// they would be in each other's way.
-fn listen(address: SocketAddr, all: &[SocketAddr]) -> io::Result<TcpListener> {
+/// A listening socket.
+struct Listener {
+    /// As it was configured: its port may be 0.
+    address: SocketAddr,
+    /// Whether an IPv6 socket leaves IPv4 to another one.
+    only_v6: bool,
+    socket: TcpListener,
+}
+
+/// Listens on these addresses: on those that are listened on already, by the same sockets.
+fn listen(addresses: &[SocketAddr], already: &[Listener]) -> Result<Vec<Listener>, ServeError> {
+    let listen = |&address: &SocketAddr| -> io::Result<Listener> {
+        // Where `[::]` stands alone for its port it takes IPv4 too; beside an IPv4 address it does not, as they would be in
+        // each other's way.
+        let beside_v4 = addresses.iter().any(|other| other.is_ipv4() && other.port() == address.port());
+        let only_v6 = address.is_ipv6() && beside_v4;
+        let known = already.iter().find(|known| (known.address, known.only_v6) == (address, only_v6));
+        let socket = match known {
+            Some(known) => known.socket.try_clone()?,
+            None => bind(address, only_v6)?,
+        };
+        if known.is_none() {
+            log::info!("listening on {}", socket.local_addr().unwrap_or(address));
+        }
+        Ok(Listener { address, only_v6, socket })
+    };
+    let listen = |address| listen(address).map_err(|error| ServeError::Listen(*address, error));
+    addresses.iter().map(listen).collect()
+}
+
+fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
     if address.is_ipv6() {
-        let beside_ipv4 = all.iter().any(|other| other.is_ipv4() && other.port() == address.port());
-        sockopt::set_ipv6_v6only(&socket, beside_ipv4)?;
+        sockopt::set_ipv6_v6only(&socket, only_v6)?;
     }
     net::bind(&socket, &address)?;
     net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }
 
-fn accept_loop(server: &Arc<Server>, listeners: &[TcpListener], signalled: &UnixStream, connections: &Connections) {
-    let startups = Arc::new(AtomicUsize::new(0));
-    loop {
-        let mut fds = vec![PollFd::new(signalled, PollFlags::IN)];
-        fds.extend(listeners.iter().map(|listener| PollFd::new(listener, PollFlags::IN)));
-        match poll(&mut fds, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => (),
-            Err(error) => {
-                log::error!("poll: {error}");
-                std::thread::sleep(REST);
-            }
-        }
-        if !fds[0].revents().is_empty() {
-            log::info!("ending");
-            return;
-        }
-        for (listener, fd) in listeners.iter().zip(&fds[1..]) {
-            if fd.revents().is_empty() {
-                continue;
-            }
-            match listener.accept() {
-                Ok((socket, client)) => {
-                    if let Err(error) = begin(server, socket, client, &startups, connections) {
-                        log::error!("{client}: {error}");
-                    }
-                }
-                Err(error) if is_clients_fault(&error) => (),
+/// What the accepting thread has.
+struct Acceptor {
+    /// What the next connection is served with.
+    server: Arc<Server>,
+    listeners: Vec<Listener>,
+    reaper: Reaper,
+    /// How many clients have not authenticated yet.
+    startups: Arc<AtomicUsize>,
+    connections: Connections,
+}
+
+impl Acceptor {
+    /// Accepts until `ending` becomes readable.
+    fn run(&mut self, ending: &UnixStream, mut hangups: UnixStream, mut reload: impl FnMut() -> Option<Server>) {
+        loop {
+            let mut fds = vec![PollFd::new(ending, PollFlags::IN), PollFd::new(&hangups, PollFlags::IN)];
+            fds.extend(self.listeners.iter().map(|listener| PollFd::new(&listener.socket, PollFlags::IN)));
+            match poll(&mut fds, None) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => (),
                 Err(error) => {
-                    log::error!("accept: {error}");
+                    log::error!("poll: {error}");
                     std::thread::sleep(REST);
                 }
             }
+            let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
+            if ready[0] {
+                log::info!("ending");
+                return;
+            }
+            for (listener, _) in self.listeners.iter().zip(&ready[2..]).filter(|(_, ready)| **ready) {
+                self.accept(&listener.socket);
+            }
+            if ready[1] {
+                // However many came, once is enough.
+                let _ = hangups.read(&mut [0; 64]);
+                self.reload(&mut reload);
+            }
         }
+    }
+
+    fn accept(&self, listener: &TcpListener) {
+        match listener.accept() {
+            Ok((socket, client)) => {
+                if let Err(error) = begin(&self.server, socket, client, &self.startups, &self.connections) {
+                    log::error!("{client}: {error}");
+                }
+            }
+            Err(error) if is_clients_fault(&error) => (),
+            Err(error) => {
+                log::error!("accept: {error}");
+                std::thread::sleep(REST);
+            }
+        }
+    }
+
+    /// From here on, connections are served with what `reload` gives, if all of that is good.
+    fn reload(&mut self, reload: &mut impl FnMut() -> Option<Server>) {
+        log::info!("SIGHUP: reading the configuration again");
+        match reload().map(|server| self.renew(server)) {
+            Some(Ok(())) => return log::info!("new connections are served by the new configuration"),
+            Some(Err(error)) => log::error!("{error}"),
+            None => {}
+        }
+        log::error!("the new configuration is not used; the old one stays");
+    }
+
+    fn renew(&mut self, server: Server) -> Result<(), ServeError> {
+        let listeners = listen(&server.settings.listen, &self.listeners)?;
+        // The last that can fail, since there is one log for all.
+        logger::install(&server.log).map_err(ServeError::Log)?;
+        self.listeners = listeners;
+        self.server = Arc::new(server);
+        self.reaper.renew(&self.server);
+        Ok(())
     }
 }
 

@@ -16,36 +16,21 @@ mod habits;
 mod hostkey;
 mod listener;
 mod policy;
+mod server;
 mod services;
 mod stack;
 mod worker;
 
-use std::sync::Arc;
-
-use libssh_server::{Algorithms, HostKeys};
-
-use crate::auth::Authenticator;
-use crate::config;
 use crate::fuzzing::Target;
-use crate::geoip;
 
 pub use hostkey::{KeyFileError, keygen};
 pub use libssh_server::{HostKey, KeyKind};
-pub use listener::{ServeError, serve};
+pub use listener::serve;
+pub use server::{ServeError, Server};
 pub use services::Services;
 
 pub(crate) const FUZZ_TARGETS: &[Target] =
     &[("authentication", authentication::fuzz), ("policy", policy::fuzz), ("forwards", forwards::fuzz)];
-
-/// What all connections share.
-struct Server {
-    settings: config::Ssh,
-    algorithms: Algorithms,
-    host_keys: Arc<HostKeys>,
-    authenticator: Box<dyn Authenticator>,
-    services: Services,
-    geoip: Option<geoip::Database>,
-}
 
 /// Reasons of SSH_MSG_DISCONNECT, RFC 4253 section 11.1.
 mod reason {

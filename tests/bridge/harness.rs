@@ -142,7 +142,9 @@ impl Server {
         let services = Services::new(backend, config::Security::default(), forwarding, settings.max_sessions);
         // Ends with the process.
         std::thread::spawn(move || {
-            berth::ssh::serve(settings, services, Box::new(Anybody), None, DEADLINE).unwrap();
+            let log = config::Log::default();
+            let server = berth::ssh::Server::new(settings, services, Box::new(Anybody), None, log, DEADLINE);
+            berth::ssh::serve(server.unwrap(), || None).unwrap();
         });
         until("the server listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
         Server { port, directory, played }

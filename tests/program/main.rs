@@ -19,6 +19,7 @@ mod modes;
 mod native;
 mod persistent;
 mod podman;
+mod reload;
 mod remote;
 mod scp;
 mod security;

@@ -1,11 +1,15 @@
 //! The daemons that connections' settings name: what is known of one is shared by all of its connections.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Docker, Error};
-use crate::backend::{self, Backend};
+use crate::backend::{self, Backend, InUse};
 use crate::config;
+
+/// The agent's file: this program's own.
+const AGENT: &str = "/proc/self/exe";
 
 /// The most daemons beside the configuration's own.
 const MOST: usize = 256;
@@ -17,9 +21,20 @@ pub struct Daemons {
 }
 
 impl Daemons {
-    /// With the configuration's own.
-    pub fn new(own: Docker) -> Self {
-        Daemons { own, others: Mutex::default() }
+    /// With the configuration's own; see [`Docker::new`].
+    pub fn new(
+        settings: config::Docker,
+        instance: String,
+        run_directory: PathBuf,
+        in_use: InUse,
+    ) -> Result<Self, Error> {
+        let own = Docker::new(settings, instance, run_directory, in_use, AGENT.into())?;
+        Ok(Daemons { own, others: Mutex::default() })
+    }
+
+    /// The configuration's own.
+    pub fn own(&self) -> Docker {
+        self.own.clone()
     }
 
     /// A backend with these settings. How a daemon is reached is what was said of it the first time.
@@ -35,7 +50,8 @@ impl Daemons {
         if others.len() >= MOST {
             return Err(Error::Settings(format!("the configuration server has named more than {MOST} daemons")));
         }
-        let docker = Docker::new(settings, self.own.instance.clone(), self.own.run_directory.clone())?;
+        let (instance, run_directory) = (self.own.instance.clone(), self.own.run_directory.clone());
+        let docker = Docker::new(settings, instance, run_directory, self.own.shared.in_use.clone(), AGENT.into())?;
         others.insert(docker.settings.connection.host.clone(), docker.clone());
         Ok(docker)
     }

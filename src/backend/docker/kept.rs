@@ -9,15 +9,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
-use super::lease::Shared;
 use super::persistent::{Found, list};
 use super::{Docker, Error, body, encode, image};
-use crate::backend::{Request, Waiter};
+use crate::backend::{Request, Waiter, in_use};
 use crate::http::Deadline;
 
 /// The directory of the files, in the run directory.
@@ -28,30 +26,21 @@ pub(super) const KEEP_LABEL: &str = "berth.keep";
 
 /// A connection's use of its user's container.
 pub(super) struct Use {
-    shared: Arc<Shared>,
-    user: String,
     file: PathBuf,
+    _user: in_use::Use,
 }
 
 impl Use {
     /// From here on, reaping leaves the user's container alone. It waits for a removal that is under way.
     pub(super) fn begin(docker: &Docker, request: &Request) -> Use {
-        *docker.shared.kept().entry(request.user.clone()).or_default() += 1;
-        let file = file(&docker.run_directory, &docker.instance, &request.user);
-        Use { shared: Arc::clone(&docker.shared), user: request.user.clone(), file }
+        let user = docker.shared.in_use.users.begin(&request.user);
+        Use { file: file(&docker.run_directory, &docker.instance, &request.user), _user: user }
     }
 }
 
 impl Drop for Use {
     fn drop(&mut self) {
         touch(&self.file);
-        let mut kept = self.shared.kept();
-        if let Some(count) = kept.get_mut(&self.user) {
-            *count -= 1;
-            if *count == 0 {
-                kept.remove(&self.user);
-            }
-        }
     }
 }
 
@@ -128,7 +117,7 @@ pub(super) fn reap(docker: &Docker, id: &str, labels: &Value) -> Result<bool, Er
         (label(body::USER_LABEL), label(KEEP_LABEL).parse().map_or(Duration::ZERO, Duration::from_millis));
     let file = file(&docker.run_directory, &docker.instance, user);
     // Nobody may come for it meanwhile.
-    let kept = docker.shared.kept();
+    let kept = docker.shared.in_use.users.lock();
     if kept.contains_key(user) {
         // So that little is lost if berth is killed.
         touch(&file);

@@ -1,12 +1,12 @@
 //! Who owns what was created.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Error;
 use super::api::{Api, encode};
 use crate::backend::Request;
+use crate::backend::in_use::{InUse, Use};
 use crate::http::Deadline;
 use crate::turn::Turns;
 
@@ -23,27 +23,13 @@ pub(super) struct Shared {
     pub(super) api: Api,
     stop: Duration,
     removals: Turns,
-    /// How many leases each connection has that has any: not to be reaped.
-    live: Mutex<HashMap<String, usize>>,
-    /// How many connections use the container that is kept for a user.
-    kept: Mutex<HashMap<String, usize>>,
+    pub(super) in_use: InUse,
 }
 
 impl Shared {
     /// `stop` is how long a removal may take.
-    pub(super) fn new(api: Api, stop: Duration) -> Shared {
-        let removals = Turns::new(REMOVALS, 0);
-        Shared { api, stop, removals, live: Mutex::default(), kept: Mutex::default() }
-    }
-
-    /// The connections that have leases.
-    pub(super) fn live(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The users who use the containers that are kept for them.
-    pub(super) fn kept(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(api: Api, stop: Duration, in_use: InUse) -> Shared {
+        Shared { api, stop, removals: Turns::new(REMOVALS, 0), in_use }
     }
 
     /// Kills and removes a container with its anonymous volumes. One that is gone, or about to be, is fine.
@@ -61,7 +47,7 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct Lease {
     shared: Arc<Shared>,
-    connection: String,
+    _connection: Use,
     /// The container's name.
     pub(super) container: String,
     /// Whether there may be a container: set before it is asked for, since the answer may be lost.
@@ -74,9 +60,9 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn new(shared: &Arc<Shared>, request: &Request) -> Lease {
-        *shared.live().entry(request.connection.clone()).or_default() += 1;
-        let (connection, container) = (request.connection.clone(), format!("berth-{}", request.id()));
-        Lease { shared: shared.clone(), connection, container, created: false, others: Vec::new(), attempts: 1 }
+        let connection = shared.in_use.connections.begin(&request.connection);
+        let (shared, container) = (shared.clone(), format!("berth-{}", request.id()));
+        Lease { shared, _connection: connection, container, created: false, others: Vec::new(), attempts: 1 }
     }
 
     fn remove(&self, container: &str) {
@@ -106,13 +92,6 @@ impl Drop for Lease {
         let own = self.created.then_some(&self.container);
         for container in own.into_iter().chain(self.others.iter().rev()) {
             self.remove(container);
-        }
-        let mut live = self.shared.live();
-        if let Some(count) = live.get_mut(&self.connection) {
-            *count -= 1;
-            if *count == 0 {
-                live.remove(&self.connection);
-            }
         }
     }
 }

@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
+use crate::backend::{self, Backend, Container, InUse, Request, Scope, Waiter};
 use crate::config;
 use crate::config::{AgentTransport, ExecutionMode, ImagePullPolicy};
 use crate::fuzzing::Target;
@@ -65,16 +65,12 @@ pub struct Docker {
 impl Docker {
     /// A backend with these settings; talks to no one yet. `instance` tells this berth's containers from those of
     /// others on the same daemon. `run_directory` is this instance's own, and made with mode 0700 when it is needed; the
-    /// daemon must see it at the same path. The agent is this program's own file.
-    pub fn new(settings: config::Docker, instance: String, run_directory: PathBuf) -> Result<Docker, Error> {
-        Docker::with_agent(settings, instance, run_directory, "/proc/self/exe".into())
-    }
-
-    /// As [`Docker::new`], with another file as the agent.
-    pub fn with_agent(
+    /// daemon must see it at the same path. What is `in_use` is not reaped. `agent` is the agent's file.
+    pub fn new(
         settings: config::Docker,
         instance: String,
         run_directory: PathBuf,
+        in_use: InUse,
         agent: PathBuf,
     ) -> Result<Docker, Error> {
         body::check(&settings)?;
@@ -87,7 +83,7 @@ impl Docker {
             AgentTransport::Socket => true,
             AgentTransport::Attach => false,
         };
-        let shared = Arc::new(Shared::new(api, settings.container_stop));
+        let shared = Arc::new(Shared::new(api, settings.container_stop, in_use));
         let (settings, sockets) = (Arc::new(settings), Arc::new(AtomicBool::new(sockets)));
         Ok(Docker { settings, instance, run_directory, agent: Arc::new(Agent::new(agent)), sockets, shared })
     }
@@ -248,7 +244,8 @@ impl Backend for Docker {
 
     fn reap(&self) -> Result<usize, backend::Error> {
         let api = &self.shared.api;
-        socket::reap(&self.run_directory, |connection| self.shared.live().contains_key(connection));
+        let live = &self.shared.in_use.connections;
+        socket::reap(&self.run_directory, |connection| live.contains(connection));
         let filters = json!({ "label": [format!("{}={}", body::INSTANCE_LABEL, self.instance)] }).to_string();
         let path = format!("/containers/json?all=true&filters={}", encode(&filters));
         let list = api.call("list this instance's containers", "GET", &path, None, api.deadline())?;
@@ -263,7 +260,7 @@ impl Backend for Docker {
                 continue;
             }
             let connection = labels.get(body::CONNECTION_LABEL).and_then(Value::as_str);
-            if connection.is_none_or(|connection| !self.shared.live().contains_key(connection)) {
+            if connection.is_none_or(|connection| !live.contains(connection)) {
                 match self.shared.remove(id) {
                     Ok(()) => count += 1,
                     Err(e) => result = Err(e),

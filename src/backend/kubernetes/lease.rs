@@ -1,7 +1,6 @@
 //! Who owns what was created.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -9,6 +8,7 @@ use serde_json::json;
 use super::Error;
 use super::api::Api;
 use crate::backend::Request;
+use crate::backend::in_use::{Names, Use};
 use crate::http::{Deadline, encode};
 
 /// How often a removal is tried, and how long is waited after the first failure; each further wait is twice as long.
@@ -22,19 +22,14 @@ const GRACE: u32 = 1;
 pub(super) struct Shared {
     pub(super) api: Api,
     stop: Duration,
-    /// How many leases each connection has that has any: not to be reaped.
-    live: Mutex<HashMap<String, usize>>,
+    /// The connections that have leases: not to be reaped.
+    pub(super) live: Names,
 }
 
 impl Shared {
     /// `stop` is how long a removal may take.
-    pub(super) fn new(api: Api, stop: Duration) -> Shared {
-        Shared { api, stop, live: Mutex::default() }
-    }
-
-    /// The connections that have leases.
-    pub(super) fn live(&self) -> MutexGuard<'_, HashMap<String, usize>> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn new(api: Api, stop: Duration, live: Names) -> Shared {
+        Shared { api, stop, live }
     }
 
     /// Removes a pod. One that is gone is fine.
@@ -52,7 +47,7 @@ impl Shared {
 #[derive(Debug)]
 pub(super) struct Lease {
     shared: Arc<Shared>,
-    connection: String,
+    _connection: Use,
     namespace: String,
     pod: String,
     /// Whether there may be a pod: set before it is asked for, since the answer may be lost.
@@ -63,10 +58,9 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn new(shared: &Arc<Shared>, request: &Request, namespace: &str, pod: &str) -> Lease {
-        *shared.live().entry(request.connection.clone()).or_default() += 1;
         Lease {
             shared: Arc::clone(shared),
-            connection: request.connection.clone(),
+            _connection: shared.live.begin(&request.connection),
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
             created: false,
@@ -89,13 +83,6 @@ impl Drop for Lease {
                     std::thread::sleep(wait);
                     wait *= 2;
                 }
-            }
-        }
-        let mut live = self.shared.live();
-        if let Some(count) = live.get_mut(&self.connection) {
-            *count -= 1;
-            if *count == 0 {
-                live.remove(&self.connection);
             }
         }
     }

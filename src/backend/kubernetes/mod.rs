@@ -27,6 +27,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::backend::in_use::Names;
 use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
 use crate::config::{self, ExecutionMode};
 use crate::http::{Deadline, encode};
@@ -50,10 +51,10 @@ pub struct Kubernetes {
 
 impl Kubernetes {
     /// A backend with these settings; talks to no one yet. `instance` tells this berth's pods from those of others in the
-    /// same namespace. The agent is this program's own file.
-    pub fn new(settings: config::Kubernetes, instance: String) -> Kubernetes {
+    /// same namespace, `live` its connections. The agent is this program's own file.
+    pub fn new(settings: config::Kubernetes, instance: String, live: Names) -> Kubernetes {
         let api = Api::new(&settings.connection, settings.http);
-        let shared = Arc::new(Shared::new(api, settings.pod_stop));
+        let shared = Arc::new(Shared::new(api, settings.pod_stop, live));
         Kubernetes { settings: Arc::new(settings), instance, agent: "/proc/self/exe".into(), shared }
     }
 
@@ -117,7 +118,7 @@ impl Kubernetes {
             for pod in page["items"].as_array().into_iter().flatten() {
                 let metadata = &pod["metadata"];
                 let connection = metadata["labels"][pod::CONNECTION_LABEL].as_str();
-                let is_live = connection.is_some_and(|connection| self.shared.live().contains_key(connection));
+                let is_live = connection.is_some_and(|connection| self.shared.live.contains(connection));
                 // One that is being deleted already goes by itself.
                 if let Some(name) = metadata["name"].as_str()
                     && !is_live

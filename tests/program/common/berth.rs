@@ -160,6 +160,24 @@ impl Berth {
         self.learn();
     }
 
+    /// Changes the configuration and has it read again, by SIGHUP. Gives what is logged of that.
+    #[track_caller]
+    pub fn reload(&self, change: impl FnOnce(&mut Value)) -> String {
+        let file = self.path("config.yaml");
+        let mut config = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+        change(&mut config);
+        fs::write(&file, format!("{config:#}")).unwrap();
+        let start = self.log().text().len();
+        self.hang_up();
+        let end = self.log().find(start, "the new configuration").expect("it is read");
+        self.log().text()[start..end].to_owned()
+    }
+
+    /// Sends SIGHUP.
+    pub fn hang_up(&self) {
+        self.process.signal(Signal::HUP);
+    }
+
     /// Waits until it listens, and writes down for the clients where, and what its host key is.
     fn learn(&mut self) {
         let line = self.log().line("listening on");

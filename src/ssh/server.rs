@@ -1,0 +1,87 @@
+//! What connections are served with.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use libssh_server::{Algorithms, HostKeys};
+
+use super::{KeyFileError, Services, hostkey};
+use crate::auth::{Authenticator, SIGNATURE_ALGORITHMS};
+use crate::config;
+use crate::geoip;
+
+/// Why the server could not start, or not with another configuration.
+#[derive(Debug)]
+pub enum ServeError {
+    /// A host key file.
+    HostKey(KeyFileError),
+    /// No host key is configured.
+    NoHostKey,
+    /// An address could not be listened on.
+    Listen(SocketAddr, io::Error),
+    /// The log's file could not be opened.
+    Log(io::Error),
+    /// Signals could not be caught, or another thing that only a broken system lacks.
+    System(io::Error),
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ServeError::HostKey(error) => error.fmt(f),
+            ServeError::NoHostKey => f.write_str("ssh.hostkeys: name at least one file"),
+            ServeError::Listen(address, error) => write!(f, "ssh.listen: {address}: {error}"),
+            ServeError::Log(error) | ServeError::System(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}
+
+impl From<KeyFileError> for ServeError {
+    fn from(error: KeyFileError) -> Self {
+        ServeError::HostKey(error)
+    }
+}
+
+/// All that a connection is served with. A connection keeps what it began with, whatever comes after.
+pub struct Server {
+    pub(super) settings: config::Ssh,
+    pub(super) algorithms: Algorithms,
+    pub(super) host_keys: Arc<HostKeys>,
+    pub(super) authenticator: Box<dyn Authenticator>,
+    pub(super) services: Services,
+    pub(super) geoip: Option<geoip::Database>,
+    pub(super) log: config::Log,
+    pub(super) stop_time: Duration,
+}
+
+impl Server {
+    /// Reads the host keys, and makes those that are missing. `geoip` is for the log. `stop_time` bounds how long the end
+    /// of all connections may take.
+    pub fn new(
+        settings: config::Ssh,
+        services: Services,
+        authenticator: Box<dyn Authenticator>,
+        geoip: Option<geoip::Database>,
+        log: config::Log,
+        stop_time: Duration,
+    ) -> Result<Self, ServeError> {
+        if settings.host_keys.is_empty() {
+            return Err(ServeError::NoHostKey);
+        }
+        let host_keys = Arc::new(hostkey::load(&settings.host_keys)?);
+        let algorithms = Algorithms::new(
+            &settings.server_version,
+            &settings.kex.join(","),
+            &settings.host_key_algorithms.join(","),
+            &settings.ciphers.join(","),
+            &settings.macs.join(","),
+            SIGNATURE_ALGORITHMS,
+        );
+        Ok(Server { settings, algorithms, host_keys, authenticator, services, geoip, log, stop_time })
+    }
+}
