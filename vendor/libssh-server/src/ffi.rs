@@ -34,12 +34,21 @@ unsafe extern "C" {
         banner: *const c_char,
         methods: *const *const c_char,
         signature_algorithms: *const c_char,
-        ed25519: *mut RawKey,
-        ecdsa: *mut RawKey,
-        rsa: *mut RawKey,
+        certificates: *const c_char,
+        keys: *const *mut RawKey,
+        certified: *const *mut RawKey,
         callback: MessageCallback,
         user: *mut c_void,
     ) -> *mut RawSession;
+    pub fn berth_session_connect(
+        fd: c_int,
+        banner: *const c_char,
+        methods: *const *const c_char,
+        callback: MessageCallback,
+        user: *mut c_void,
+    ) -> *mut RawSession;
+    pub fn berth_session_expect_answers(session: *mut RawSession);
+    pub fn berth_session_host_key(session: *mut RawSession, length: *mut usize) -> *mut u8;
     pub fn berth_session_free(session: *mut RawSession);
     pub fn berth_session_receive(session: *mut RawSession, data: *mut u8, length: usize) -> usize;
     pub fn berth_session_state(session: *mut RawSession) -> c_int;
@@ -55,9 +64,18 @@ unsafe extern "C" {
     pub fn berth_session_error(session: *mut RawSession) -> *const c_char;
     pub fn berth_session_client_banner(session: *mut RawSession) -> *const c_char;
     pub fn berth_key_import(text: *const c_char) -> *mut RawKey;
+    pub fn berth_key_certify(key: *mut RawKey, name: *const c_char, base64: *const c_char) -> *mut RawKey;
     pub fn berth_key_generate(kind: c_int) -> *mut RawKey;
     pub fn berth_key_export(key: *mut RawKey) -> *mut c_char;
     pub fn berth_key_public(key: *mut RawKey) -> *mut c_char;
+    pub fn berth_key_sign(
+        key: *mut RawKey,
+        algorithm: *const c_char,
+        data: *const u8,
+        data_length: usize,
+        length: *mut usize,
+    ) -> *mut u8;
+    pub fn berth_key_blob(key: *mut RawKey, length: *mut usize) -> *mut u8;
     pub fn berth_key_kind(key: *mut RawKey) -> c_int;
     pub fn berth_key_name(key: *mut RawKey) -> *const c_char;
     pub fn berth_key_free(key: *mut RawKey);

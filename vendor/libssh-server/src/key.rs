@@ -26,6 +26,8 @@ pub enum KeyError {
     Unsupported,
     /// OpenSSL could not make one, for want of memory or randomness.
     Failed,
+    /// Not a certificate for this key.
+    Certificate,
 }
 
 impl fmt::Display for KeyError {
@@ -34,13 +36,14 @@ impl fmt::Display for KeyError {
             KeyError::Unreadable => "not a private key in OpenSSH or PEM format without a passphrase",
             KeyError::Unsupported => "not an Ed25519, ECDSA or RSA key",
             KeyError::Failed => "the key could not be made",
+            KeyError::Certificate => "not a certificate for this key",
         })
     }
 }
 
 impl std::error::Error for KeyError {}
 
-/// A private host key.
+/// A private key: a host's, or a user's where we are the client.
 pub struct HostKey {
     raw: NonNull<ffi::RawKey>,
     kind: KeyKind,
@@ -67,6 +70,15 @@ impl HostKey {
         // SAFETY: `kind` is 0, 1 or 2, which index the shim's tables.
         let raw = unsafe { ffi::berth_key_generate(kind as i32) };
         Self::own(raw, KeyError::Failed)
+    }
+
+    /// The key with a certificate, which is the name of its type and its base64.
+    fn certified(&self, name: &str, base64: &str) -> Result<Self, KeyError> {
+        let text = |text| CString::new(text).map_err(|_| KeyError::Certificate);
+        let (name, base64) = (text(name)?, text(base64)?);
+        // SAFETY: the key is live; the other arguments are C strings that the call only reads.
+        let raw = unsafe { ffi::berth_key_certify(self.raw.as_ptr(), name.as_ptr(), base64.as_ptr()) };
+        Self::own(raw, KeyError::Certificate)
     }
 
     fn own(raw: *mut ffi::RawKey, error: KeyError) -> Result<Self, KeyError> {
@@ -96,13 +108,32 @@ impl HostKey {
     pub fn public_text(&self) -> Result<String, KeyError> {
         // SAFETY: the key is live; the answer is ours to free.
         let base64 = unsafe { take_text(ffi::berth_key_public(self.raw.as_ptr())) }?;
-        // SAFETY: the name is a static C string.
-        let name = unsafe { CStr::from_ptr(ffi::berth_key_name(self.raw.as_ptr())) };
-        Ok(format!("{} {base64}", name.to_string_lossy()))
+        Ok(format!("{} {base64}", self.type_name()))
     }
 
-    pub(crate) fn as_ptr(&self) -> *mut ffi::RawKey {
-        self.raw.as_ptr()
+    /// Signs, by an algorithm of the key's: the signature as in RFC 4253 section 6.6.
+    pub fn sign(&self, algorithm: &str, data: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let algorithm = CString::new(algorithm).map_err(|_| KeyError::Unsupported)?;
+        let mut length = 0;
+        // SAFETY: the key is live, and pointer and length are of `data`; the answer is ours to free.
+        unsafe {
+            let signature =
+                ffi::berth_key_sign(self.raw.as_ptr(), algorithm.as_ptr(), data.as_ptr(), data.len(), &raw mut length);
+            take_bytes(signature, length).ok_or(KeyError::Failed)
+        }
+    }
+
+    /// The public key, encoded (RFC 4253 section 6.6).
+    pub fn public_blob(&self) -> Result<Vec<u8>, KeyError> {
+        let mut length = 0;
+        // SAFETY: the key is live; the answer is ours to free.
+        unsafe { take_bytes(ffi::berth_key_blob(self.raw.as_ptr(), &raw mut length), length) }.ok_or(KeyError::Failed)
+    }
+
+    /// The name of its type, as `ssh-ed25519`.
+    pub fn type_name(&self) -> &'static str {
+        // SAFETY: the name is a static C string, in ASCII.
+        unsafe { CStr::from_ptr(ffi::berth_key_name(self.raw.as_ptr())) }.to_str().unwrap_or_default()
     }
 }
 
@@ -129,27 +160,62 @@ unsafe fn take_text(text: *mut c_char) -> Result<String, KeyError> {
     }
 }
 
-/// A server's host keys: one of each kind at most.
+/// Copies bytes that the shim has allocated, and frees them.
+///
+/// # Safety
+/// `bytes` is null, or has `length` bytes and was given by the shim for its caller to free.
+pub(crate) unsafe fn take_bytes(bytes: *mut u8, length: usize) -> Option<Vec<u8>> {
+    // SAFETY: where it is not null, it is what the contract above says; it is freed once, after the copy.
+    (!bytes.is_null()).then(|| unsafe {
+        let copy = std::slice::from_raw_parts(bytes, length).to_vec();
+        ffi::berth_text_free(bytes.cast());
+        copy
+    })
+}
+
+/// How many kinds there are.
+const KINDS: usize = 3;
+
+/// A server's host keys: one of each kind at most, and a certificate for each.
 #[derive(Default)]
 pub struct HostKeys {
-    pub(crate) ed25519: Option<HostKey>,
-    pub(crate) ecdsa: Option<HostKey>,
-    pub(crate) rsa: Option<HostKey>,
+    keys: [Option<HostKey>; KINDS],
+    /// The same in certificates.
+    certified: [Option<HostKey>; KINDS],
 }
 
 impl HostKeys {
     /// Adds `key`; gives it back where one of its kind is there already.
     pub fn add(&mut self, key: HostKey) -> Result<(), HostKey> {
-        let place = match key.kind {
-            KeyKind::Ed25519 => &mut self.ed25519,
-            KeyKind::Ecdsa => &mut self.ecdsa,
-            KeyKind::Rsa => &mut self.rsa,
-        };
+        let place = &mut self.keys[key.kind as usize];
         if place.is_some() {
             return Err(key);
         }
         *place = Some(key);
         Ok(())
+    }
+
+    /// Adds a certificate, given as in its file by the name of its type and its base64, in place of another for the same
+    /// key. Fails where it is for none of the keys.
+    pub fn certify(&mut self, name: &str, base64: &str) -> Result<(), KeyError> {
+        let certified = self.keys.iter().flatten().find_map(|key| key.certified(name, base64).ok());
+        let certified = certified.ok_or(KeyError::Certificate)?;
+        let kind = certified.kind as usize;
+        self.certified[kind] = Some(certified);
+        Ok(())
+    }
+
+    /// The names of those of these algorithms that there is a certificate for, with a comma behind each.
+    pub(crate) fn certificates(&self, algorithms: &str) -> String {
+        let rsa = |name: &str| if name.starts_with("rsa-") { "ssh-rsa" } else { name }.to_owned();
+        let has = |name: &str| self.certified.iter().flatten().any(|key| key.type_name() == rsa(name));
+        let names = algorithms.split(',').filter(|name| has(name));
+        names.map(|name| format!("{name}-cert-v01@openssh.com,")).collect()
+    }
+
+    pub(crate) fn pointers(&self) -> [[*mut ffi::RawKey; KINDS]; 2] {
+        let pointer = |key: &Option<HostKey>| key.as_ref().map_or(std::ptr::null_mut(), |key| key.raw.as_ptr());
+        [&self.keys, &self.certified].map(|keys| keys.each_ref().map(pointer))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A safe binding to libssh's transport as an SSH server.
+//! A safe binding to libssh's transport as an SSH server, and as another server's client.
 //!
 //! libssh does what RFC 4253 describes: identification, key exchange and re-exchange, encryption. Everything above is
 //! raw: user authentication requests (RFC 4252) and connection messages (RFC 4254) come out of a [`Session`] as bytes,
@@ -22,6 +22,7 @@ pub mod number {
     pub const SERVICE_ACCEPT: u8 = 6;
     pub const USERAUTH_REQUEST: u8 = 50;
     pub const USERAUTH_FAILURE: u8 = 51;
+    pub const USERAUTH_SUCCESS: u8 = 52;
     pub const USERAUTH_BANNER: u8 = 53;
     pub const USERAUTH_PK_OK: u8 = 60;
     pub const USERAUTH_INFO_REQUEST: u8 = 60;

@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ pub struct Algorithms {
 }
 
 impl Algorithms {
-    /// `software` is what stands after `SSH-2.0-` in the server's identification. A name with a NUL ends there.
+    /// `software` is what stands after `SSH-2.0-` in the own identification. A name with a NUL ends there.
     ///
     /// `signature_algorithms` are those that a user's key may sign with (`server-sig-algs`, RFC 8308 section 3.1).
     pub fn new(
@@ -61,11 +61,11 @@ fn text(text: &str) -> CString {
 /// Why a session ended.
 #[derive(Debug)]
 pub enum Error {
-    /// The client closed the connection, without or with SSH_MSG_DISCONNECT.
+    /// The other side closed the connection, without or with SSH_MSG_DISCONNECT.
     Closed,
     /// The socket failed.
     Io(io::Error),
-    /// The client broke the protocol, offered no algorithm in common, or disconnected with a reason: libssh's words.
+    /// The other side broke the protocol, offered no algorithm in common, or disconnected with a reason: libssh's words.
     Protocol(String),
     /// No memory for a session.
     Memory,
@@ -93,7 +93,7 @@ impl From<TryReserveError> for Error {
 /// Takes messages out of libssh's callback.
 type Inbox = Vec<u8>;
 
-/// A server's side of an SSH connection.
+/// A server's side of an SSH connection, or a client's.
 pub struct Session {
     raw: NonNull<ffi::RawSession>,
     /// Another descriptor of libssh's socket: libssh closes its own when it likes.
@@ -114,27 +114,51 @@ unsafe impl Send for Session {}
 impl Session {
     /// Begins a session on a connected socket: the identification string and the first KEXINIT are ready to be flushed.
     pub fn new(socket: TcpStream, algorithms: &Algorithms, keys: Arc<HostKeys>) -> Result<Self, Error> {
+        let certificates = text(&keys.certificates(&algorithms.methods[1].to_string_lossy()));
+        let [plain, certified] = keys.pointers();
+        Session::create(socket, algorithms, keys, |socket, methods, inbox| {
+            // SAFETY: the strings and the arrays outlive the call, which copies them; the keys and the inbox outlive the
+            // session, as fields dropped after it; the descriptor becomes libssh's.
+            unsafe {
+                ffi::berth_session_new(
+                    socket,
+                    algorithms.banner.as_ptr(),
+                    methods.as_ptr(),
+                    algorithms.signature_algorithms.as_ptr(),
+                    certificates.as_ptr(),
+                    plain.as_ptr(),
+                    certified.as_ptr(),
+                    on_message,
+                    inbox,
+                )
+            }
+        })
+    }
+
+    /// Begins a session as the client of a server on a connected socket. Its messages are 6, 51, 52, 60 and 80 to 100.
+    pub fn connect(socket: TcpStream, algorithms: &Algorithms) -> Result<Self, Error> {
+        let identification = [c"SSH-2.0-".to_bytes(), algorithms.banner.to_bytes()].concat();
+        let identification = CString::new(identification).unwrap_or_default();
+        Session::create(socket, algorithms, Arc::default(), |socket, methods, inbox| {
+            // SAFETY: the strings and the array outlive the call, which copies them; the inbox outlives the session; the
+            // descriptor becomes libssh's.
+            unsafe { ffi::berth_session_connect(socket, identification.as_ptr(), methods.as_ptr(), on_message, inbox) }
+        })
+    }
+
+    /// `make` is given the socket, the algorithms and the inbox.
+    fn create(
+        socket: TcpStream,
+        algorithms: &Algorithms,
+        keys: Arc<HostKeys>,
+        make: impl FnOnce(RawFd, &[*const c_char; ffi::METHODS], *mut c_void) -> *mut ffi::RawSession,
+    ) -> Result<Self, Error> {
         ffi::initialise();
         socket.set_nonblocking(true).map_err(Error::Io)?;
         let libssh_socket = socket.try_clone().map_err(Error::Io)?;
         let methods = algorithms.methods.each_ref().map(|list| list.as_ptr());
         let mut inbox = Box::new(Inbox::new());
-        let key = |key: &Option<crate::HostKey>| key.as_ref().map_or(std::ptr::null_mut(), crate::HostKey::as_ptr);
-        // SAFETY: the strings and the array outlive the call, which copies them; the keys and the inbox outlive the
-        // session, as fields dropped after it; the descriptor becomes libssh's.
-        let raw = unsafe {
-            ffi::berth_session_new(
-                libssh_socket.into_raw_fd(),
-                algorithms.banner.as_ptr(),
-                methods.as_ptr(),
-                algorithms.signature_algorithms.as_ptr(),
-                key(&keys.ed25519),
-                key(&keys.ecdsa),
-                key(&keys.rsa),
-                on_message,
-                (&raw mut *inbox).cast::<c_void>(),
-            )
-        };
+        let raw = make(libssh_socket.into_raw_fd(), &methods, (&raw mut *inbox).cast::<c_void>());
         Ok(Session {
             raw: NonNull::new(raw).ok_or(Error::Memory)?,
             socket,
@@ -251,6 +275,19 @@ impl Session {
     pub fn expect_information(&mut self) {
         // SAFETY: the session is live.
         unsafe { ffi::berth_session_expect_information(self.raw.as_ptr()) }
+    }
+
+    /// Lets the answers to a client's service request, or authentication request, through.
+    pub fn expect_answers(&mut self) {
+        // SAFETY: the session is live.
+        unsafe { ffi::berth_session_expect_answers(self.raw.as_ptr()) }
+    }
+
+    /// The server's host key, encoded (RFC 4253 section 6.6), once the first key exchange has shown that it has it.
+    pub fn host_key(&self) -> Option<Vec<u8>> {
+        let mut length = 0;
+        // SAFETY: the session is live; the answer is ours to free.
+        unsafe { crate::key::take_bytes(ffi::berth_session_host_key(self.raw.as_ptr(), &raw mut length), length) }
     }
 
     /// Whether a key exchange is under way, the first one included.

@@ -19,6 +19,7 @@
 #include "libssh/libssh.h"
 #include "libssh/packet.h"
 #include "libssh/pki.h"
+#include "libssh/pki_priv.h"
 #include "libssh/priv.h"
 #include "libssh/server.h"
 #include "libssh/session.h"
@@ -36,6 +37,13 @@
 #define LAST_CONNECTION_MESSAGE 100
 /* A packet's length and padding length, before its payload. */
 #define PACKET_HEADER 5
+/* RFC 4253 section 4.2. */
+#define MAX_IDENTIFICATION 255
+/* The messages that a client's part of a key exchange may begin with. */
+#define FIRST_EXCHANGE_MESSAGE 30
+#define LAST_EXCHANGE_MESSAGE 34
+#define KEY_KINDS 3
+#define CERTIFICATE_SUFFIX "-cert-v01@openssh.com"
 
 /*
  * Before anything else of OpenSSL: it shall clean nothing up when the process exits, since threads that have just ended
@@ -56,7 +64,18 @@ struct berth_session {
     struct ssh_packet_callbacks_struct authentication;
     struct ssh_packet_callbacks_struct information;
     struct ssh_packet_callbacks_struct connection;
+    struct ssh_packet_callbacks_struct kexinit;
+    ssh_packet_callback kexinit_handler;
+    struct ssh_packet_callbacks_struct exchange;
+    struct ssh_packet_callbacks_struct success;
+    ssh_packet_callback success_handler;
     ssh_packet_callback handlers[LAST_CONNECTION_MESSAGE - FIRST_CONNECTION_MESSAGE + 1];
+    /* The host keys as such, and with their certificates: ed25519, ECDSA, RSA. Any may be NULL. Borrowed. */
+    ssh_packet_callback exchange_handlers[LAST_EXCHANGE_MESSAGE - FIRST_EXCHANGE_MESSAGE + 1];
+    ssh_key keys[KEY_KINDS];
+    ssh_key certified[KEY_KINDS];
+    /* The algorithms that the certificates are for, with a comma behind each; NULL where there are none. */
+    char *certificates;
     /* Where a packet is put together, and how much fits; NULL while there was nothing to send. */
     uint8_t *packet;
     size_t capacity;
@@ -71,6 +90,108 @@ static int on_message(ssh_session session, uint8_t type, ssh_buffer packet, void
     (void)type;
     self->callback(self->user, body - 1, (size_t)ssh_buffer_get_len(packet) + 1);
     return SSH_PACKET_USED;
+}
+
+/*
+ * Host certificates. libssh signs with the key that the algorithm's name names, and knows none with a certificate's.
+ * So, when the client's part of a key exchange comes, the algorithm is chosen and libssh is told of the plain one, with the
+ * certified key or the bare one in its place.
+ */
+static int on_exchange(ssh_session session, uint8_t type, ssh_buffer packet, void *user)
+{
+    struct berth_session *self = user;
+    const char *method = session->next_crypto->kex_methods[SSH_HOSTKEYS];
+    const char *suffix = method == NULL ? NULL : strstr(method, CERTIFICATE_SUFFIX);
+    const ssh_key *keys = suffix == NULL ? self->keys : self->certified;
+    char plain[64];
+    (void)type;
+    (void)packet;
+    session->srv.ed25519_key = keys[0];
+    session->srv.ecdsa_key = keys[1];
+    session->srv.rsa_key = keys[2];
+    if (suffix != NULL) {
+        snprintf(plain, sizeof plain, "%.*s", (int)(suffix - method), method);
+        session->srv.hostkey = ssh_key_type_from_signature_name(plain);
+        session->srv.hostkey_digest = ssh_key_hash_from_name(plain);
+    }
+    return SSH_PACKET_NOT_USED;
+}
+
+/* What server.c calls in place of ssh_pki_export_privkey_to_pubkey(): see build.rs. The public half, in its certificate if
+ * it has one. */
+#undef ssh_pki_export_privkey_to_pubkey
+int ssh_pki_export_privkey_to_pubkey(const ssh_key private, ssh_key *public);
+int berth_host_public_key(const ssh_key private, ssh_key *public)
+{
+    if (ssh_pki_export_privkey_to_pubkey(private, public) != SSH_OK) {
+        return SSH_ERROR;
+    }
+    if (private->cert != NULL && ssh_pki_copy_cert_to_privkey(private, *public) != SSH_OK) {
+        ssh_key_free(*public);
+        return SSH_ERROR;
+    }
+    return SSH_OK;
+}
+
+/* The content of a string, which is freed. To be freed with berth_text_free(), or NULL. */
+static uint8_t *take_string(ssh_string string, size_t *length)
+{
+    uint8_t *copy;
+    *length = ssh_string_len(string);
+    copy = malloc(*length);
+    if (copy != NULL) {
+        memcpy(copy, ssh_string_data(string), *length);
+    }
+    SSH_STRING_FREE(string);
+    return copy;
+}
+
+/* The public key, encoded, to be freed with berth_text_free(), or NULL. */
+uint8_t *berth_key_blob(ssh_key key, size_t *length)
+{
+    ssh_string blob = NULL;
+    return ssh_pki_export_pubkey_blob(key, &blob) == SSH_OK ? take_string(blob, length) : NULL;
+}
+
+/* Puts the certificates' algorithms into what the next KEXINIT will offer, before the keys' own. A client takes another key
+ * than it saw first for an attack, so they have to be in later ones, too. */
+static int offer_certificates(struct berth_session *self)
+{
+    ssh_session session = self->session;
+    char **offer;
+    char *both;
+    size_t length;
+    if (self->certificates == NULL || session->next_crypto == NULL) {
+        return SSH_OK;
+    }
+    offer = &session->next_crypto->server_kex.methods[SSH_HOSTKEYS];
+    if (server_set_kex(session) != SSH_OK || *offer == NULL) {
+        return SSH_ERROR;
+    }
+    if (strstr(*offer, CERTIFICATE_SUFFIX) != NULL) {
+        return SSH_OK;
+    }
+    length = strlen(self->certificates) + strlen(*offer) + 1;
+    both = malloc(length);
+    if (both == NULL) {
+        return SSH_ERROR;
+    }
+    snprintf(both, length, "%s%s", self->certificates, *offer);
+    free(*offer);
+    *offer = both;
+    return SSH_OK;
+}
+
+/* The client asks for a key exchange, which we have not prepared where it comes right behind the last one's end. */
+static int on_kexinit(ssh_session session, uint8_t type, ssh_buffer packet, void *user)
+{
+    (void)type;
+    (void)packet;
+    if (offer_certificates(user) != SSH_OK) {
+        ssh_set_error_oom(session);
+        session->session_state = SSH_SESSION_STATE_ERROR;
+    }
+    return SSH_PACKET_NOT_USED;
 }
 
 static void handle(struct berth_session *self, struct ssh_packet_callbacks_struct *callbacks, uint8_t first, uint8_t count)
@@ -102,17 +223,12 @@ void berth_session_free(struct berth_session *self)
         ssh_free(self->session);
     }
     free(self->packet);
+    free(self->certificates);
     free(self);
 }
 
-/*
- * A server session on `fd`, a connected non-blocking socket, which is the session's to close from here on, on failure
- * too. `methods` are SSH_KEX_METHODS algorithm lists in the order of enum ssh_kex_types_e. The keys may be NULL, are borrowed, and must
- * outlive the session; libssh only reads them. `callback` is called within berth_session_receive() only.
- */
-struct berth_session *berth_session_new(socket_t fd, const char *banner, const char *const *methods,
-                                        const char *signature_algorithms, ssh_key ed25519, ssh_key ecdsa, ssh_key rsa,
-                                        berth_message_callback callback, void *user)
+/* What both kinds of session have. Takes `fd`, which is closed on failure. */
+static struct berth_session *create(socket_t fd, const char *const *methods, berth_message_callback callback, void *user)
 {
     struct berth_session *self = calloc(1, sizeof *self);
     ssh_session session = self == NULL ? NULL : ssh_new();
@@ -127,22 +243,61 @@ struct berth_session *berth_session_new(socket_t fd, const char *banner, const c
     for (size_t i = 0; i < sizeof self->handlers / sizeof self->handlers[0]; i++) {
         self->handlers[i] = on_message;
     }
-    session->server = 1;
     for (int i = 0; i < SSH_KEX_METHODS; i++) {
         session->opts.wanted_methods[i] = strdup(methods[i]);
         if (session->opts.wanted_methods[i] == NULL) {
-            goto error;
+            berth_session_free(self);
+            CLOSE_SOCKET(fd);
+            return NULL;
         }
     }
+    ssh_set_blocking(session, 0);
+    return self;
+}
+
+/*
+ * A server session on `fd`, a connected non-blocking socket, which is the session's to close from here on, on failure
+ * too. `methods` are SSH_KEX_METHODS algorithm lists in the order of enum ssh_kex_types_e. `keys` and `certified` are
+ * KEY_KINDS each; the keys may be NULL, are borrowed, and must outlive the session; libssh only reads them. `callback` is called within berth_session_receive() only.
+ */
+struct berth_session *berth_session_new(socket_t fd, const char *banner, const char *const *methods,
+                                        const char *signature_algorithms, const char *certificates,
+                                        const ssh_key *keys, const ssh_key *certified,
+                                        berth_message_callback callback, void *user)
+{
+    struct berth_session *self = create(fd, methods, callback, user);
+    ssh_session session;
+    if (self == NULL) {
+        return NULL;
+    }
+    session = self->session;
+    session->server = 1;
     session->opts.pubkey_accepted_types = strdup(signature_algorithms);
     session->server_opts.custombanner = strdup(banner);
     if (session->opts.pubkey_accepted_types == NULL || session->server_opts.custombanner == NULL) {
         goto error;
     }
-    session->srv.ed25519_key = ed25519;
-    session->srv.ecdsa_key = ecdsa;
-    session->srv.rsa_key = rsa;
-    ssh_set_blocking(session, 0);
+    for (size_t i = 0; i < KEY_KINDS; i++) {
+        self->keys[i] = keys[i];
+        self->certified[i] = certified[i] == NULL ? keys[i] : certified[i];
+    }
+    session->srv.ed25519_key = keys[0];
+    session->srv.ecdsa_key = keys[1];
+    session->srv.rsa_key = keys[2];
+    if (certificates[0] != '\0') {
+        self->certificates = strdup(certificates);
+        if (self->certificates == NULL) {
+            goto error;
+        }
+        for (size_t i = 0; i <= LAST_EXCHANGE_MESSAGE - FIRST_EXCHANGE_MESSAGE; i++) {
+            self->exchange_handlers[i] = on_exchange;
+        }
+        self->kexinit_handler = on_kexinit;
+        handle(self, &self->kexinit, SSH2_MSG_KEXINIT, 1);
+        self->kexinit.callbacks = &self->kexinit_handler;
+        handle(self, &self->exchange, FIRST_EXCHANGE_MESSAGE, LAST_EXCHANGE_MESSAGE - FIRST_EXCHANGE_MESSAGE + 1);
+        self->exchange.callbacks = self->exchange_handlers;
+    }
     handle(self, &self->service, SSH2_MSG_SERVICE_REQUEST, 1);
     handle(self, &self->authentication, SSH2_MSG_USERAUTH_REQUEST, 1);
     handle(self, &self->information, SSH2_MSG_USERAUTH_INFO_RESPONSE, 1);
@@ -152,7 +307,7 @@ struct berth_session *berth_session_new(socket_t fd, const char *banner, const c
      * socket into a buffer that we cannot reach. So the socket is given to libssh only after it: poll() passes over the
      * descriptor -1.
      */
-    if (ssh_handle_key_exchange(session) == SSH_ERROR) {
+    if (ssh_handle_key_exchange(session) == SSH_ERROR || offer_certificates(self) != SSH_OK) {
         goto error;
     }
     ssh_socket_set_fd(session->socket, fd);
@@ -164,6 +319,152 @@ error:
     berth_session_free(self);
     CLOSE_SOCKET(fd);
     return NULL;
+}
+
+/* A client's lists for the next KEXINIT: libssh would look into the user's files for them. */
+static int set_client_kex(ssh_session session)
+{
+    struct ssh_kex_struct *kex;
+    if (session->next_crypto == NULL || session->next_crypto->client_kex.methods[0] != NULL) {
+        return SSH_OK;
+    }
+    kex = &session->next_crypto->client_kex;
+    if (!ssh_get_random(kex->cookie, sizeof kex->cookie, 0)) {
+        return SSH_ERROR;
+    }
+    for (int i = 0; i < SSH_KEX_METHODS; i++) {
+        kex->methods[i] = strdup(session->opts.wanted_methods[i]);
+        if (kex->methods[i] == NULL) {
+            return SSH_ERROR;
+        }
+    }
+    return session->flags & SSH_SESSION_FLAG_AUTHENTICATED ? SSH_OK : ssh_kex_append_extensions(session, kex);
+}
+
+/* Called by libssh whenever a client's transport has come further: what client.c does there, but for its poll loop. */
+static void client_step(ssh_session session)
+{
+    int good = 1;
+    switch (session->session_state) {
+    case SSH_SESSION_STATE_KEXINIT_RECEIVED:
+        if ((session->flags & SSH_SESSION_FLAG_KEXINIT_SENT) == 0) {
+            good = set_client_kex(session) == SSH_OK && ssh_send_kex(session) == 0;
+        }
+        if (good && ssh_kex_select_methods(session) == SSH_OK) {
+            session->session_state = SSH_SESSION_STATE_DH;
+            good = dh_handshake(session) != SSH_ERROR;
+        } else {
+            good = 0;
+        }
+        break;
+    case SSH_SESSION_STATE_DH:
+        if (session->dh_handshake_state == DH_STATE_FINISHED) {
+            session->connected = 1;
+            session->session_state = session->flags & SSH_SESSION_FLAG_AUTHENTICATED ? SSH_SESSION_STATE_AUTHENTICATED
+                                                                                    : SSH_SESSION_STATE_AUTHENTICATING;
+        }
+        break;
+    case SSH_SESSION_STATE_ERROR:
+        good = 0;
+        break;
+    default:
+        break;
+    }
+    if (!good) {
+        session->session_state = SSH_SESSION_STATE_ERROR;
+    }
+}
+
+/* Takes the server's identification, and the lines that may stand before it (RFC 4253 section 4.2). */
+static size_t receive_identification(const void *data, size_t length, void *user)
+{
+    ssh_session session = user;
+    const char *text = data;
+    const char *end = memchr(text, '\n', length);
+    size_t line = end == NULL ? length : (size_t)(end - text);
+    if (line > MAX_IDENTIFICATION) {
+        ssh_set_error(session, SSH_FATAL, "not an SSH server");
+        session->session_state = SSH_SESSION_STATE_ERROR;
+        return 0;
+    }
+    if (end == NULL) {
+        return 0;
+    }
+    if (line < 4 || memcmp(text, "SSH-", 4) != 0) {
+        return line + 1;
+    }
+    session->serverbanner = strndup(text, text[line - 1] == '\r' ? line - 1 : line);
+    if (session->serverbanner == NULL || ssh_analyze_banner(session, 0) < 0) {
+        session->session_state = SSH_SESSION_STATE_ERROR;
+        return 0;
+    }
+    ssh_packet_register_socket_callback(session, session->socket);
+    ssh_packet_set_default_callbacks(session);
+    session->session_state = SSH_SESSION_STATE_INITIAL_KEX;
+    if (set_client_kex(session) != SSH_OK || ssh_send_kex(session) < 0) {
+        session->session_state = SSH_SESSION_STATE_ERROR;
+    }
+    return line + 1;
+}
+
+/* Success is for libssh, too: messages pass from then on. */
+static int on_success(ssh_session session, uint8_t type, ssh_buffer packet, void *user)
+{
+    on_message(session, type, packet, user);
+    return SSH_PACKET_NOT_USED;
+}
+
+/* A client session on `fd`; otherwise as berth_session_new(). `banner` is the whole identification. */
+struct berth_session *berth_session_connect(socket_t fd, const char *banner, const char *const *methods,
+                                            berth_message_callback callback, void *user)
+{
+    struct berth_session *self = create(fd, methods, callback, user);
+    ssh_session session;
+    if (self == NULL) {
+        return NULL;
+    }
+    session = self->session;
+    session->client = 1;
+    session->alive = 1;
+    session->ssh_connection_callback = client_step;
+    session->socket_callbacks.data = receive_identification;
+    session->socket_callbacks.exception = ssh_socket_exception_callback;
+    session->socket_callbacks.userdata = session;
+    ssh_socket_set_callbacks(session->socket, &session->socket_callbacks);
+    session->session_state = SSH_SESSION_STATE_SOCKET_CONNECTED;
+    session->clientbanner = strdup(banner);
+    if (session->clientbanner == NULL) {
+        berth_session_free(self);
+        CLOSE_SOCKET(fd);
+        return NULL;
+    }
+    self->success_handler = on_success;
+    handle(self, &self->service, SSH2_MSG_SERVICE_ACCEPT, 1);
+    handle(self, &self->authentication, SSH2_MSG_USERAUTH_FAILURE, 1);
+    handle(self, &self->success, SSH2_MSG_USERAUTH_SUCCESS, 1);
+    self->success.callbacks = &self->success_handler;
+    handle(self, &self->information, SSH2_MSG_USERAUTH_INFO_REQUEST, 1);
+    handle(self, &self->connection, FIRST_CONNECTION_MESSAGE, sizeof self->handlers / sizeof self->handlers[0]);
+    ssh_socket_set_fd(session->socket, fd);
+    ssh_socket_set_connected(session->socket, NULL);
+    ssh_socket_write(session->socket, banner, (uint32_t)strlen(banner));
+    ssh_socket_write(session->socket, "\r\n", 2);
+    return self;
+}
+
+/* Lets the answers to a client's service and authentication requests through. */
+void berth_session_expect_answers(struct berth_session *self)
+{
+    self->session->auth.service_state = SSH_AUTH_SERVICE_SENT;
+    /* The one state in which all of them are. */
+    self->session->auth.state = SSH_AUTH_STATE_KBDINT_SENT;
+}
+
+/* The server's host key, encoded, to be freed with berth_text_free(), or NULL before the first key exchange. */
+uint8_t *berth_session_host_key(struct berth_session *self, size_t *length)
+{
+    struct ssh_crypto_struct *crypto = self->session->current_crypto;
+    return crypto == NULL || crypto->server_pubkey == NULL ? NULL : berth_key_blob(crypto->server_pubkey, length);
 }
 
 static int state(struct berth_session *self)
@@ -182,7 +483,14 @@ static int state(struct berth_session *self)
 size_t berth_session_receive(struct berth_session *self, uint8_t *data, size_t length)
 {
     struct ssh_socket_callbacks_struct *callbacks = &self->session->socket_callbacks;
-    return callbacks->data(data, length, callbacks->userdata);
+    size_t used = callbacks->data(data, length, callbacks->userdata);
+    /* Where a key exchange has ended, the next one is prepared: it may be we who begin it. */
+    if ((self->session->flags & SSH_SESSION_FLAG_AUTHENTICATED) != 0 &&
+        (self->session->client ? set_client_kex(self->session) : offer_certificates(self)) != SSH_OK) {
+        ssh_set_error_oom(self->session);
+        self->session->session_state = SSH_SESSION_STATE_ERROR;
+    }
+    return used;
 }
 
 int berth_session_state(struct berth_session *self)
@@ -406,6 +714,33 @@ char *berth_key_export(ssh_key key)
 {
     char *text = NULL;
     return ssh_pki_export_privkey_base64_format(key, NULL, NULL, NULL, &text, SSH_FILE_FORMAT_OPENSSH) == SSH_OK ? text : NULL;
+}
+
+/* A copy of a private key with a certificate for it, which is the base64 and the name of its type; NULL where that is none,
+ * or for another key. */
+ssh_key berth_key_certify(ssh_key key, const char *name, const char *base64)
+{
+    ssh_key certificate = NULL;
+    ssh_key certified = NULL;
+    if (ssh_pki_import_cert_base64(base64, ssh_key_type_from_name(name), &certificate) == SSH_OK) {
+        certified = ssh_key_dup(key);
+        if (certified != NULL && ssh_pki_copy_cert_to_privkey(certificate, certified) != SSH_OK) {
+            ssh_key_free(certified);
+            certified = NULL;
+        }
+        ssh_key_free(certificate);
+    }
+    return certified;
+}
+
+/* A signature, encoded with its algorithm's name, to be freed with berth_text_free(), or NULL. */
+uint8_t *berth_key_sign(ssh_key key, const char *algorithm, const uint8_t *data, size_t data_length, size_t *length)
+{
+    ssh_string blob = NULL;
+    ssh_signature signature = pki_do_sign(key, data, data_length, ssh_key_hash_from_name(algorithm));
+    int result = signature == NULL ? SSH_ERROR : ssh_pki_export_signature_blob(signature, &blob);
+    ssh_signature_free(signature);
+    return result == SSH_OK ? take_string(blob, length) : NULL;
 }
 
 /* The public key's base64 blob, to be freed with berth_text_free(), or NULL. */
