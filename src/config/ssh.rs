@@ -19,6 +19,8 @@ pub struct Ssh {
     pub listen: Vec<SocketAddr>,
     /// `hostkeys`: one at least.
     pub host_keys: Vec<Pem>,
+    /// `hostCertificates`: files of certificates for these.
+    pub host_certificates: Vec<PathBuf>,
     /// `serverVersion`: what stands behind `SSH-2.0-` in the identification (RFC 4253 section 4.2).
     pub server_version: String,
     /// `banner`: shown before authentication (RFC 4252 section 5.4).
@@ -105,6 +107,7 @@ impl Ssh {
         Ssh {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 2222))],
             host_keys: vec![Pem::File(directory.join("ssh_host_ed25519_key"))],
+            host_certificates: Vec::new(),
             server_version: concat!("berth_", env!("CARGO_PKG_VERSION")).to_owned(),
             banner: None,
             ciphers: all(CIPHERS),
@@ -134,6 +137,7 @@ pub(super) fn section() -> Section<Ssh> {
     Section::new()
         .key("listen", |ssh: &mut Ssh| &mut ssh.listen, listen())
         .key("hostkeys", |ssh| &mut ssh.host_keys, one_or_more(pem()))
+        .key("hostCertificates", |ssh| &mut ssh.host_certificates, any_number_of(path()))
         .key("serverVersion", |ssh| &mut ssh.server_version, parsed("a version", parse_version))
         .key("banner", |ssh| &mut ssh.banner, banner.optional())
         .key("ciphers", |ssh| &mut ssh.ciphers, one_or_more(name(CIPHERS)))

@@ -6,11 +6,14 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use libssh_server::{HostKey, HostKeys, KeyError, KeyKind};
 
+use crate::auth::{Offer, OfferError};
 use crate::config::Pem;
 
-/// The longest host key file, in bytes: an RSA key of 16384 bits has 13 kB.
+/// The longest file of a host key or certificate, in bytes: an RSA key of 16384 bits has 13 kB.
 const LONGEST: u64 = 64 * 1024;
 
 /// Why a host key file cannot be used or made.
@@ -22,6 +25,8 @@ pub enum KeyFileError {
     Key(PathBuf, KeyError),
     /// Another file holds a key of the same kind.
     SecondOfItsKind(PathBuf, KeyKind),
+    /// It is no certificate for hosts, or for none of the keys.
+    Certificate(PathBuf),
 }
 
 impl fmt::Display for KeyFileError {
@@ -32,14 +37,22 @@ impl fmt::Display for KeyFileError {
             KeyFileError::SecondOfItsKind(path, kind) => {
                 write!(f, "host key {}: a second {kind:?} key; give one of each kind at most", path.display())
             }
+            KeyFileError::Certificate(path) => {
+                write!(
+                    f,
+                    "host certificate {}: not a certificate for hosts (ssh-keygen -h) of one of ssh.hostkeys",
+                    path.display()
+                )
+            }
         }
     }
 }
 
 impl std::error::Error for KeyFileError {}
 
-/// Reads the host keys. A file that is missing is made: of the kind that its name says, else Ed25519.
-pub(super) fn load(keys: &[Pem]) -> Result<HostKeys, KeyFileError> {
+/// Reads the host keys and their certificates. A key's file that is missing is made: of the kind that its name says, else
+/// Ed25519.
+pub(super) fn load(keys: &[Pem], certificates: &[PathBuf]) -> Result<HostKeys, KeyFileError> {
     let mut loaded = HostKeys::default();
     for pem in keys {
         // What messages call one that is not in a file.
@@ -53,14 +66,39 @@ pub(super) fn load(keys: &[Pem]) -> Result<HostKeys, KeyFileError> {
         }
         loaded.add(key).map_err(|key| KeyFileError::SecondOfItsKind(path.into(), key.kind()))?;
     }
+    for path in certificates {
+        certify(&mut loaded, path)?;
+    }
     Ok(loaded)
+}
+
+fn certify(keys: &mut HostKeys, path: &Path) -> Result<(), KeyFileError> {
+    let text = File::open(path).and_then(read).map_err(|error| KeyFileError::Io(path.into(), error))?;
+    let mut words = text.split_ascii_whitespace();
+    let (Some(name), Some(base64)) = (words.next(), words.next()) else {
+        return Err(KeyFileError::Certificate(path.into()));
+    };
+    if !is_for_hosts(base64) || keys.certify(name, base64).is_err() {
+        return Err(KeyFileError::Certificate(path.into()));
+    }
+    log::info!("host certificate {}: {name}", path.display());
+    Ok(())
+}
+
+fn is_for_hosts(base64: &str) -> bool {
+    STANDARD.decode(base64).is_ok_and(|blob| matches!(Offer::parse(&blob), Err(OfferError::NotForUsers)))
+}
+
+fn read(file: File) -> io::Result<String> {
+    let mut text = String::new();
+    file.take(LONGEST).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn read_or_make(path: &Path) -> Result<HostKey, KeyFileError> {
     match File::open(path) {
         Ok(file) => {
-            let mut text = String::new();
-            file.take(LONGEST).read_to_string(&mut text).map_err(|error| KeyFileError::Io(path.into(), error))?;
+            let text = read(file).map_err(|error| KeyFileError::Io(path.into(), error))?;
             HostKey::parse(&text).map_err(|error| KeyFileError::Key(path.into(), error))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -73,7 +73,7 @@ impl Server {
         if settings.host_keys.is_empty() {
             return Err(ServeError::NoHostKey);
         }
-        let host_keys = Arc::new(hostkey::load(&settings.host_keys)?);
+        let host_keys = Arc::new(hostkey::load(&settings.host_keys, &settings.host_certificates)?);
         let algorithms = Algorithms::new(
             &settings.server_version,
             &settings.kex.join(","),

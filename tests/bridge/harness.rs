@@ -291,6 +291,7 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
     config::Ssh {
         listen: vec![(Ipv4Addr::LOCALHOST, port).into()],
         host_keys: vec![config::Pem::File(host_key)],
+        host_certificates: Vec::new(),
         server_version: "berth_test".into(),
         banner: None,
         ciphers: names("aes128-gcm@openssh.com"),

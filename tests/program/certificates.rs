@@ -184,3 +184,43 @@ fn a_krl_revokes_certificates_and_keys() {
         assert_eq!(lets_in(&berth, "alice", &["-n", "alice", "-z", "5"]), expected, "{specification}");
     }
 }
+
+/// Has an authority certify the server's host key, and the client know nothing but the authority.
+fn certify_host(berth: &Berth, key_file: &str, options: &[&str]) {
+    let public = berth.path(&format!("{key_file}.pub"));
+    let keygen = Client::new("ssh-keygen").arg("-q").arg("-s").arg(key("ed25519-ca").path).args(["-I", "host"]);
+    keygen.args(options).arg(&public).run().succeeds();
+    fs::write(berth.path("known_hosts"), format!("@cert-authority * {}", key("ed25519-ca").public)).unwrap();
+}
+
+#[test]
+fn host_keys_have_certificates_for_those_who_know_the_authority() {
+    let files = ["host_key", "host_key_ecdsa", "host_key_rsa"];
+    let berth = Berth::with(|config| config["ssh"]["hostkeys"] = json!(files));
+    for file in files {
+        certify_host(&berth, file, &["-h", "-n", "127.0.0.1"]);
+        berth.reload(|config| config["ssh"]["hostCertificates"] = json!([]));
+        berth.exec("true").run().exits(255).says("host key is known");
+        berth.reload(|config| config["ssh"]["hostCertificates"] = json!(format!("{file}-cert.pub")));
+        berth.exec("echo in").run().succeeds().prints("in\n");
+        // Later key exchanges have the certificate, too.
+        let ran = berth.ssh(["-o", "RekeyLimit=64K", "-T", "berth", "head -c 1000000 /dev/zero"]).run().succeeds();
+        assert_eq!(ran.stdout.len(), 1_000_000);
+    }
+    // Who does not know the authority goes by a key.
+    fs::write(berth.path("known_hosts"), format!("* {}", fs::read_to_string(berth.path("host_key.pub")).unwrap()))
+        .unwrap();
+    let ssh = berth.ssh(["-o", "HostKeyAlgorithms=ssh-ed25519", "-T", "berth", "echo in"]);
+    ssh.run().succeeds().prints("in\n");
+}
+
+#[test]
+fn a_certificate_that_is_not_for_a_host_key_is_named() {
+    let berth = Berth::start();
+    for options in [&["-n", "alice"][..], &["-h", "-n", "127.0.0.1"]] {
+        // Of the user's key, which is no host's.
+        let certificate = certify(&berth, "ed25519-ca", options);
+        let log = berth.reload(|config| config["ssh"]["hostCertificates"] = json!(certificate));
+        assert!(log.contains("certified-cert.pub: not a certificate for hosts"), "{log}");
+    }
+}
