@@ -196,6 +196,7 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
     let stop_time = match config.backend {
         BackendKind::Docker => config.docker.container_stop,
         BackendKind::Kubernetes => config.kubernetes.pod_stop,
+        BackendKind::SshProxy => Duration::ZERO,
     } + Duration::from_secs(5);
     if config.users.is_empty() && config.webhooks.password.is_none() && config.webhooks.public_key.is_none() {
         log::warn!("auth has neither users nor webhooks: nobody can log in");

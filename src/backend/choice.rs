@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::docker::Daemons;
 use super::kubernetes::Kubernetes;
+use super::sshproxy::SshProxy;
 use super::{Backend, Container, Error, InUse, Request, Scope, Waiter};
 use crate::config::{BackendKind, Config};
 
@@ -73,6 +74,7 @@ fn find(
                 .get_or_init(|| Kubernetes::new(config.kubernetes.clone(), instance(), in_use.connections.clone()));
             Ok(Arc::new(own.with(config.kubernetes.clone())?))
         }
+        BackendKind::SshProxy => Ok(Arc::new(SshProxy::new(config.sshproxy.clone())?)),
     }
 }
 
@@ -85,7 +87,7 @@ impl Backend for Backends {
         self.own.offers_choice()
     }
 
-    fn subsystems(&self) -> BTreeMap<String, String> {
+    fn subsystems(&self) -> Option<BTreeMap<String, String>> {
         self.own.subsystems()
     }
 

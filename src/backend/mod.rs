@@ -7,6 +7,7 @@ mod choice;
 pub mod docker;
 mod in_use;
 pub mod kubernetes;
+mod sshproxy;
 mod stderr;
 
 use std::collections::BTreeMap;
@@ -82,7 +83,7 @@ pub enum Scope {
     Session,
 }
 
-/// Docker, or Kubernetes.
+/// Docker, Kubernetes, or another SSH server.
 pub trait Backend: Send + Sync {
     /// What has a container of its own.
     fn scope(&self) -> Scope;
@@ -90,10 +91,11 @@ pub trait Backend: Send + Sync {
     /// Whether users may choose their container.
     fn offers_choice(&self) -> bool;
 
-    /// The commands of subsystems, by their names. [`INTERNAL_SFTP`] is the agent's own.
+    /// The commands of subsystems, by their names. [`INTERNAL_SFTP`] is the agent's own. Without a table they are asked for by
+    /// their names.
     ///
     /// [`INTERNAL_SFTP`]: crate::connection::message::INTERNAL_SFTP
-    fn subsystems(&self) -> BTreeMap<String, String>;
+    fn subsystems(&self) -> Option<BTreeMap<String, String>>;
 
     /// Makes a container and connects to its agent. Blocks, with deadlines, for as long as that takes; called in a
     /// worker thread. On any error nothing that was created stays.

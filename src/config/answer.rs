@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::reader::{Kind, Reader};
 use super::yaml::{Node, Value};
-use super::{BackendKind, Config, Error, connection_section, docker, docker_connection, kubernetes};
+use super::{BackendKind, Config, Error, connection_section, docker, docker_connection, kubernetes, sshproxy};
 use crate::auth::ByName;
 
 /// What cannot be set for one connection.
@@ -42,6 +42,7 @@ impl Config {
         match config.backend {
             BackendKind::Docker => docker::check(&root, &config.docker, &mut reader),
             BackendKind::Kubernetes => kubernetes::resolve(&root, &mut config, &mut reader),
+            BackendKind::SshProxy => sshproxy::resolve(&root, &mut config, &mut reader),
         }
         let findings = reader.findings().into_iter().map(|found| Error {
             file: "configserver".into(),

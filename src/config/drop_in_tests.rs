@@ -120,7 +120,6 @@ fn what_asks_for_something_that_is_not_there_is_refused_with_the_reason() {
             "auth: {password: {method: webhook, webhook: {url: 'http://a', allowRedirects: true}}}",
             "auth.password.webhook.allowRedirects: redirects",
         ),
-        ("backend: sshproxy", "backend: sshproxy is not available yet"),
         ("docker: {execution: {containername: x}}", "docker: given twice"),
     ] {
         let message = error(line);

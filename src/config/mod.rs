@@ -21,6 +21,7 @@ mod section;
 mod security;
 mod sidecar;
 mod ssh;
+mod sshproxy;
 mod unavailable;
 mod webhook;
 pub(crate) mod yaml;
@@ -42,6 +43,7 @@ pub use place::Place;
 pub use security::{Filter, Mode, Security};
 pub use sidecar::{Readiness, Sidecar};
 pub use ssh::Ssh;
+pub use sshproxy::SshProxy;
 pub use webhook::{ConfigServer, HttpServer, Webhook, Webhooks};
 
 use crate::auth::{ByName, User};
@@ -78,6 +80,8 @@ pub struct Config {
     pub dockers: ByName<Option<Docker>>,
     /// `kubernetes`
     pub kubernetes: Kubernetes,
+    /// `sshproxy`
+    pub sshproxy: SshProxy,
     /// `docker.connection` as typed: what it means depends on the environment, too.
     docker_connection: docker_connection::Typed,
     /// `security`, but for what follows, and `ssh.max_sessions`.
@@ -101,13 +105,15 @@ pub struct Config {
     place: Place,
 }
 
-/// What runs the containers.
+/// What serves the users.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BackendKind {
     /// `docker`
     Docker,
     /// `kubernetes`
     Kubernetes,
+    /// `sshproxy`
+    SshProxy,
 }
 
 /// Reads a configuration file; gives all that is wrong in it.
@@ -150,6 +156,7 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         docker: Docker::default(),
         dockers: ByName::default(),
         kubernetes: Kubernetes::new(&place.kubernetes),
+        sshproxy: SshProxy::default(),
         docker_connection: docker_connection::Typed::default(),
         security: Security::default(),
         forwarding: Forwardings::default(),
@@ -226,17 +233,20 @@ fn geoip() -> Section<GeoIp> {
 
 /// What can be set for one connection, too, by the configuration server.
 fn connection_section() -> Section<Config> {
-    const BACKENDS: &[(&str, BackendKind)] =
-        &[("docker", BackendKind::Docker), ("kubernetes", BackendKind::Kubernetes)];
+    const BACKENDS: &[(&str, BackendKind)] = &[
+        ("docker", BackendKind::Docker),
+        ("kubernetes", BackendKind::Kubernetes),
+        ("sshproxy", BackendKind::SshProxy),
+    ];
     // Whose section says what it is now.
     const OLD_BACKENDS: &[(&str, BackendKind)] = &[("dockerrun", BackendKind::Docker)];
-    let backend = choice(BACKENDS, &["kuberun", "sshproxy"]).also(OLD_BACKENDS);
+    let backend = choice(BACKENDS, &["kuberun"]).also(OLD_BACKENDS);
     Section::new()
         .key("backend", |config: &mut Config| &mut config.backend, backend)
         .key("docker", |config| config, docker::section())
         .key("kubernetes", |config| &mut config.kubernetes, kubernetes::section())
         .refused(&["kuberun"], "not available; use kubernetes")
-        .absent("sshproxy", unavailable::sshproxy())
+        .key("sshproxy", |config| &mut config.sshproxy, sshproxy::section())
         .key("security", |config| config, security::section())
         .deprecated("dockerrun", "docker", |config| config, docker::DockerRun::kind())
 }
@@ -251,6 +261,7 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     match config.backend {
         BackendKind::Docker => resolve_docker(root, config, place, reader),
         BackendKind::Kubernetes => kubernetes::resolve(root, config, reader),
+        BackendKind::SshProxy => sshproxy::resolve(root, config, reader),
     }
     auth::resolve(root, config, reader);
     match place::run_directory(&config.run_directory, &config.instance) {

@@ -59,7 +59,7 @@ pub struct Ssh {
 
 // What libssh has, without SHA-1, CBC, DSA and 3DES. It is the client whose order decides (RFC 4253 section 7.1).
 
-const CIPHERS: &[&str] = &[
+pub(super) const CIPHERS: &[&str] = &[
     "chacha20-poly1305@openssh.com",
     "aes256-gcm@openssh.com",
     "aes128-gcm@openssh.com",
@@ -68,7 +68,7 @@ const CIPHERS: &[&str] = &[
     "aes128-ctr",
 ];
 
-const KEX: &[&str] = &[
+pub(super) const KEX: &[&str] = &[
     "curve25519-sha256",
     "curve25519-sha256@libssh.org",
     "ecdh-sha2-nistp256",
@@ -79,10 +79,10 @@ const KEX: &[&str] = &[
     "diffie-hellman-group-exchange-sha256",
 ];
 
-const MACS: &[&str] =
+pub(super) const MACS: &[&str] =
     &["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512"];
 
-const HOST_KEY_ALGORITHMS: &[&str] = &[
+pub(super) const HOST_KEY_ALGORITHMS: &[&str] = &[
     "ssh-ed25519",
     "ecdsa-sha2-nistp256",
     "ecdsa-sha2-nistp384",
@@ -100,10 +100,14 @@ const LONGEST_BANNER: usize = 32 * 1024;
 /// The longest identification, in bytes without its line end.
 const LONGEST_IDENTIFICATION: usize = 253;
 
+/// As owned texts.
+pub(super) fn all(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
 impl Ssh {
     /// The defaults, with the host key in `directory`.
     pub(super) fn new(directory: &Path) -> Self {
-        let all = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         Ssh {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 2222))],
             host_keys: vec![Pem::File(directory.join("ssh_host_ed25519_key"))],
@@ -162,7 +166,7 @@ pub(super) fn listen() -> impl Kind<Vec<SocketAddr>> {
 }
 
 /// What stands behind "SSH-2.0-" in an identification: the software's name, and a comment perhaps.
-fn parse_version(text: &str) -> Result<String, &'static str> {
+pub(super) fn parse_version(text: &str) -> Result<String, &'static str> {
     let good = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'-');
     let version = text.strip_prefix("SSH-2.0-").filter(|_| text.len() <= LONGEST_IDENTIFICATION);
     let (software, comment) = version.map_or(("", ""), |version| version.split_once(' ').unwrap_or((version, "")));

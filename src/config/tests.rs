@@ -27,7 +27,7 @@ fn with(lines: &str) -> Result<Config, Vec<Error>> {
     parse(&format!("docker: {{execution: {{container: {{image: a}}}}}}\n{lines}"), &place())
 }
 
-fn good(lines: &str) -> Config {
+pub(super) fn good(lines: &str) -> Config {
     with(lines).unwrap_or_else(|errors| panic!("{lines}: {errors:?}"))
 }
 
@@ -37,7 +37,7 @@ fn errors(lines: &str) -> Vec<String> {
     errors.iter().map(|error| error.to_string().split_once(':').unwrap().1.to_owned()).collect()
 }
 
-fn error(lines: &str) -> String {
+pub(super) fn error(lines: &str) -> String {
     let errors = errors(lines);
     assert_eq!(errors.len(), 1, "{errors:?}");
     errors[0].clone()
@@ -108,8 +108,9 @@ fn the_reference_holds_every_key() {
     let text = reference_with_examples();
     let mut errors = parse(&text, &place()).err().unwrap_or_default();
     // A host excludes a context, and the files are not there.
-    let is_file =
-        |error: &Error| ["ca.pem", "registry-password", "cluster-"].iter().any(|name| error.message.contains(name));
+    let is_file = |error: &Error| {
+        ["ca.pem", "registry-password", "cluster-", "guest-password"].iter().any(|name| error.message.contains(name))
+    };
     errors.retain(|error| !error.key.starts_with("docker.connection.") && !is_file(error));
     // Its mode is another.
     errors.retain(|error| !error.message.starts_with("is for mode: persistent"));
@@ -444,7 +445,10 @@ fn what_cannot_be_is_refused_by_name_with_the_reason() {
         assert_eq!(docker_error(execution), message);
     }
     assert!(docker("host: {init: false, restartPolicy: {name: 'no'}}").is_ok());
-    assert_eq!(error("backend: sshproxy"), "2: backend: sshproxy is not available yet; use docker or kubernetes");
+    assert_eq!(
+        error("backend: kuberun"),
+        "2: backend: kuberun is not available yet; use docker, kubernetes or sshproxy"
+    );
     assert_eq!(error("security: {tty: {mode: allow}}"), "2: security.tty.mode: must be enable, filter or disable");
 }
 

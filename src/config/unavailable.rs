@@ -31,18 +31,6 @@ pub(super) fn health<T: 'static>() -> Section<T> {
     http_server().refused(&["enable"], HEALTH).absent("client", http_client())
 }
 
-pub(super) fn sshproxy<T: 'static>() -> Section<T> {
-    Section::new().inert(&["server", "port", "usernamePassThrough", "username", "password", "privateKey"]).inert(&[
-        "allowedHostKeyFingerprints",
-        "ciphers",
-        "kex",
-        "macs",
-        "hostKeyAlgos",
-        "timeout",
-        "clientVersion",
-    ])
-}
-
 /// The section `kerberos` of a method.
 pub(super) fn kerberos<T: 'static>() -> Section<T> {
     let keys = ["keytab", "acceptor", "enforceUsername", "credentialCachePath", "configPath", "clockSkew"];

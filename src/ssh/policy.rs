@@ -25,8 +25,8 @@ const LONGEST_FORWARDING: usize = 2048;
 pub struct Policy {
     /// Name patterns of the variables that a client may set.
     pub accept_env: Vec<String>,
-    /// The commands of subsystems, by their names.
-    pub subsystems: BTreeMap<String, String>,
+    /// The commands of subsystems, by their names. Without a table they are known by their names.
+    pub subsystems: Option<BTreeMap<String, String>>,
     /// Which requests are granted at all, and what is run in place of them.
     pub security: Arc<Security>,
     /// What the configuration lets this user forward.
@@ -119,8 +119,9 @@ impl Policy {
     }
 
     /// The command of the subsystem of this name.
-    fn subsystem(&self, name: &[u8]) -> Option<&str> {
-        self.subsystems.get(str::from_utf8(name).ok()?).map(String::as_str)
+    fn subsystem<'a>(&'a self, name: &'a [u8]) -> Option<&'a str> {
+        let name = str::from_utf8(name).ok()?;
+        self.subsystems.as_ref().map_or(Some(name), |table| table.get(name).map(String::as_str))
     }
 
     /// Whether the configuration grants a request, whoever asks and whatever is made of it then.
@@ -206,7 +207,7 @@ mod tests {
     fn filtered_by(policy: Policy, name: &str, specific: &[u8]) -> Vec<(String, Vec<u8>)> {
         let accept_env = vec!["LANG".into(), "LC_*".into()];
         let subsystems = [("sftp", "internal-sftp"), ("hello", "echo hello")];
-        let subsystems = subsystems.map(|(name, command)| (name.to_owned(), command.to_owned())).into();
+        let subsystems = Some(subsystems.map(|(name, command)| (name.to_owned(), command.to_owned())).into());
         let policy = Policy { accept_env, subsystems, ..policy };
         let mut queue = Queue::default();
         let request = ChannelRequest { recipient: 3, name: name.as_bytes(), want_reply: true, specific };

@@ -72,8 +72,8 @@ impl Backend for Agents {
         self.scope
     }
 
-    fn subsystems(&self) -> BTreeMap<String, String> {
-        BTreeMap::from([("sftp".to_owned(), "internal-sftp".to_owned())])
+    fn subsystems(&self) -> Option<BTreeMap<String, String>> {
+        Some(BTreeMap::from([("sftp".to_owned(), "internal-sftp".to_owned())]))
     }
 
     fn start(&self, request: &Request, _waiter: &dyn Waiter) -> Result<Container, Error> {

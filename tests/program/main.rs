@@ -25,6 +25,7 @@ mod scp;
 mod security;
 mod sessions;
 mod sidecars;
+mod sshproxy;
 mod terminals;
 mod transport;
 mod webhooks;

@@ -234,8 +234,8 @@ impl Backend for Docker {
         !self.settings.persistent.selectable.is_empty()
     }
 
-    fn subsystems(&self) -> BTreeMap<String, String> {
-        self.settings.all_subsystems()
+    fn subsystems(&self) -> Option<BTreeMap<String, String>> {
+        Some(self.settings.all_subsystems())
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {

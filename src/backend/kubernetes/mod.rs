@@ -150,8 +150,8 @@ impl Backend for Kubernetes {
         false
     }
 
-    fn subsystems(&self) -> BTreeMap<String, String> {
-        self.settings.subsystems.clone()
+    fn subsystems(&self) -> Option<BTreeMap<String, String>> {
+        Some(self.settings.subsystems.clone())
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {

@@ -9,7 +9,10 @@ use super::process::free_port;
 
 /// An sshd of a test's own, in which this machine's user of the test's process has an account. Ended when dropped.
 pub struct Sshd {
-    _process: Running,
+    process: Running,
+    pub port: u16,
+    /// The account's name.
+    pub user: String,
     directory: Directory,
 }
 
@@ -39,13 +42,19 @@ impl Sshd {
         let host_key = fs::read_to_string(path("host_key.pub")).unwrap();
         let user = Client::new("id").arg("-un").run().succeeds().text();
         super::berth::write_client_files(directory.path(), port, user.trim(), &host_key);
-        Sshd { _process: process, directory }
+        Sshd { process, port, user: user.trim().to_owned(), directory }
     }
 
     /// As [`Berth::openssh`](super::Berth::openssh): this server is called `berth`, too.
     pub fn openssh(&self, program: &str) -> Client {
         let config = self.directory.path().join("ssh_config");
         Client::new(program).arg("-F").arg(config).arg("-i").arg(key("ed25519").path)
+    }
+
+    /// Kills it, and the connection that it has.
+    pub fn kill(&mut self) {
+        Client::new("pkill").args(["-KILL", "-P", &self.process.id().to_string()]).run();
+        self.process.signal(rustix::process::Signal::KILL);
     }
 
     /// A file of the test's.

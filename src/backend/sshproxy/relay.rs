@@ -1,0 +1,327 @@
+//! Carries a client's messages to another SSH server, and the server's back.
+//!
+//! To the bridge it is an agent, by a stream of frames. Both ends of it speak RFC 4254, and number channels by
+//! themselves: so almost everything passes as it is. Windows run end to end, as with an agent; what waits here is bounded
+//! by [`LIMIT`].
+
+use std::collections::HashSet;
+use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use libssh_server::{Error, Session};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::connection::frame::{self, Queue};
+use crate::connection::hello::Hello;
+use crate::connection::message::{ChannelRequest, GlobalRequest, INTERNAL_SFTP, Open, number};
+use crate::connection::wire::{Malformed, Reader, Write};
+
+/// Bytes that may wait in either direction before no more is read from where they come.
+const LIMIT: usize = 256 * 1024;
+
+/// Bytes read from the bridge at a time.
+const READ: usize = 64 * 1024;
+
+/// Where nothing has moved for so long, memory is given back.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// How long the last words may take to be written.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Stack of the thread, in bytes.
+const STACK: usize = 512 * 1024;
+
+/// SSH_DISCONNECT_BY_APPLICATION, RFC 4253 section 11.1.
+const BY_APPLICATION: u32 = 11;
+
+/// The variables of a session by which a server says where its client is. The other server knows better.
+const OWN_VARIABLES: [&[u8]; 2] = [b"SSH_CLIENT", b"SSH_CONNECTION"];
+
+/// A thread between a bridge and a server.
+pub(super) struct Relay {
+    stream: UnixStream,
+    session: Session,
+    /// Frames from the bridge.
+    input: Queue,
+    /// Frames for the bridge.
+    output: Queue,
+    /// The server's messages that have not been looked at.
+    messages: Queue,
+    /// What every session shall find in its environment, if the server takes it.
+    environment: Vec<(Vec<u8>, Vec<u8>)>,
+    greeted: bool,
+    /// Sessions that the server has not confirmed, by the client's numbers.
+    opening: HashSet<u32>,
+}
+
+/// Ends the thread when it is dropped.
+pub(super) struct Lease {
+    /// Another descriptor of the bridge's end.
+    stream: UnixStream,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Why a relay ends.
+enum End {
+    /// The bridge is gone.
+    Bridge,
+    /// The server is gone, or has broken the protocol.
+    Server(Error),
+    /// A message cannot be understood.
+    Malformed,
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        End::Server(error)
+    }
+}
+
+impl From<Malformed> for End {
+    fn from(_: Malformed) -> Self {
+        End::Malformed
+    }
+}
+
+impl Relay {
+    /// Gives the bridge's end. `messages` have come already; `id` is the connection's, for the log.
+    pub fn start(
+        session: Session,
+        messages: Queue,
+        environment: Vec<(Vec<u8>, Vec<u8>)>,
+        id: &str,
+    ) -> io::Result<(Lease, UnixStream)> {
+        let (stream, bridges) = UnixStream::pair()?;
+        stream.set_nonblocking(true)?;
+        bridges.set_nonblocking(true)?;
+        let mut output = Queue::default();
+        let mut specific = Vec::new();
+        specific.put_u32(frame::VERSION);
+        // What it is capable of, its answers tell.
+        specific.put_string("");
+        let hello = GlobalRequest { name: frame::HELLO, want_reply: false, specific: &specific };
+        frame::append(output.tail(), &hello.encode());
+        let (input, opening) = (Queue::default(), HashSet::new());
+        let relay = Relay { stream, session, input, output, messages, environment, greeted: false, opening };
+        let id = id.to_owned();
+        let thread = std::thread::Builder::new().name("relay".into()).stack_size(STACK);
+        let thread = thread.spawn(move || relay.run(&id))?;
+        Ok((Lease { stream: bridges.try_clone()?, thread: Some(thread) }, bridges))
+    }
+
+    fn run(mut self, id: &str) {
+        let mut idle = false;
+        let end = loop {
+            match self.round(&mut idle) {
+                Ok(()) => (),
+                Err(end) => break end,
+            }
+        };
+        match end {
+            End::Bridge => {
+                farewell(&mut self.session);
+                self.session.disconnect(BY_APPLICATION, "the client is gone");
+            }
+            End::Malformed => log::error!("{id}: sshproxy: malformed message"),
+            End::Server(error) => {
+                match error {
+                    Error::Closed => log::info!("{id}: sshproxy: the server closed the connection"),
+                    error => log::warn!("{id}: sshproxy: {error}"),
+                }
+                self.drain();
+            }
+        }
+    }
+
+    /// Deals with all that is there, and waits for more.
+    fn round(&mut self, idle: &mut bool) -> Result<(), End> {
+        self.pass_on()?;
+        self.pass_back()?;
+        let mut server = PollFlags::empty();
+        server.set(PollFlags::IN, self.output.len() < LIMIT);
+        server.set(PollFlags::OUT, self.session.pending() > 0);
+        let mut bridge = PollFlags::empty();
+        bridge.set(PollFlags::IN, self.takes_more());
+        bridge.set(PollFlags::OUT, !self.output.is_empty());
+        let mut fds = vec![PollFd::from_borrowed_fd(self.stream.as_fd(), bridge)];
+        // Only so: one that has hung up is always ready.
+        if !server.is_empty() {
+            fds.push(PollFd::from_borrowed_fd(self.session.socket(), server));
+        }
+        let timeout = Timespec { tv_sec: IDLE.as_secs() as i64, tv_nsec: 0 };
+        let found = match poll(&mut fds, (!*idle).then_some(&timeout)) {
+            Ok(found) => found,
+            Err(rustix::io::Errno::INTR) => return Ok(()),
+            Err(error) => return Err(End::Server(Error::Io(error.into()))),
+        };
+        *idle = found == 0;
+        let bridge = fds[0].revents();
+        let server = fds.get(1).map_or(PollFlags::empty(), PollFd::revents);
+        drop(fds);
+        if *idle {
+            self.session.shrink();
+            [&mut self.input, &mut self.output, &mut self.messages].into_iter().for_each(Queue::shrink);
+        }
+        if server.contains(PollFlags::OUT) {
+            self.session.flush()?;
+        }
+        if server.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+            let result = self.session.receive(self.messages.tail());
+            self.pass_back()?;
+            result?;
+        }
+        if bridge.contains(PollFlags::IN) {
+            self.read()?;
+        }
+        if bridge.intersects(PollFlags::HUP | PollFlags::ERR) {
+            return Err(End::Bridge);
+        }
+        self.write()
+    }
+
+    /// Whether the server can be sent more.
+    fn takes_more(&self) -> bool {
+        self.session.pending() < LIMIT && !self.session.is_exchanging()
+    }
+
+    fn read(&mut self) -> Result<(), End> {
+        match self.input.fill(READ, |room| self.stream.read(room)) {
+            Err(error) if is_transient(&error) => Ok(()),
+            Ok(0) | Err(_) => Err(End::Bridge),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    fn write(&mut self) -> Result<(), End> {
+        while !self.output.is_empty() {
+            match self.stream.write(self.output.bytes()) {
+                Ok(count) => self.output.consume(count),
+                Err(error) if is_transient(&error) => break,
+                Err(_) => return Err(End::Bridge),
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the bridge what the server said last.
+    fn drain(&mut self) {
+        while self.write().is_ok() && !self.output.is_empty() {
+            let mut fds = [PollFd::new(&self.stream, PollFlags::OUT)];
+            let ready = poll(&mut fds, None);
+            if ready.is_err() || fds[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) {
+                return;
+            }
+        }
+    }
+
+    /// Carries the bridge's messages to the server, as far as that takes them.
+    fn pass_on(&mut self) -> Result<(), End> {
+        while self.takes_more() {
+            let Some(message) = self.input.front().map_err(|_| End::Malformed)? else { break };
+            let body = &message[1..];
+            match message[0] {
+                _ if !self.greeted => {
+                    let hello = Hello::decode(body).map_err(|_| End::Malformed)?;
+                    let variables = hello.environment.iter().filter(|(name, _)| !OWN_VARIABLES.contains(name));
+                    self.environment.extend(variables.map(|(name, value)| (name.to_vec(), value.to_vec())));
+                    self.greeted = true;
+                }
+                number::CHANNEL_OPEN => {
+                    let open = Open::decode(body)?;
+                    if open.channel_type == b"session" {
+                        self.opening.insert(open.sender);
+                    }
+                    self.session.send(message)?;
+                }
+                number::CHANNEL_REQUEST => {
+                    let request = ChannelRequest::decode(body)?;
+                    let mut name = Reader::new(request.specific);
+                    // What a forced command calls berth's own server.
+                    if request.name == b"subsystem" && name.string()? == INTERNAL_SFTP.as_bytes() {
+                        let mut specific = Vec::new();
+                        specific.put_string("sftp");
+                        self.session.send(&ChannelRequest { specific: &specific, ..request }.encode())?;
+                    } else {
+                        self.session.send(message)?;
+                    }
+                }
+                _ => self.session.send(message)?,
+            }
+            self.input.pop();
+        }
+        Ok(())
+    }
+
+    /// Carries the server's messages to the bridge.
+    fn pass_back(&mut self) -> Result<(), End> {
+        while let Ok(Some(message)) = self.messages.front() {
+            let body = &message[1..];
+            match message[0] {
+                // It may ask whether its client is alive.
+                number::GLOBAL_REQUEST => {
+                    if GlobalRequest::decode(body)?.want_reply {
+                        self.session.send(&[number::REQUEST_FAILURE])?;
+                    }
+                }
+                number::CHANNEL_OPEN_CONFIRMATION => {
+                    let mut fields = Reader::new(body);
+                    let (recipient, sender) = (fields.u32()?, fields.u32()?);
+                    if self.opening.remove(&recipient) {
+                        // Before all that the client asks for.
+                        for (name, value) in &self.environment {
+                            let mut specific = Vec::new();
+                            specific.put_string(name);
+                            specific.put_string(value);
+                            let request = ChannelRequest {
+                                recipient: sender,
+                                name: b"env",
+                                want_reply: false,
+                                specific: &specific,
+                            };
+                            self.session.send(&request.encode())?;
+                        }
+                    }
+                    frame::append(self.output.tail(), message);
+                }
+                number::CHANNEL_OPEN_FAILURE => {
+                    self.opening.remove(&Reader::new(body).u32()?);
+                    frame::append(self.output.tail(), message);
+                }
+                _ => frame::append(self.output.tail(), message),
+            }
+            self.messages.pop();
+        }
+        Ok(())
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Writes what waits, to a server that reads.
+fn farewell(session: &mut Session) {
+    let end = Instant::now() + FAREWELL;
+    while session.pending() > 0 {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
+        let socket = session.socket();
+        let ready = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout));
+        if left.is_zero() || ready != Ok(1) || session.flush().is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
