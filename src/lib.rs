@@ -17,6 +17,7 @@ pub mod geoip;
 pub mod http;
 pub mod logger;
 pub mod metadata;
+mod metrics;
 mod pattern;
 mod program;
 pub mod ssh;

@@ -218,7 +218,8 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
     }
     let authenticator =
         Webhooks::new(Users::new(config.users, config.ssh.trusted_user_ca_keys.clone()), config.webhooks);
-    ssh::Server::new(config.ssh, services, Box::new(authenticator), geoip, config.log, stop_time).map_err(failed)
+    ssh::Server::new(config.ssh, services, Box::new(authenticator), geoip, config.monitoring, config.log, stop_time)
+        .map_err(failed)
 }
 
 fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {

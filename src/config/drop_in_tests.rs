@@ -112,8 +112,8 @@ fn an_unknown_key_is_an_error_in_every_section() {
 fn what_asks_for_something_that_is_not_there_is_refused_with_the_reason() {
     for (line, start) in [
         ("audit: {enable: true}", "audit.enable: audit logs are not available"),
-        ("metrics: {enable: true}", "metrics.enable: metrics are not available"),
-        ("health: {enable: true}", "health.enable: health checks are not available"),
+        ("metrics: {enable: true, cert: a}", "metrics.cert: berth serves this page without TLS"),
+        ("health: {enable: true, clientcacert: a}", "health.clientcacert: berth serves this page without TLS"),
         ("auth: {gssapi: {method: kerberos}}", "auth.gssapi.method: Kerberos is not available"),
         ("auth: {password: {method: kerberos}}", "auth.password.method: kerberos is not available"),
         (

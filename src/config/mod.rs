@@ -14,6 +14,7 @@ mod forwarding;
 mod kind;
 mod kubernetes;
 mod logging;
+mod monitoring;
 mod pem;
 mod place;
 mod reader;
@@ -38,6 +39,7 @@ pub use error::Error;
 pub use forwarding::{Forwarding, Forwardings};
 pub use kubernetes::{Kubernetes, KubernetesConnection, KubernetesEnvironment, Secret};
 pub use logging::{Log, LogDestination, LogFormat, Syslog};
+pub use monitoring::Monitoring;
 pub use pem::Pem;
 pub use place::Place;
 pub use security::{Filter, Mode, Security};
@@ -95,6 +97,10 @@ pub struct Config {
     /// `geoip`: the database of MaxMind's, if one is used.
     pub geoip: Option<PathBuf>,
     geoip_typed: GeoIp,
+    /// `metrics` and `health`
+    pub monitoring: Monitoring,
+    metrics_typed: monitoring::Endpoint,
+    health_typed: monitoring::Endpoint,
     /// `log`
     pub log: Log,
     /// What is good, but not what it may seem.
@@ -164,6 +170,9 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         run_directory: place.run_directory.clone(),
         geoip: None,
         geoip_typed: GeoIp::default(),
+        monitoring: Monitoring::default(),
+        metrics_typed: monitoring::Endpoint::metrics(),
+        health_typed: monitoring::Endpoint::health(),
         log: Log::default(),
         warnings: Vec::new(),
         additional_keys: root.texts_at(&["docker", "execution", "additionalKeys"]),
@@ -200,8 +209,8 @@ fn section() -> Section<Config> {
         .key("configserver", |config| &mut config.webhooks_typed, webhook::configuration())
         .inline(|config| config, connection_section())
         .absent("audit", unavailable::audit())
-        .absent("metrics", unavailable::metrics())
-        .absent("health", unavailable::health())
+        .key("metrics", |config| &mut config.metrics_typed, monitoring::metrics())
+        .key("health", |config| &mut config.health_typed, monitoring::health())
         .key("geoip", |config| &mut config.geoip_typed, geoip())
         .key("instance", |config| &mut config.instance, parsed("a name", place::parse_instance))
         .key("runDirectory", |config| &mut config.run_directory, path())
@@ -257,6 +266,7 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
         config.instance = place.instance(&config.ssh.listen);
     }
     config.webhooks = webhook::resolve(&config.webhooks_typed, root, reader);
+    config.monitoring = monitoring::resolve(&config.metrics_typed, &config.health_typed);
     config.geoip = config.geoip_typed.is_used.then(|| config.geoip_typed.file.clone());
     match config.backend {
         BackendKind::Docker => resolve_docker(root, config, place, reader),

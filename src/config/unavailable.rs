@@ -3,8 +3,6 @@
 use super::section::Section;
 
 const AUDIT: &str = "audit logs are not available yet; remove it, or set it to false";
-const METRICS: &str = "metrics are not available yet; remove it, or set it to false";
-const HEALTH: &str = "health checks are not available yet; remove it, or set it to false";
 const KERBEROS: &str = "Kerberos is not available: berth has no GSSAPI";
 const OAUTH2: &str =
     "OAuth2 is not available yet; users can be asked for passwords, without a key in the configuration";
@@ -21,14 +19,6 @@ pub(super) fn audit<T: 'static>() -> Section<T> {
         .absent("file", Section::new().inert(&["directory"]))
         .absent("s3", s3)
         .absent("intercept", intercept)
-}
-
-pub(super) fn metrics<T: 'static>() -> Section<T> {
-    http_server().refused(&["enable"], METRICS).inert(&["path"])
-}
-
-pub(super) fn health<T: 'static>() -> Section<T> {
-    http_server().refused(&["enable"], HEALTH).absent("client", http_client())
 }
 
 /// The section `kerberos` of a method.
@@ -68,7 +58,7 @@ pub(super) fn keyboard_interactive<T: 'static>() -> Section<T> {
     Section::new().refused(&["method"], OAUTH2).absent("oauth2", oauth2)
 }
 
-fn http_client<T: 'static>() -> Section<T> {
+pub(super) fn http_client<T: 'static>() -> Section<T> {
     Section::new().inert(&[
         "url",
         "allowRedirects",

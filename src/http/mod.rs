@@ -9,6 +9,7 @@ mod client;
 mod deadline;
 pub mod parse;
 mod proxy;
+mod server;
 mod tls;
 mod transport;
 pub mod websocket;
@@ -16,6 +17,7 @@ pub mod websocket;
 pub use client::{Body, Client, Exchange, Request, Response, Upgraded};
 pub use deadline::{Deadline, Phase};
 pub use proxy::Proxy;
+pub use server::{Endpoint, Page, PageServer};
 pub use tls::{Tls, TlsError, TlsOffer, TlsSettings};
 pub use transport::{Address, Transport};
 
@@ -23,7 +25,8 @@ use std::io;
 
 use crate::fuzzing::Target;
 
-pub(crate) const FUZZ_TARGETS: &[Target] = &[("http", parse::fuzz), ("websocket", websocket::frame::fuzz)];
+pub(crate) const FUZZ_TARGETS: &[Target] =
+    &[("http", parse::fuzz), ("websocket", websocket::frame::fuzz), ("pages", server::fuzz)];
 
 /// Percent-encodes a query value; with the unreserved characters (RFC 3986 section 2.3) `/` stays, so that a whole path
 /// can be encoded, too.

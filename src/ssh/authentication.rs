@@ -15,6 +15,7 @@ use crate::auth::{
     Attempt, Attested, Authenticator, BadSignature, Grant, LONGEST_PASSWORD, Offer, RevokedKeys, fingerprint,
 };
 use crate::connection::wire::{Malformed, Reader, Write};
+use crate::metrics::{self, Metric};
 use crate::waker::Waker;
 
 /// The longest user name, in bytes.
@@ -331,6 +332,10 @@ impl Authentication {
         // Quoted, with what is in it escaped: whoever chooses a name cannot make up the rest of the line.
         let user = self.user.as_deref().unwrap_or_default();
         let (address, port) = (self.client.ip().to_canonical(), self.client.port());
+        let metric = if outcome == "accepted" { Metric::AuthSuccesses } else { Metric::AuthFailures };
+        // ContainerSSH's word for it.
+        let kind = if *method == "publickey" { "pubkey" } else { method };
+        metrics::count(metric, &[("authtype", kind), ("country", self.server.country(address))]);
         let key = self.fingerprint.as_ref().map_or(String::new(), |key| format!(": {key}"));
         log::info!("{id}: {outcome} {method} for {user:?} from {address} port {port}{key}");
     }

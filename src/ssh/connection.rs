@@ -14,6 +14,7 @@ use super::listener::Startup;
 use super::{Server, reason, stack};
 use crate::connection::frame::Queue;
 use crate::connection::message::GlobalRequest;
+use crate::metrics::{self, Metric};
 use crate::waker::Waker;
 
 /// A connection on which nothing moves for so long is idle, and gives back its buffers.
@@ -30,6 +31,8 @@ pub struct Connection {
     pub client: SocketAddr,
     /// The address that the client connected to.
     pub local: SocketAddr,
+    /// The client's, by its code.
+    pub country: String,
     pub waker: Waker,
     /// Set, and the waker woken, where the server is to end.
     pub stop: Arc<AtomicBool>,
@@ -68,6 +71,9 @@ impl Connection {
             }
         };
         let Thread { mut session, phase, .. } = thread;
+        if matches!(phase, Phase::Authentication { .. }) {
+            metrics::count(Metric::FailedHandshakes, &[("country", &self.country)]);
+        }
         match end {
             End::Session(Error::Protocol(text)) => {
                 log::info!("{}: {text}", self.id);
@@ -147,7 +153,8 @@ impl Thread<'_> {
                 return Err(End::Disconnect(reason::BY_APPLICATION, "timeout before authentication".into()));
             }
             let Some(login) = authenticate(authentication, &mut self.session, &mut self.queue)? else { return Ok(()) };
-            let Connection { server, id, client, local, waker, .. } = self.connection;
+            let Connection { server, id, client, local, country, waker, .. } = self.connection;
+            metrics::count(Metric::SuccessfulHandshakes, &[("country", country)]);
             let bridge = Bridge::new(Arc::clone(server), id.clone(), *client, *local, waker.clone(), *login);
             self.phase = Phase::Bridge(Box::new(bridge));
         }

@@ -18,6 +18,7 @@ use crate::backend::{self, Backend, Container, Request, Waiter};
 use crate::connection::frame::Queue;
 use crate::connection::message::{GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::Reader;
+use crate::metrics::{self, Metric};
 use crate::waker::Waker;
 
 /// How many guests one client can have.
@@ -70,7 +71,11 @@ impl Guest {
     pub fn start(index: u32, backend: &Arc<dyn Backend>, request: Request, waker: &Waker) -> Self {
         let waiter = Arc::new(Waiting { line: Mutex::new(None), gone: AtomicBool::new(false), waker: waker.clone() });
         let (backend, waiting) = (Arc::clone(backend), Arc::clone(&waiter));
-        let container = Pending::start(waker.clone(), move || backend.start(&request, waiting.as_ref()));
+        let container = Pending::start(waker.clone(), move || {
+            metrics::count(Metric::BackendRequests, &[]);
+            let container = backend.start(&request, waiting.as_ref());
+            container.inspect_err(|_| metrics::count(Metric::BackendErrors, &[]))
+        });
         Guest {
             index,
             has_had_session: false,

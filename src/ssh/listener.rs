@@ -15,9 +15,11 @@ use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::connection::Connection;
+use super::monitor::Monitor;
 use super::worker::STACK;
 use super::{ServeError, Server};
 use crate::logger;
+use crate::metrics::{self, Metric};
 use crate::waker::Waker;
 
 /// How many connections the kernel keeps for us.
@@ -38,13 +40,14 @@ pub fn serve(server: Server, reload: impl FnMut() -> Option<Server>) -> Result<(
     let listeners = listen(&server.settings.listen, &[])?;
     let server = Arc::new(server);
     let reaper = Reaper::start(Arc::clone(&server)).map_err(ServeError::System)?;
-    let mut acceptor =
-        Acceptor { server, listeners, reaper, startups: Arc::default(), connections: Connections::default() };
+    let connections = Connections::default();
+    let monitor = Monitor::start(&server.monitoring, &Monitor::default(), &connections.0.stop)?;
+    let mut acceptor = Acceptor { server, listeners, monitor, reaper, startups: Arc::default(), connections };
     acceptor.run(&ending, hangups, reload);
-    let Acceptor { server, listeners, reaper, connections, .. } = acceptor;
+    let Acceptor { server, listeners, monitor, reaper, connections, .. } = acceptor;
     drop(listeners);
     connections.end(server.stop_time);
-    drop(reaper);
+    drop((reaper, monitor));
     Ok(())
 }
 
@@ -129,11 +132,12 @@ fn listen(addresses: &[SocketAddr], already: &[Listener]) -> Result<Vec<Listener
         }
         Ok(Listener { address, only_v6, socket })
     };
-    let listen = |address| listen(address).map_err(|error| ServeError::Listen(*address, error));
+    let listen = |address| listen(address).map_err(|error| ServeError::Listen("ssh.listen", *address, error));
     addresses.iter().map(listen).collect()
 }
 
-fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
+/// A listening socket, non-blocking.
+pub fn bind(address: SocketAddr, only_v6: bool) -> io::Result<TcpListener> {
     let family = if address.is_ipv6() { AddressFamily::INET6 } else { AddressFamily::INET };
     let socket = net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK, None)?;
     sockopt::set_socket_reuseaddr(&socket, true)?;
@@ -150,6 +154,7 @@ struct Acceptor {
     /// What the next connection is served with.
     server: Arc<Server>,
     listeners: Vec<Listener>,
+    monitor: Monitor,
     reaper: Reaper,
     /// How many clients have not authenticated yet.
     startups: Arc<AtomicUsize>,
@@ -213,9 +218,10 @@ impl Acceptor {
 
     fn renew(&mut self, server: Server) -> Result<(), ServeError> {
         let listeners = listen(&server.settings.listen, &self.listeners)?;
+        let monitor = Monitor::start(&server.monitoring, &self.monitor, &self.connections.0.stop)?;
         // The last that can fail, since there is one log for all.
         logger::install(&server.log).map_err(ServeError::Log)?;
-        self.listeners = listeners;
+        (self.listeners, self.monitor) = (listeners, monitor);
         self.server = Arc::new(server);
         self.reaper.renew(&self.server);
         Ok(())
@@ -250,12 +256,13 @@ fn begin(
     let local = socket.local_addr()?;
     let waker = Waker::new()?;
     let id = random_id()?;
-    let registration = connections.register(&id, &waker);
+    let country = server.country(client.ip()).to_owned();
+    let registration = connections.register(&id, &waker, country.clone());
     let stop = Arc::clone(&connections.0.stop);
-    let connection = Connection { server: Arc::clone(server), id, client, local, waker, stop };
+    let connection = Connection { server: Arc::clone(server), id, client, local, country, waker, stop };
     log::debug!("{}: {client} connected", connection.id);
-    if let Some(country) = server.geoip.as_ref().and_then(|database| database.country(client.ip())) {
-        log::info!("{}: {client} is in {country}", connection.id);
+    if server.geoip.is_some() {
+        log::info!("{}: {client} is in {}", connection.id, connection.country);
     }
     std::thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(move || {
         let _registration = registration;
@@ -305,13 +312,16 @@ struct Registry {
 /// A connection's entry, removed when dropped.
 struct Registration {
     id: String,
+    country: String,
     connections: Connections,
 }
 
 impl Connections {
-    fn register(&self, id: &str, waker: &Waker) -> Registration {
+    fn register(&self, id: &str, waker: &Waker, country: String) -> Registration {
         self.running().insert(id.to_owned(), waker.clone());
-        Registration { id: id.to_owned(), connections: self.clone() }
+        metrics::count(Metric::Connections, &[("country", &country)]);
+        metrics::count(Metric::CurrentConnections, &[("country", &country)]);
+        Registration { id: id.to_owned(), country, connections: self.clone() }
     }
 
     fn count(&self) -> usize {
@@ -340,6 +350,7 @@ impl Connections {
 impl Drop for Registration {
     fn drop(&mut self) {
         self.connections.running().remove(&self.id);
+        metrics::add(Metric::CurrentConnections, &[("country", &self.country)], -1);
         self.connections.0.ended.notify_all();
     }
 }

@@ -15,6 +15,7 @@ mod guest;
 mod habits;
 mod hostkey;
 mod listener;
+mod monitor;
 mod policy;
 mod server;
 mod services;

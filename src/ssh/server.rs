@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ pub enum ServeError {
     HostKey(KeyFileError),
     /// No host key is configured.
     NoHostKey,
-    /// An address could not be listened on.
-    Listen(SocketAddr, io::Error),
+    /// An address, of this key, could not be listened on.
+    Listen(&'static str, SocketAddr, io::Error),
     /// The log's file could not be opened.
     Log(io::Error),
     /// Signals could not be caught, or another thing that only a broken system lacks.
@@ -33,7 +33,7 @@ impl fmt::Display for ServeError {
         match self {
             ServeError::HostKey(error) => error.fmt(f),
             ServeError::NoHostKey => f.write_str("ssh.hostkeys: name at least one file"),
-            ServeError::Listen(address, error) => write!(f, "ssh.listen: {address}: {error}"),
+            ServeError::Listen(key, address, error) => write!(f, "{key}: {address}: {error}"),
             ServeError::Log(error) | ServeError::System(error) => error.fmt(f),
         }
     }
@@ -55,6 +55,7 @@ pub struct Server {
     pub(super) authenticator: Box<dyn Authenticator>,
     pub(super) services: Services,
     pub(super) geoip: Option<geoip::Database>,
+    pub(super) monitoring: config::Monitoring,
     pub(super) log: config::Log,
     pub(super) stop_time: Duration,
 }
@@ -67,6 +68,7 @@ impl Server {
         services: Services,
         authenticator: Box<dyn Authenticator>,
         geoip: Option<geoip::Database>,
+        monitoring: config::Monitoring,
         log: config::Log,
         stop_time: Duration,
     ) -> Result<Self, ServeError> {
@@ -82,6 +84,11 @@ impl Server {
             &settings.macs.join(","),
             SIGNATURE_ALGORITHMS,
         );
-        Ok(Server { settings, algorithms, host_keys, authenticator, services, geoip, log, stop_time })
+        Ok(Server { settings, algorithms, host_keys, authenticator, services, geoip, monitoring, log, stop_time })
+    }
+
+    /// The country of an address by its code, or `XX` where it is not known.
+    pub(super) fn country(&self, address: IpAddr) -> &str {
+        self.geoip.as_ref().and_then(|database| database.country(address)).unwrap_or("XX")
     }
 }

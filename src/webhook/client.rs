@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::wire;
 use crate::config::HttpServer;
 use crate::http::{self, Body, Deadline, Request};
+use crate::metrics::{self, Metric};
 
 /// The longest answer, in bytes: it may have files in it.
 const LONGEST: usize = 4 * 1024 * 1024;
@@ -90,6 +91,16 @@ impl Client {
     }
 
     fn exchange(&self, path: &str, body: &[u8], deadline: Deadline) -> Result<Vec<u8>, Error> {
+        let kind = if path == "/authz" { "authorization" } else { path.trim_start_matches('/') };
+        let (requests, failures, labels) = match kind {
+            "" => (Metric::ConfigServerRequests, Metric::ConfigServerFailures, &[][..]),
+            kind => (Metric::AuthServerRequests, Metric::AuthServerFailures, &[("authtype", kind)][..]),
+        };
+        metrics::count(requests, labels);
+        self.post(path, body, deadline).inspect_err(|_| metrics::count(failures, labels))
+    }
+
+    fn post(&self, path: &str, body: &[u8], deadline: Deadline) -> Result<Vec<u8>, Error> {
         let target = match (self.server.path.as_str(), path) {
             ("", "") => "/".to_owned(),
             (base, "") => base.to_owned(),

@@ -143,7 +143,15 @@ impl Server {
         // Ends with the process.
         std::thread::spawn(move || {
             let log = config::Log::default();
-            let server = berth::ssh::Server::new(settings, services, Box::new(Anybody), None, log, DEADLINE);
+            let server = berth::ssh::Server::new(
+                settings,
+                services,
+                Box::new(Anybody),
+                None,
+                config::Monitoring::default(),
+                log,
+                DEADLINE,
+            );
             berth::ssh::serve(server.unwrap(), || None).unwrap();
         });
         until("the server listens", || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());

@@ -16,6 +16,7 @@ mod images;
 mod kubernetes;
 mod libssh2;
 mod modes;
+mod monitoring;
 mod native;
 mod persistent;
 mod podman;
