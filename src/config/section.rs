@@ -105,9 +105,11 @@ impl<T: 'static> Section<T> {
 
 impl<T: 'static> Kind<T> for Section<T> {
     fn read(&self, node: &Node, target: &mut T, reader: &mut Reader<'_>) {
-        let mut entries = reader.entries(node, str::to_owned);
-        entries.sort_by_key(|(key, _)| !self.first.contains(&key.text.as_str()));
-        for (key, node) in entries {
+        // Not sorted: for each table, that would be ten kilobytes of code.
+        let entries = reader.entries(node, str::to_owned);
+        let (first, others): (Vec<_>, Vec<_>) =
+            entries.into_iter().partition(|entry| self.first.contains(&entry.0.text.as_str()));
+        for (key, node) in first.iter().chain(&others) {
             match self.keys.iter().find(|(name, _)| *name == key.text) {
                 // ContainerSSH writes an empty text for what is not set.
                 Some(_) if node.value.is_blank() => (),
@@ -125,8 +127,11 @@ impl<T: 'static> Kind<T> for Section<T> {
     }
 
     fn schema(&self) -> Json {
-        let properties: Map<String, Json> =
-            self.keys.iter().map(|(name, kind)| ((*name).to_owned(), or_blank(kind.schema()))).collect();
+        // Not collected: that sorts, too.
+        let mut properties = Map::new();
+        for (name, kind) in &self.keys {
+            properties.insert((*name).to_owned(), or_blank(kind.schema()));
+        }
         json!({
             "type": "object",
             "description": "a mapping of keys to values",
