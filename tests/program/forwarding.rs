@@ -307,14 +307,14 @@ fn keys_are_not_lent_by_default() {
 }
 
 /// An X server that draws nowhere, and lets in only who knows its cookie.
-struct Display {
+pub(crate) struct Display {
     name: String,
     authority: PathBuf,
     _server: Running,
 }
 
 impl Display {
-    fn start(berth: &Berth) -> Self {
+    pub(crate) fn start(berth: &Berth) -> Self {
         let authority = berth.path("authority");
         let xauth = |name: &str| {
             let add = ["add", name, "MIT-MAGIC-COOKIE-1", &"5a".repeat(16)];
@@ -330,7 +330,7 @@ impl Display {
     }
 
     /// A client with this display.
-    fn client(&self, client: Client) -> Client {
+    pub(crate) fn client(&self, client: Client) -> Client {
         client.env("DISPLAY", &self.name).env("XAUTHORITY", &self.authority)
     }
 }

@@ -8,7 +8,10 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, DEADLINE, PASSWORD, Sshd, Terminal, eventually, free_port, key};
+use crate::common::{
+    Answer, Berth, Client, DEADLINE, PASSWORD, Sshd, Terminal, WebhookServer, eventually, free_port, key,
+};
+use crate::forwarding::Display;
 
 /// The fingerprint of a server's host key.
 fn fingerprint(public: &Path) -> String {
@@ -183,6 +186,30 @@ fn all_algorithms_and_kinds_of_keys_are_spoken() {
     for kind in keys {
         works("privateKey", key(kind).path.to_str().unwrap());
     }
+}
+
+#[test]
+fn x_programs_there_reach_the_clients_display() {
+    let sshd = Sshd::start("X11Forwarding yes", "");
+    let berth = berth_before(&sshd, |config| {
+        config["security"] = json!({"forwarding": {"x11ForwardingMode": "enable"}});
+    });
+    let display = Display::start(&berth);
+    let xdpyinfo = display.client(berth.ssh(["-Y", "-T", "berth", "xdpyinfo | grep dimensions"]));
+    assert!(xdpyinfo.run().succeeds().text().contains("320x200 pixels"));
+}
+
+#[test]
+fn a_configuration_server_may_choose_it() {
+    let sshd = Sshd::start("", "");
+    let mut settings = leading_to(&sshd);
+    // As ContainerSSH's library writes it: in nanoseconds.
+    settings["timeout"] = 60_000_000_000_u64.into();
+    let answer = json!({"config": {"backend": "sshproxy", "sshproxy": settings}});
+    let server = WebhookServer::start(move |_, _| Answer::Json(answer.clone()));
+    let berth = Berth::with(|config| config["configserver"] = json!({"url": server.url()}));
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    assert_eq!(berth.containers(), Vec::<String>::new());
 }
 
 #[test]
