@@ -7,6 +7,7 @@ mod choice;
 pub mod docker;
 mod in_use;
 pub mod kubernetes;
+mod native;
 mod sshproxy;
 mod stderr;
 

@@ -59,7 +59,8 @@ pub struct Docker {
 }
 
 /// Keeps a container running that has a shell, reaps what is orphaned, and ends at once when it is stopped.
-const IDLE_COMMAND: [&str; 3] = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait $!; done"];
+pub(super) const IDLE_COMMAND: [&str; 3] =
+    ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 86400 & wait $!; done"];
 
 /// Where Debian has OpenSSH's, as ContainerSSH assumes.
 const SFTP_SERVER: &str = "/usr/lib/openssh/sftp-server";
@@ -176,20 +177,36 @@ impl Default for Docker {
 impl Docker {
     /// The commands of subsystems, by their names: SFTP among them, set or not.
     pub fn all_subsystems(&self) -> BTreeMap<String, String> {
-        let sftp = if self.disable_agent { SFTP_SERVER } else { INTERNAL_SFTP };
-        let mut all = self.subsystems.clone();
-        all.entry("sftp".to_owned()).or_insert_with(|| sftp.to_owned());
-        all
+        with_sftp(&self.subsystems, self.disable_agent)
     }
+}
+
+/// Subsystems as they are set, and SFTP, where that is not among them.
+pub(super) fn with_sftp(subsystems: &BTreeMap<String, String>, disable_agent: bool) -> BTreeMap<String, String> {
+    let sftp = if disable_agent { SFTP_SERVER } else { INTERNAL_SFTP };
+    let mut all = subsystems.clone();
+    all.entry("sftp".to_owned()).or_insert_with(|| sftp.to_owned());
+    all
 }
 
 /// Tells what of it does not fit together.
 pub(super) fn check(root: &Node, docker: &Docker, reader: &mut Reader<'_>) {
     check_persistent(root, docker, reader);
-    let internal = docker.subsystems.iter().filter(|(_, command)| docker.disable_agent && *command == INTERNAL_SFTP);
-    for (name, _) in internal {
-        let path = ["docker", "execution", "subsystems", name];
-        reader.wrong_at(root, &path, format!("takes the agent; name the image's own server, such as {SFTP_SERVER}"));
+    if docker.disable_agent {
+        check_subsystems(root, &["docker", "execution", "subsystems"], &docker.subsystems, reader);
+    }
+}
+
+/// Tells of subsystems that take the agent. Their place in `root` is `path`.
+pub(super) fn check_subsystems(
+    root: &Node,
+    path: &[&str],
+    subsystems: &BTreeMap<String, String>,
+    reader: &mut Reader<'_>,
+) {
+    for (name, _) in subsystems.iter().filter(|(_, command)| *command == INTERNAL_SFTP) {
+        let message = format!("takes the agent; name the image's own server, such as {SFTP_SERVER}");
+        reader.wrong_at(root, &[path, &[name]].concat(), message);
     }
 }
 

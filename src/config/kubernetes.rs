@@ -7,14 +7,13 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::docker::{ContainerName, ExecutionMode, subsystems};
-use super::kind::{any_number_of, choice, duration, integer, parsed, path, pem, pem_file, switch, text};
+use super::docker::{ContainerName, ExecutionMode, IDLE_COMMAND, check_subsystems, subsystems, with_sftp};
+use super::kind::{any_number_of, choice, duration, integer, one_or_more, parsed, path, pem, pem_file, switch, text};
 use super::pem::Pem;
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::yaml::{Node, Value};
 use super::{CONTAINERSSH_IMAGE, Config};
-use crate::connection::message::INTERNAL_SFTP;
 
 /// Settings of the Kubernetes backend.
 #[derive(Clone, Debug)]
@@ -31,7 +30,13 @@ pub struct Kubernetes {
     pub console_container: usize,
     /// `kubernetes.pod.agentImage`: an image of berth, which brings the agent. Without one, the agent is uploaded.
     pub agent_image: Option<String>,
-    /// `kubernetes.pod.subsystems`: the commands of subsystems, by their names.
+    /// `kubernetes.pod.disableAgent`: native mode.
+    pub disable_agent: bool,
+    /// `kubernetes.pod.idleCommand`: what keeps a container running in native mode.
+    pub idle_command: Vec<String>,
+    /// `kubernetes.pod.shellCommand`: in native mode, what a shell is; by default `/bin/sh`.
+    pub shell_command: Vec<String>,
+    /// `kubernetes.pod.subsystems`, as it is set: see [`Kubernetes::all_subsystems`].
     pub subsystems: BTreeMap<String, String>,
     /// `kubernetes.pod.exposeAuthMetadataAsEnv`: whether metadata become variables, too.
     pub expose_metadata: bool,
@@ -129,12 +134,20 @@ impl Kubernetes {
             spec: Map::new(),
             console_container: 0,
             agent_image: None,
-            subsystems: BTreeMap::from([("sftp".to_owned(), INTERNAL_SFTP.to_owned())]),
+            disable_agent: false,
+            idle_command: IDLE_COMMAND.map(str::to_owned).to_vec(),
+            shell_command: Vec::new(),
+            subsystems: BTreeMap::new(),
             expose_metadata: false,
             pod_start: Duration::from_secs(60),
             pod_stop: Duration::from_secs(60),
             http: Duration::from_secs(15),
         }
+    }
+
+    /// The commands of subsystems, by their names: SFTP among them, set or not.
+    pub fn all_subsystems(&self) -> BTreeMap<String, String> {
+        with_sftp(&self.subsystems, self.disable_agent)
     }
 }
 
@@ -186,6 +199,7 @@ fn pod() -> Section<Kubernetes> {
         ("persistent", ExecutionMode::Persistent),
     ];
     let image = text("the name of an image", |name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()));
+    let word = || text("a text", |_| true);
     Section::new()
         .key("mode", |kubernetes: &mut Kubernetes| &mut kubernetes.mode, choice(MODES, &[]))
         .key("metadata", |kubernetes| &mut kubernetes.metadata, Object)
@@ -193,11 +207,12 @@ fn pod() -> Section<Kubernetes> {
         .key("consoleContainerNumber", |kubernetes| &mut kubernetes.console_container, integer(0..=1000))
         .key("agentImage", |kubernetes| &mut kubernetes.agent_image, image.optional())
         .needless(&["agentPath"], "berth brings its own agent; see agentImage")
-        .needless(&["idleCommand"], "berth's agent keeps the container running")
-        .needless(&["shellCommand"], "a shell is the user's own in the image, or else the container's command")
+        .key("disableAgent", |kubernetes| &mut kubernetes.disable_agent, switch())
+        .key("idleCommand", |kubernetes| &mut kubernetes.idle_command, one_or_more(word()))
+        .key("shellCommand", |kubernetes| &mut kubernetes.shell_command, one_or_more(word()))
         .key("subsystems", |kubernetes| &mut kubernetes.subsystems, subsystems())
         .key("exposeAuthMetadataAsEnv", |kubernetes| &mut kubernetes.expose_metadata, switch())
-        .refused(&["disableAgent", "createMissingPods"], "not available yet; remove it, or set it to false")
+        .refused(&["createMissingPods"], "not available yet; remove it, or set it to false")
         .refused(&["exposeAuthMetadataAsLabels", "exposeAuthMetadataAsAnnotations"], "not available yet; remove it")
 }
 
@@ -256,6 +271,9 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
         let container = json!({ "name": "shell", "image": CONTAINERSSH_IMAGE });
         config.kubernetes.spec.insert("containers".into(), json!([container]));
     }
+    if config.kubernetes.disable_agent {
+        check_subsystems(root, &["kubernetes", "pod", "subsystems"], &config.kubernetes.subsystems, reader);
+    }
     for (path, message) in check(&config.kubernetes) {
         reader.wrong_at(root, &[&["kubernetes"], path].concat(), message);
     }
@@ -280,6 +298,12 @@ fn check(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], String)> {
     }
     if connection.certificate.is_some() != connection.key.is_some() {
         wrong.push((&["connection"], "give both cert and key, or neither".into()));
+    }
+    if kubernetes.disable_agent && kubernetes.agent_image.is_some() {
+        wrong.push((
+            &["pod", "agentImage"],
+            "is for the agent, which disableAgent keeps out; remove one of them".into(),
+        ));
     }
     if kubernetes.mode == ExecutionMode::Persistent {
         wrong.extend(check_persistent(&kubernetes.metadata));

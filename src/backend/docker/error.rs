@@ -114,8 +114,6 @@ pub enum Error {
     },
     /// Native mode's own end of a connection.
     Native {
-        /// What was being done.
-        step: &'static str,
         /// What the system said.
         source: io::Error,
     },
@@ -199,7 +197,7 @@ impl std::fmt::Display for Error {
             ),
             Error::Socket { path, source } => write!(f, "cannot use {}: {source}", path.display()),
             Error::Agent { path, source } => write!(f, "cannot read the agent's binary {}: {source}", path.display()),
-            Error::Native { step, source } => write!(f, "cannot {step}: {source}"),
+            Error::Native { source } => write!(f, "cannot serve without an agent: {source}"),
             Error::Gone => f.write_str("the user went away while the container was being made"),
         }
     }

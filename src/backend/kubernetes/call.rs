@@ -66,9 +66,9 @@ impl Call<'_> {
                 Ok(true) => return Ok(Ok(stream)),
                 Ok(false) => {
                     let detail = match stream.end() {
-                        Some(End::Failed(message)) => message.clone(),
                         Some(End::Exit(status)) => format!("it ended with exit status {status}"),
-                        None => "the connection was closed".to_owned(),
+                        Some(End::Failed(message)) => message.clone(),
+                        None => "it says nothing".to_owned(),
                     };
                     return Ok(Err(Error::Command { step: STEP, detail }));
                 }

@@ -109,6 +109,11 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Native mode's own end of a connection.
+    Native {
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The user went away while the pod was being made.
     Gone,
 }
@@ -141,6 +146,7 @@ impl Error {
             | Error::Answer { .. }
             | Error::Stream { .. }
             | Error::Command { .. }
+            | Error::Native { .. }
             | Error::Agent { .. } => "the container cannot be started".into(),
         }
     }
@@ -179,6 +185,7 @@ impl std::fmt::Display for Error {
                 f.write_str("; raise kubernetes.timeouts.podStart if it is slow")
             }
             Error::Agent { path, source } => write!(f, "cannot read the agent's binary {}: {source}", path.display()),
+            Error::Native { source } => write!(f, "cannot serve without an agent: {source}"),
             Error::Gone => f.write_str("the user went away while the pod was being made"),
         }
     }

@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::Error;
 use super::api::Api;
+use crate::backend::native::Output;
 use crate::backend::stderr::StandardError;
 use crate::http::websocket::{Incoming, Kind, WebSocket};
 use crate::http::{Deadline, Transport, Upgraded, encode};
@@ -21,6 +22,9 @@ const INPUT: u8 = 0;
 const OUTPUT: u8 = 1;
 const ERROR: u8 = 2;
 const STATUS: u8 = 3;
+const RESIZE: u8 = 4;
+/// Says of the stream that follows that it ends: the newer protocol's alone.
+const CLOSE: u8 = 255;
 /// The longest status that is kept, in bytes: a message in a `metav1.Status`.
 const STATUS_LIMIT: usize = 16 * 1024;
 /// How much goes into one message, in bytes. Servers take more, and copy it in pieces of this size.
@@ -43,18 +47,148 @@ pub(super) enum End {
     Failed(String),
 }
 
-/// A program's standard input and output, as one stream. What it says on standard error goes to the log.
-pub(super) struct Executed {
+/// A program's standard streams, as messages.
+pub(super) struct Streams {
     socket: WebSocket<Upgraded>,
+    /// Whether it can be said that no more input comes.
+    can_close: bool,
     /// The stream of the message that is being read.
     channel: u8,
-    /// Output that was read and has not been asked for.
-    early: Vec<u8>,
-    start: usize,
     /// How many bytes of what is to be written are on their way, and not yet said to be taken.
     claimed: usize,
     status: Vec<u8>,
     end: Option<End>,
+}
+
+impl std::fmt::Debug for Streams {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Streams").field("end", &self.end).finish_non_exhaustive()
+    }
+}
+
+impl Streams {
+    /// Executes a program, with a terminal or without.
+    pub(super) fn start(
+        api: &Api,
+        step: &'static str,
+        place: &Place,
+        command: &[&str],
+        has_terminal: bool,
+        deadline: Deadline,
+    ) -> Result<Streams, Error> {
+        let Place { namespace, pod, container } = place;
+        let mut path = format!(
+            "/v1/namespaces/{}/pods/{}/exec?stdin=true&stdout=true&{}=true&container={}",
+            encode(namespace),
+            encode(pod),
+            // A terminal has no standard error of its own.
+            if has_terminal { "tty" } else { "stderr" },
+            encode(container)
+        );
+        for word in command {
+            path.push_str(&format!("&command={}", encode(word)));
+        }
+        let (socket, protocol) = api.websocket(step, &path, &PROTOCOLS, deadline)?;
+        let can_close = protocol == PROTOCOLS[0];
+        Ok(Streams { socket, can_close, channel: STATUS, claimed: 0, status: Vec::new(), end: None })
+    }
+
+    /// How the program has ended, once there is nothing more to read.
+    pub(super) fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// Gives `take` what has come of the program's output, all that one look at the socket brings; false
+    /// at the end of it. Nothing stays behind of which poll does not tell.
+    pub(super) fn read(&mut self, take: &mut dyn FnMut(Output, &[u8])) -> io::Result<bool> {
+        let mut taken = false;
+        while self.end.is_none() && (!taken || self.socket.has_read_ahead()) {
+            let step = self.step(&mut |output, bytes| {
+                taken |= !bytes.is_empty();
+                take(output, bytes);
+            });
+            match step {
+                // It comes again.
+                Err(_) if taken => break,
+                result => result?,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Reads the next piece.
+    fn step(&mut self, take: &mut dyn FnMut(Output, &[u8])) -> io::Result<()> {
+        let (first, last, bytes) = match self.socket.read()? {
+            Incoming::Data { first, last, bytes, .. } => (first, last, bytes),
+            Incoming::Pong => return Ok(()),
+            Incoming::Close(_) => {
+                self.end = Some(End::Failed("the connection was closed".to_owned()));
+                return Ok(());
+            }
+        };
+        let bytes = match bytes.split_first() {
+            Some((channel, rest)) if first => {
+                self.channel = *channel;
+                rest
+            }
+            _ => bytes,
+        };
+        match self.channel {
+            OUTPUT => take(Output::Standard, bytes),
+            ERROR => take(Output::Error, bytes),
+            STATUS => {
+                let room = STATUS_LIMIT - self.status.len().min(STATUS_LIMIT);
+                self.status.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
+                if last && !self.status.is_empty() {
+                    self.end = Some(parse_status(&self.status));
+                    self.status.clear();
+                }
+            }
+            // The end of a stream, of which the status tells more.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Sends input. What is said to be taken is sent: bytes that the socket has not taken yet are written again by the
+    /// caller, who has to begin with the same ones.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.claimed == 0 {
+            let part = bytes.get(..bytes.len().min(MESSAGE)).unwrap_or_default();
+            self.socket.send(Kind::Binary, &[&[INPUT], part])?;
+            self.claimed = part.len();
+        }
+        self.socket.flush()?;
+        Ok(std::mem::take(&mut self.claimed))
+    }
+
+    /// Says that no more input comes, where that can be said.
+    pub(super) fn end_input(&mut self) -> io::Result<()> {
+        if self.can_close {
+            self.socket.send(Kind::Binary, &[&[CLOSE, INPUT]])?;
+        }
+        Ok(())
+    }
+
+    /// Sets the rows and columns of the program's terminal.
+    pub(super) fn resize(&mut self, [rows, columns]: [u16; 2]) -> io::Result<()> {
+        let size = format!("{{\"Width\":{columns},\"Height\":{rows}}}");
+        Ok(self.socket.send(Kind::Binary, &[&[RESIZE], size.as_bytes()])?)
+    }
+}
+
+impl AsFd for Streams {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// A program's standard input and output, as one stream. What it says on standard error goes to the log.
+pub(super) struct Executed {
+    streams: Streams,
+    /// Output that was read and has not been asked for.
+    early: Vec<u8>,
+    start: usize,
     log: StandardError,
 }
 
@@ -67,27 +201,9 @@ impl Executed {
         command: &[&str],
         deadline: Deadline,
     ) -> Result<Executed, Error> {
-        let Place { namespace, pod, container } = place;
-        let mut path = format!(
-            "/v1/namespaces/{}/pods/{}/exec?stdin=true&stdout=true&stderr=true&container={}",
-            encode(namespace),
-            encode(pod),
-            encode(container)
-        );
-        for word in command {
-            path.push_str(&format!("&command={}", encode(word)));
-        }
-        let (socket, _) = api.websocket(step, &path, &PROTOCOLS, deadline)?;
-        Ok(Executed {
-            socket,
-            channel: STATUS,
-            early: Vec::new(),
-            start: 0,
-            claimed: 0,
-            status: Vec::new(),
-            end: None,
-            log: StandardError::new(format!("kubernetes: {pod}")),
-        })
+        let streams = Streams::start(api, step, place, command, false, deadline)?;
+        let log = StandardError::new(format!("kubernetes: {}", place.pod));
+        Ok(Executed { streams, early: Vec::new(), start: 0, log })
     }
 
     /// Whether the program has said something, which is kept; false where it has ended.
@@ -102,7 +218,7 @@ impl Executed {
 
     /// How it has ended, once there is nothing more to read.
     pub(super) fn end(&self) -> Option<&End> {
-        self.end.as_ref()
+        self.streams.end()
     }
 
     /// Writes all of `source` to a program that says nothing meanwhile.
@@ -134,37 +250,6 @@ impl Executed {
             }
         }
     }
-
-    /// Reads the next piece, output behind what waits; false at the end.
-    fn step(&mut self) -> io::Result<bool> {
-        let (first, last, bytes) = match self.socket.read()? {
-            Incoming::Data { first, last, bytes, .. } => (first, last, bytes),
-            Incoming::Pong => return Ok(true),
-            Incoming::Close(_) => return Ok(false),
-        };
-        let bytes = match bytes.split_first() {
-            Some((channel, rest)) if first => {
-                self.channel = *channel;
-                rest
-            }
-            _ => bytes,
-        };
-        match self.channel {
-            OUTPUT => self.early.extend_from_slice(bytes),
-            ERROR => self.log.take(bytes),
-            STATUS => {
-                let room = STATUS_LIMIT - self.status.len().min(STATUS_LIMIT);
-                self.status.extend_from_slice(bytes.get(..room.min(bytes.len())).unwrap_or_default());
-                if last && !self.status.is_empty() {
-                    self.end = Some(parse_status(&self.status));
-                    self.status.clear();
-                }
-            }
-            // The end of a stream, of which the status tells more.
-            _ => {}
-        }
-        Ok(true)
-    }
 }
 
 /// Reads a `metav1.Status`.
@@ -184,52 +269,38 @@ fn parse_status(bytes: &[u8]) -> End {
 impl Read for Executed {
     /// With room for [`Transport::WHOLE_READ`] bytes, nothing stays behind of which poll does not tell.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.start < self.early.len() {
-                let count = self.early.get(self.start..).unwrap_or_default().read(buffer)?;
-                self.start += count;
-                if self.start == self.early.len() {
-                    (self.early, self.start) = (Vec::new(), 0);
-                }
-                return Ok(count);
-            }
-            // All that one look at the socket brings, which is less than there is room for.
-            let mut more = true;
-            while more && self.end.is_none() {
-                more = match self.step() {
-                    Ok(more) => more && (self.early.is_empty() || self.socket.has_read_ahead()),
-                    Err(_) if !self.early.is_empty() => false,
-                    Err(error) => return Err(error),
-                };
-            }
-            if self.early.is_empty() {
+        while self.start == self.early.len() {
+            let Executed { streams, early, log, .. } = self;
+            let goes_on = streams.read(&mut |output, bytes| match output {
+                Output::Standard => early.extend_from_slice(bytes),
+                Output::Error => log.take(bytes),
+            })?;
+            if !goes_on {
                 return Ok(0);
             }
         }
+        let count = self.early.get(self.start..).unwrap_or_default().read(buffer)?;
+        self.start += count;
+        if self.start == self.early.len() {
+            (self.early, self.start) = (Vec::new(), 0);
+        }
+        Ok(count)
     }
 }
 
 impl Write for Executed {
-    /// What is said to be taken is sent: bytes that the socket has not taken yet are written again by the caller, who has
-    /// to begin with the same ones.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.claimed == 0 {
-            let part = bytes.get(..bytes.len().min(MESSAGE)).unwrap_or_default();
-            self.socket.send(Kind::Binary, &[&[INPUT], part])?;
-            self.claimed = part.len();
-        }
-        self.socket.flush()?;
-        Ok(std::mem::take(&mut self.claimed))
+        self.streams.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        Ok(self.socket.flush()?)
+        Ok(self.streams.socket.flush()?)
     }
 }
 
 impl AsFd for Executed {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.streams.as_fd()
     }
 }
 

@@ -14,6 +14,7 @@ mod error;
 mod exec;
 mod kubeconfig;
 mod lease;
+mod native;
 mod outlook;
 mod persistent;
 mod plugin;
@@ -35,7 +36,7 @@ use api::Api;
 use call::Call;
 use exec::Place;
 use lease::{Lease, REMOVE_ATTEMPTS, Shared};
-use start::Starting;
+use start::{Agent, Starting};
 
 /// How many pods are listed at once.
 const PAGE: u32 = 500;
@@ -100,11 +101,17 @@ impl Kubernetes {
         })?;
         let place = Place { namespace, pod: name, container: pod::console(settings) };
         let call = Call { api, place: &place, waiter, deadline, patience: settings.pod_start };
-        let upload = settings.agent_image.is_none().then_some(&*self.agent);
-        let starting = Starting { call, created: &created, upload };
-        let stream = starting.accept()?;
+        let agent = match (settings.disable_agent, &settings.agent_image) {
+            (true, _) => Agent::None,
+            (false, Some(_)) => Agent::Installed,
+            (false, None) => Agent::Uploaded(&self.agent),
+        };
+        let stream = Starting { call, created: &created, agent }.accept()?;
         lease.attempts = REMOVE_ATTEMPTS;
-        Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })
+        match stream {
+            Some(stream) => Ok(Container { stream: Box::new(stream), lease: Box::new(lease) }),
+            None => native::start(self, request, place, Some(lease)),
+        }
     }
 
     fn reap(&self) -> Result<usize, Error> {
@@ -151,7 +158,7 @@ impl Backend for Kubernetes {
     }
 
     fn subsystems(&self) -> Option<BTreeMap<String, String>> {
-        Some(self.settings.subsystems.clone())
+        Some(self.settings.all_subsystems())
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {

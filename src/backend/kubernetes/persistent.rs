@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::call::Call;
 use super::exec::Place;
-use super::{Error, Kubernetes, pod};
+use super::{Error, Kubernetes, native, pod};
 use crate::backend::{Container, Request, Waiter};
 use crate::config::ContainerName;
 use crate::http::{Deadline, encode};
@@ -17,6 +17,9 @@ pub(super) fn start(cluster: &Kubernetes, request: &Request, waiter: &dyn Waiter
     let settings = &cluster.settings;
     let deadline = Deadline::after(settings.pod_start);
     let place = find(cluster, request, deadline)?;
+    if settings.disable_agent {
+        return native::start(cluster, request, place, None);
+    }
     let call = Call { api: &cluster.shared.api, place: &place, waiter, deadline, patience: settings.pod_start };
     let script = |size| pod::upload_to_stay(size, &request.id());
     let stream = call.upload(&cluster.agent, script)??;

@@ -100,13 +100,31 @@ pub(super) fn body(
 
     let mut spec = settings.spec.clone();
     spec.entry("restartPolicy").or_insert_with(|| "Never".into());
-    push(&mut spec, "volumes", json!({ "name": VOLUME, "emptyDir": {} }));
     let Some(container) = spec.get_mut("containers").and_then(|list| list.get_mut(settings.console_container)) else {
         // The configuration was checked.
         return Json::Null;
     };
     let Some(container) = container.as_object_mut() else { return Json::Null };
     container.insert("name".into(), console(settings).into());
+    let facts = request.metadata.facts.iter().filter(|_| settings.expose_metadata);
+    for (name, fact) in facts.chain(&request.metadata.environment) {
+        // Of two of a name, the last counts.
+        push(container, "env", json!({ "name": name, "value": fact.value }));
+    }
+    if settings.disable_agent {
+        container.insert("command".into(), settings.idle_command.as_slice().into());
+        container.remove("args");
+    } else {
+        put_agent(settings, &mut spec);
+    }
+    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
+}
+
+/// Lets the main container begin with the agent.
+fn put_agent(settings: &config::Kubernetes, spec: &mut Map<String, Json>) {
+    push(spec, "volumes", json!({ "name": VOLUME, "emptyDir": {} }));
+    let container = spec.get_mut("containers").and_then(|list| list.get_mut(settings.console_container));
+    let Some(container) = container.and_then(Json::as_object_mut) else { return };
     let words = |name: &str| container.get(name).and_then(Json::as_array).cloned().unwrap_or_default();
     // Arguments alone are those of the image's own entry point, which nobody here knows.
     let own = if words("command").is_empty() { Vec::new() } else { [words("command"), words("args")].concat() };
@@ -117,11 +135,6 @@ pub(super) fn body(
     let arguments: Vec<Json> = arguments.drain(..).map(Json::from).chain(own).collect();
     container.insert("command".into(), command.into());
     container.insert("args".into(), arguments.into());
-    let facts = request.metadata.facts.iter().filter(|_| settings.expose_metadata);
-    for (name, fact) in facts.chain(&request.metadata.environment) {
-        // Of two of a name, the last counts.
-        push(container, "env", json!({ "name": name, "value": fact.value }));
-    }
     let mount = json!({ "name": VOLUME, "mountPath": DIRECTORY });
     push(container, "volumeMounts", mount.clone());
 
@@ -143,7 +156,6 @@ pub(super) fn body(
             _ => drop(spec.insert("initContainers".into(), json!([init]))),
         }
     }
-    json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
 }
 
 fn extend(metadata: &mut Map<String, Json>, key: &str, more: &[(&str, String)]) {

@@ -32,8 +32,19 @@ pub(super) struct Starting<'a> {
     pub call: Call<'a>,
     /// As the API server has answered.
     pub created: &'a Json,
-    /// The agent's binary, where that is to be uploaded.
-    pub upload: Option<&'a Path>,
+    /// How its agent comes into it.
+    pub agent: Agent<'a>,
+}
+
+/// How an agent comes into a pod.
+#[derive(Clone, Copy)]
+pub(super) enum Agent<'a> {
+    /// By an init container.
+    Installed,
+    /// This binary is uploaded.
+    Uploaded(&'a Path),
+    /// There is none: the pod has only to run.
+    None,
 }
 
 /// What was heard of it.
@@ -48,8 +59,8 @@ struct Heard {
 }
 
 impl Starting<'_> {
-    /// Waits for the agent; gives its stream.
-    pub(super) fn accept(&self) -> Result<Executed, Error> {
+    /// Waits for the agent; gives its stream, where there is to be one.
+    pub(super) fn accept(&self) -> Result<Option<Executed>, Error> {
         let Call { api, place, waiter, deadline, patience } = self.call;
         let metadata = &self.created["metadata"];
         let text = |name: &str| metadata[name].as_str().unwrap_or_default();
@@ -71,15 +82,17 @@ impl Starting<'_> {
             if heard.is_deleted {
                 return Err(Error::Ended { message: "it was deleted".into() });
             }
-            if heard.outlook.is_running || heard.outlook.is_scheduled && Instant::now() >= next_call {
+            let may_call = heard.outlook.is_scheduled && !matches!(self.agent, Agent::None);
+            if heard.outlook.is_running || may_call && Instant::now() >= next_call {
                 // Read before the call: what it says must hold at its begin.
                 let must_succeed = heard.outlook.is_running;
-                let called = match self.upload {
-                    Some(agent) => self.call.upload(agent, pod::upload)?,
-                    None => self.call.join()?,
+                let called = match self.agent {
+                    Agent::Installed => self.call.join()?,
+                    Agent::Uploaded(binary) => self.call.upload(binary, pod::upload)?,
+                    Agent::None => return Ok(None),
                 };
                 match called {
-                    Ok(stream) => return Ok(stream),
+                    Ok(stream) => return Ok(Some(stream)),
                     Err(error) if must_succeed => return Err(error),
                     Err(error) => log::debug!("{}: not yet: {error}", place.pod),
                 }
@@ -94,7 +107,7 @@ impl Starting<'_> {
                     None => Error::TimedOut { after: patience, last: heard.last },
                 });
             }
-            let left = if heard.outlook.is_scheduled {
+            let left = if may_call {
                 next_call.saturating_duration_since(Instant::now()).min(WAITER_INTERVAL)
             } else {
                 WAITER_INTERVAL

@@ -1,16 +1,15 @@
-//! Carries a program's standard streams between pipes and Docker's connection to it.
+//! Carries a program's standard streams between pipes and the connection to it.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::backend::docker::multiplex::{Demultiplexer, Kind};
-use crate::http::{Transport, Upgraded};
+use super::{Attached, Output};
 
-/// How much is carried at a time, and waits at most in one direction, in bytes. No less than [`Transport::WHOLE_READ`].
-const SIZE: usize = 2 * Transport::WHOLE_READ;
+/// How much input is carried at a time, and waits at most, in bytes.
+const SIZE: usize = 32 * 1024;
 
 /// The program's ends of a channel's pipes, non-blocking.
 #[derive(Debug)]
@@ -21,8 +20,6 @@ pub(super) struct Streams {
     pub(super) output: OwnedFd,
     /// or here where that is separate.
     pub(super) error: Option<OwnedFd>,
-    /// Whether the program has a terminal: then its output comes as it is, and not in pieces.
-    pub(super) is_terminal: bool,
 }
 
 /// Bytes on their way to a pipe.
@@ -62,15 +59,14 @@ impl Outlet {
 }
 
 /// Carries until the program's output has ended and was taken: true. False once nobody is left to take it.
-pub(super) fn run(mut connection: Upgraded, streams: Streams) -> io::Result<bool> {
-    let Streams { input, output, error, is_terminal } = streams;
+pub(super) fn run(mut connection: Box<dyn Attached>, streams: Streams) -> io::Result<bool> {
+    let Streams { input, output, error } = streams;
     let mut input = Some(input);
     let (mut output, mut error) = (Outlet::new(Some(output)), Outlet::new(error));
-    let mut demultiplexer = Demultiplexer::default();
     let mut to_program: Vec<u8> = Vec::new();
     let mut has_ended = false;
     let mut buffer = vec![0; SIZE];
-    // What came along with the daemon's answer does not show in poll.
+    // What came along with the API's answer does not show in poll.
     let mut is_first = true;
     loop {
         let waiting = output.waiting.len() + error.waiting.len();
@@ -117,25 +113,19 @@ pub(super) fn run(mut connection: Upgraded, streams: Streams) -> io::Result<bool
             match role {
                 Role::Connection => {
                     if found.contains(PollFlags::OUT) {
-                        write(&mut connection, &mut to_program)?;
+                        write(&mut *connection, &mut to_program)?;
                     }
                     if waiting > 0 {
                         // It is read on once there is room.
                         continue;
                     }
-                    match connection.read(&mut buffer) {
-                        Ok(0) => has_ended = true,
-                        Ok(count) if is_terminal => output.push(&buffer[..count]),
-                        Ok(count) => {
-                            let mut bytes = &buffer[..count];
-                            let malformed = |_| io::Error::other("the daemon's stream is malformed");
-                            while let Some((kind, part)) = demultiplexer.next(&mut bytes).map_err(malformed)? {
-                                if kind == Kind::Output { &mut output } else { &mut error }.push(part);
-                            }
-                        }
-                        Err(error) if is_transient(&error) => {}
-                        // A container that is removed may end so.
-                        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => has_ended = true,
+                    let mut take = |kind, bytes: &[u8]| match kind {
+                        Output::Standard => output.push(bytes),
+                        Output::Error => error.push(bytes),
+                    };
+                    match connection.read(&mut take) {
+                        Ok(goes_on) => has_ended = !goes_on,
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                         Err(error) => return Err(error),
                     }
                 }
@@ -144,12 +134,11 @@ pub(super) fn run(mut connection: Upgraded, streams: Streams) -> io::Result<bool
                     match rustix::io::read(pipe, &mut buffer[..]) {
                         Ok(0) => {
                             input = None;
-                            // It fails where the program has ended.
-                            let _ = connection.shutdown_write();
+                            connection.end_input();
                         }
                         Ok(count) => {
                             to_program.extend_from_slice(&buffer[..count]);
-                            write(&mut connection, &mut to_program)?;
+                            write(&mut *connection, &mut to_program)?;
                         }
                         Err(Errno::AGAIN | Errno::INTR) => {}
                         Err(_) => input = None,
@@ -177,22 +166,14 @@ enum Role {
     Error,
 }
 
-/// Writes what the daemon takes. A program that has ended takes all, and loses it.
-fn write(connection: &mut Upgraded, bytes: &mut Vec<u8>) -> io::Result<()> {
+/// Writes what is taken.
+fn write(connection: &mut dyn Attached, bytes: &mut Vec<u8>) -> io::Result<()> {
     while !bytes.is_empty() {
         match connection.write(bytes) {
             Ok(count) => drop(bytes.drain(..count)),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if is_transient(&error) => break,
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {
-                bytes.clear();
-            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) => return Err(error),
         }
     }
     Ok(())
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

@@ -1,0 +1,155 @@
+//! Native mode: programs that the API executes in the pod's container, which is kept running by a command for that.
+//!
+//! The API knows no variables for them: the image's `env` sets these. It has no signals either.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rustix::process::Signal;
+
+use super::exec::{self, Place, Streams};
+use super::lease::{Lease, Shared};
+use super::{Error, Kubernetes};
+use crate::backend::native::{self, Attached, Command, End, Executor, Failure, Output, Running};
+use crate::backend::{Container, Request};
+use crate::config;
+use crate::http::Deadline;
+
+const STEP: &str = "start a program in the pod";
+
+/// Kubernetes as an executor.
+#[derive(Debug)]
+struct Native {
+    shared: Arc<Shared>,
+    settings: Arc<config::Kubernetes>,
+    place: Place,
+    /// Of a pod that is to go.
+    _lease: Option<Lease>,
+}
+
+/// Makes the endpoint that serves a client by programs in this place.
+pub(super) fn start(
+    cluster: &Kubernetes,
+    request: &Request,
+    place: Place,
+    lease: Option<Lease>,
+) -> Result<Container, Error> {
+    let (shared, settings) = (Arc::clone(&cluster.shared), Arc::clone(&cluster.settings));
+    let executor = Native { shared, settings, place, _lease: lease };
+    native::start(&request.connection, Box::new(executor)).map_err(|source| Error::Native { source })
+}
+
+impl Executor for Native {
+    fn shell(&self) -> Vec<String> {
+        match self.settings.shell_command.as_slice() {
+            [] => vec!["/bin/sh".into()],
+            command => command.to_vec(),
+        }
+    }
+
+    fn sftp(&self) -> String {
+        self.settings.all_subsystems().remove("sftp").unwrap_or_default()
+    }
+
+    fn run(&mut self, command: &Command) -> Result<Running, Failure> {
+        let environment = ["env".to_owned()].into_iter().chain(command.environment.iter().cloned());
+        let words: Vec<String> = environment.chain(command.words.iter().cloned()).collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let deadline = Deadline::after(self.settings.http);
+        let streams = Streams::start(&self.shared.api, STEP, &self.place, &words, command.size.is_some(), deadline);
+        let program = streams.map_err(|error| error.to_string()).and_then(|streams| {
+            let fd = streams.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
+            Ok((Arc::new(Program(Mutex::new(streams))), fd))
+        });
+        match program {
+            Ok((program, fd)) => {
+                Ok(Running { program: program.clone(), connection: Box::new(Connection { program, fd }) })
+            }
+            Err(error) => {
+                log::error!("{error}");
+                Err(Failure::Other)
+            }
+        }
+    }
+}
+
+/// A program. Its streams are shared by the thread that carries them and the one that serves the client: nobody waits for
+/// the network while he has them.
+#[derive(Debug)]
+struct Program(Mutex<Streams>);
+
+impl Program {
+    fn streams(&self) -> MutexGuard<'_, Streams> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl native::Program for Program {
+    fn resize(&self, size: [u16; 2]) {
+        // A program that has just ended has no terminal any more.
+        if let Err(error) = self.streams().resize(size) {
+            log::debug!("kubernetes: cannot resize a terminal: {error}");
+        }
+    }
+
+    fn signal(&self, _signal: Signal) -> bool {
+        false
+    }
+
+    fn end(&self) -> End {
+        match self.streams().end() {
+            Some(exec::End::Exit(status)) => End::Status(u32::try_from(*status).unwrap_or(255)),
+            Some(exec::End::Failed(message)) => {
+                log::warn!("kubernetes: a program in a pod: {message}");
+                match failure(message) {
+                    Failure::NotFound => End::Status(127),
+                    Failure::NotExecutable => End::Status(126),
+                    Failure::Other => End::Lost,
+                }
+            }
+            None => End::Lost,
+        }
+    }
+}
+
+/// Why a program was not started, by a runtime's words.
+fn failure(message: &str) -> Failure {
+    if message.contains("not found") && !message.contains("container not found") || message.contains("no such file") {
+        Failure::NotFound
+    } else if message.contains("permission denied") {
+        Failure::NotExecutable
+    } else {
+        Failure::Other
+    }
+}
+
+/// The connection to a program.
+struct Connection {
+    program: Arc<Program>,
+    fd: OwnedFd,
+}
+
+impl Attached for Connection {
+    fn read(&mut self, take: &mut dyn FnMut(Output, &[u8])) -> io::Result<bool> {
+        self.program.streams().read(take)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.program.streams().write(bytes) {
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Ok(bytes.len()),
+            result => result,
+        }
+    }
+
+    fn end_input(&mut self) {
+        // It fails where the program has ended.
+        let _ = self.program.streams().end_input();
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
