@@ -18,8 +18,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
+use std::process::Stdio;
 
-use crate::common::{Berth, Client, DEADLINE, PASSWORD, Running, Terminal, eventually, free_port, key};
+use crate::common::{Berth, Client, PASSWORD, Terminal, free_port, key, on_this_machines_network, this_machine};
 
 /// The libraries' programs, each with its interpreter.
 const LIBRARIES: [Library; 4] = [
@@ -127,14 +128,9 @@ fn libraries_have_terminals() {
     }
 }
 
-/// On the host's network, so that what the test listens on is reached from the container.
-fn on_the_hosts_network() -> Berth {
-    Berth::with(|config| config["docker"]["execution"]["host"]["networkMode"] = "host".into())
-}
-
 /// Listens, and answers whoever connects, once all was said.
 fn echo() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind((this_machine(), 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for client in listener.incoming() {
@@ -148,8 +144,8 @@ fn echo() -> SocketAddr {
 
 #[test]
 fn libraries_forward_ports_both_ways() {
-    let berth = on_the_hosts_network();
-    let (host, port) = ("127.0.0.1", echo().port().to_string());
+    let berth = Berth::with(on_this_machines_network);
+    let (host, port) = (&*this_machine(), echo().port().to_string());
     for library in LIBRARIES {
         library
             .client(&berth, "key", "connect", &[host, &port])
@@ -224,23 +220,20 @@ fn putty_and_dropbear_have_terminals() {
 
 #[test]
 fn putty_and_dropbear_forward_ports_both_ways() {
-    let berth = on_the_hosts_network();
+    let berth = Berth::with(on_this_machines_network);
     for client in PROGRAMS {
         let (near, far, echo) = (free_port(), free_port(), echo());
-        let forwards = [format!("{near}:127.0.0.1:{}", echo.port()), format!("{far}:127.0.0.1:{}", echo.port())];
-        let _running: Running = client(&berth, &["-N", "-L", &forwards[0], "-R", &forwards[1]]).spawn();
-        for port in [near, far] {
-            let mut connection = None;
-            eventually("the forwarded port", DEADLINE, || {
-                connection = TcpStream::connect(("127.0.0.1", port)).ok();
-                connection.is_some()
-            });
-            let mut connection = connection.unwrap();
-            connection.write_all(b"hello").unwrap();
-            connection.shutdown(std::net::Shutdown::Write).unwrap();
-            let mut answer = String::new();
-            connection.read_to_string(&mut answer).unwrap();
-            assert_eq!(answer, "you said hello");
-        }
+        let forwards = [format!("{near}:{echo}"), format!("{far}:{echo}")];
+        let command = format!("printf hello | nc 127.0.0.1 {far}; echo; cat");
+        let client = client(&berth, &["-L", &forwards[0], "-R", &forwards[1]]).arg(command);
+        let running = client.stdin(Stdio::piped()).spawn();
+        running.stdout.line("you said hello");
+        let mut connection = TcpStream::connect(("127.0.0.1", near)).unwrap();
+        connection.write_all(b"hello").unwrap();
+        connection.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "you said hello");
+        running.wait().succeeds();
     }
 }

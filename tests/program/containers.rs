@@ -75,6 +75,19 @@ fn the_containers_settings_are_dockers_own() {
 }
 
 #[test]
+fn without_an_agent_a_session_with_a_container_of_its_own_is_that_containers_command() {
+    let berth = Berth::with(|config| {
+        let execution = &mut config["docker"]["execution"];
+        execution["disableAgent"] = true.into();
+        execution["mode"] = "session".into();
+        execution["container"]["cmd"] = ["sh", "-c", "echo default $SSH_CONNECTION; exit 8"].into();
+    });
+    let ran = berth.ssh(["-T", "berth"]).run().exits(8);
+    assert!(ran.text().starts_with("default 127.0.0.1 "), "{ran:?}");
+    berth.exec("echo $$").run().succeeds().prints("1\n");
+}
+
+#[test]
 fn fifty_connections_are_served_at_once() {
     let _alone = LOAD.write().unwrap_or_else(PoisonError::into_inner);
     let berth = Berth::start();

@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::common::{Berth, Client, DEADLINE, LONG, Running, directory_of, eventually, key};
+use crate::common::{Berth, Client, DEADLINE, LONG, Running, directory_of, eventually, key, much};
 
 /// A server whose containers of this image all have one directory of this machine's, [`far`], as `/data`: so it can be
 /// looked at from here, and clients that make several connections find what they left.
@@ -148,12 +148,11 @@ fn sftp_resumes_what_was_broken_off() {
 }
 
 #[test]
-fn sftp_carries_a_gibibyte_both_ways() {
-    const SIZE: u64 = 1 << 30;
+fn sftp_carries_a_large_file_both_ways() {
     let berth = serve("berth-test/scratch");
     let (near, back) = (berth.path("near"), berth.path("back"));
     let make = r#"head -c $0 /dev/urandom >"$1""#;
-    Client::new("sh").args(["-c", make, &SIZE.to_string()]).arg(&near).within(LONG).run().succeeds();
+    Client::new("sh").args(["-c", make, &much().to_string()]).arg(&near).within(LONG).run().succeeds();
     let lines = format!("put {} /data/file\nget /data/file {}\n", near.display(), back.display());
     sftp(&berth, &lines).within(LONG).run().succeeds();
     for copy in [far(&berth, "file"), back] {

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, DEADLINE, LONG, Master, Running, eventually, free_port, key};
+use crate::common::{
+    Berth, Client, DEADLINE, LONG, Master, Running, eventually, free_port, key, much, on_this_machines_network,
+    this_machine,
+};
 
 /// What a web server in the container serves.
 const PAGE: &str = "from the container\n";
@@ -137,7 +140,7 @@ fn why_a_connection_is_not_made_is_told_in_the_words_of_sshd() {
     let berth = Berth::start();
     for (target, reason) in [
         ("127.0.0.1:7001", "connect failed: Connection refused"),
-        ("192.0.2.1:80", "connect failed: Network is unreachable"),
+        ("255.255.255.255:80", "connect failed: Network is unreachable"),
         ("nowhere.invalid:80", "connect failed: Temporary failure in name resolution"),
     ] {
         berth.ssh(["-W", target, "berth"]).run().exits(255).says(&format!("open failed: {reason}"));
@@ -162,11 +165,11 @@ fn a_forwarded_port_is_open_to_others_only_where_the_configuration_allows_it() {
 
 #[test]
 fn a_jump_goes_through_the_container() {
-    // On the host's network the container reaches the server itself.
-    let berth = Berth::with(|config| config["docker"]["execution"]["host"]["networkMode"] = "host".into());
+    // The container reaches the server itself.
+    let berth = Berth::with(on_this_machines_network);
     let options = fs::read_to_string(berth.path("ssh_config")).unwrap();
     let identity = format!("Host *\n IdentityFile {}\n", key("ed25519").path.display());
-    let behind = format!("Host behind\n HostName 127.0.0.1\n Port {}\n User alice\n", berth.port);
+    let behind = format!("Host behind\n HostName {}\n Port {}\n User alice\n", this_machine(), berth.port);
     fs::write(berth.path("jump_config"), [identity, behind, options].concat()).unwrap();
     let ssh = Client::new("ssh").arg("-F").arg(berth.path("jump_config"));
     ssh.args(["-J", "berth", "-T", "behind", "echo arrived"]).run().succeeds().prints("arrived\n");
@@ -204,8 +207,7 @@ fn a_forwarding_is_cancelled_while_the_connection_goes_on() {
 }
 
 #[test]
-fn a_gibibyte_passes_each_way_unchanged() {
-    const SIZE: u64 = 1 << 30;
+fn much_passes_each_way_unchanged() {
     let berth = Berth::start();
     let master = berth.master();
     let local = free_port();
@@ -222,14 +224,14 @@ fn a_gibibyte_passes_each_way_unchanged() {
     receiver.set_read_timeout(Some(DEADLINE)).unwrap();
     let sending = std::thread::spawn(move || {
         let mut block = noise();
-        for number in 0..SIZE / block.len() as u64 {
+        for number in 0..much() / block.len() as u64 {
             block[..8].copy_from_slice(&number.to_be_bytes());
             sender.write_all(&block).unwrap();
         }
     });
     let (mut receiver, mut expected) = (BufReader::new(receiver), noise());
     let mut block = vec![0; expected.len()];
-    for number in 0..SIZE / block.len() as u64 {
+    for number in 0..much() / block.len() as u64 {
         receiver.read_exact(&mut block).unwrap();
         expected[..8].copy_from_slice(&number.to_be_bytes());
         assert!(block == expected, "a difference in block {number}");
@@ -286,15 +288,15 @@ fn programs_in_the_container_use_the_clients_keys_while_the_session_lasts() {
 fn a_hop_from_the_container_uses_the_clients_keys() {
     let berth = Berth::with(|config| {
         with_clients(config);
-        config["docker"]["execution"]["host"]["networkMode"] = "host".into();
+        on_this_machines_network(config);
     });
     let (_agent, socket) = authentication_agent(&berth);
     let hop = format!(
-        "ssh -p {} -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null alice@127.0.0.1 hostname; hostname",
-        berth.port
+        "ssh -p {} -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null alice@{} hostname; hostname",
+        berth.port,
+        this_machine()
     );
     let ran = berth.ssh(["-A", "-T", "berth", &hop]).env("SSH_AUTH_SOCK", &socket).run().succeeds();
-    // Both on the host's network, so with the host's name.
     assert_eq!(ran.text().lines().count(), 2, "{ran:?}");
 }
 

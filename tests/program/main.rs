@@ -13,7 +13,6 @@ mod containers;
 mod files;
 mod forwarding;
 mod images;
-mod kubernetes;
 mod libssh2;
 mod modes;
 mod monitoring;

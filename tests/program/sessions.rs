@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::common::{Berth, Client, LONG};
-
-const GIB: &str = "1073741824";
+use crate::common::{Berth, Client, LONG, much};
 
 /// Every byte value, many times over.
 fn all_bytes() -> Vec<u8> {
@@ -39,18 +37,18 @@ fn standard_error_is_separate_and_byte_for_byte_too() {
 }
 
 #[test]
-fn a_gibibyte_goes_up_intact() {
+fn much_goes_up_intact() {
     let berth = Berth::start();
     let script = r#"head -c $0 /dev/urandom | tee >(sha256sum >&2) | "$@""#;
-    let client = Client::new("bash").args(["-c", script, GIB]).args(berth.exec("sha256sum").words());
+    let client = Client::new("bash").args(["-c", script, &much().to_string()]).args(berth.exec("sha256sum").words());
     let ran = client.within(LONG).run().succeeds();
     assert_eq!(ran.text(), ran.stderr);
 }
 
 #[test]
-fn a_gibibyte_comes_down_intact() {
+fn much_comes_down_intact() {
     let berth = Berth::start();
-    let command = format!("mkfifo /tmp/f; sha256sum </tmp/f >&2 & head -c {GIB} /dev/urandom | tee /tmp/f; wait");
+    let command = format!("mkfifo /tmp/f; sha256sum </tmp/f >&2 & head -c {} /dev/urandom | tee /tmp/f; wait", much());
     let words = berth.exec(&command).words();
     let client = Client::new("bash").args(["-c", r#""$@" | sha256sum"#, "bash"]).args(words);
     let ran = client.within(LONG).run().succeeds();

@@ -56,7 +56,8 @@ fn the_interrupt_key_stops_the_command_and_not_the_shell() {
 fn the_terminals_modes_are_the_clients() {
     let berth = Berth::start();
     let mut terminal = shell(&berth, "intr ^X -ixon iutf8 -onlcr");
-    terminal.type_in("stty -a; echo end; cat\n");
+    // Whatever says "end" is what the key will stop.
+    terminal.type_in("stty -a; sh -c 'echo end; exec cat'\n");
     terminal.shows("intr = ^X;");
     terminal.shows("-ixon");
     terminal.shows(" iutf8");

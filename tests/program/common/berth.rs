@@ -11,8 +11,9 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Ran, Running};
 use super::cluster;
-use super::docker::{containers, remove_containers};
+use super::docker::{containers, docker, remove_containers};
 use super::key::key;
+use super::pod;
 use super::process::{DEADLINE, Transcript, eventually};
 use super::relay::{self, Relay, Way};
 
@@ -51,6 +52,28 @@ pub fn unique() -> String {
     format!("berth-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
+/// How many bytes are much: a gibibyte, or what takes as long through an API server that shares two processors with its
+/// clients.
+pub fn much() -> u64 {
+    if Way::of_this_run() == Way::Kubernetes { 1 << 27 } else { 1 << 30 }
+}
+
+/// Lets containers reach this machine, and the server on it, at [`this_machine`].
+pub fn on_this_machines_network(config: &mut Value) {
+    match Way::of_this_run() {
+        Way::Kubernetes => config["ssh"]["listen"] = "0.0.0.0:0".into(),
+        _ => config["docker"]["execution"]["host"]["networkMode"] = "host".into(),
+    }
+}
+
+/// See [`on_this_machines_network`].
+pub fn this_machine() -> String {
+    match Way::of_this_run() {
+        Way::Kubernetes => cluster::host(),
+        _ => "127.0.0.1".to_owned(),
+    }
+}
+
 /// The directory of the server that will have this configuration.
 pub fn directory_of(config: &Value) -> PathBuf {
     std::env::temp_dir().join(config["instance"].as_str().unwrap())
@@ -80,6 +103,7 @@ pub struct Berth {
     serve: Serve,
     _relay: Option<Relay>,
     way: Way,
+    _cluster: Option<cluster::Use>,
 }
 
 /// Gives the command that serves what `config.yaml` in this directory says.
@@ -111,6 +135,7 @@ impl Berth {
     }
 
     fn new(way: Way, serve: Serve, change: impl FnOnce(&mut Value)) -> Self {
+        let cluster = (way == Way::Kubernetes).then(cluster::Use::begin);
         let instance = unique();
         let directory = Directory::new(&instance);
         let mut config = json!({
@@ -132,23 +157,17 @@ impl Berth {
         config["docker"]["connection"] = connection;
         if way == Way::Kubernetes {
             config["backend"] = "kubernetes".into();
-            config["kubernetes"] = json!({
-                "connection": {"kubeconfig": cluster::kubeconfig()},
-                "pod": {
-                    "metadata": {"namespace": cluster::NAMESPACE},
-                    "spec": {
-                        "containers": [
-                            {"name": "shell", "image": "berth-test/busybox", "imagePullPolicy": "Never"},
-                        ],
-                    },
-                },
-            });
+            config["kubernetes"] = pod::settings();
+            config["docker"] = json!({});
         }
         change(&mut config);
+        if way == Way::Kubernetes {
+            pod::translate(&mut config);
+        }
         // All JSON is YAML.
         fs::write(directory.path().join("config.yaml"), format!("{config:#}")).unwrap();
         let process = serve(directory.path()).spawn();
-        let mut berth = Berth { process, port: 0, instance, directory, serve, _relay: relay, way };
+        let mut berth = Berth { process, port: 0, instance, directory, serve, _relay: relay, way, _cluster: cluster };
         berth.learn();
         berth
     }
@@ -254,6 +273,15 @@ impl Berth {
         match self.way {
             Way::Kubernetes => cluster::pods(&self.instance),
             _ => containers(&self.instance),
+        }
+    }
+
+    /// Kills a container of this instance.
+    #[track_caller]
+    pub fn kill_container(&self, container: &str) {
+        match self.way {
+            Way::Kubernetes => cluster::delete_pod(container),
+            _ => drop(docker(&["kill", container])),
         }
     }
 

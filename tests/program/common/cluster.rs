@@ -1,9 +1,10 @@
 //! The Kubernetes of `tests/kubernetes/cluster`, as its administrator sees it.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::OnceLock;
+use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
 use serde_json::Value;
 
@@ -30,6 +31,12 @@ pub fn server() -> String {
     text.lines().find_map(|line| line.trim().strip_prefix("server: ")).unwrap().to_owned()
 }
 
+/// Where pods find this machine: at the other end of the node's link.
+pub fn host() -> String {
+    let node = server().trim_start_matches("https://").trim_end_matches(".2:6443").to_owned();
+    format!("{node}.1")
+}
+
 /// Calls the API as administrator; gives what came of it. `path` is below the server's root.
 fn call(method: &str, path: &str, body: Option<&Value>) -> Ran {
     let pki = |name: &str| state().join("pki").join(name);
@@ -48,12 +55,12 @@ pub fn api(method: &str, path: &str, body: Option<&Value>) -> Value {
     serde_json::from_slice(&call(method, path, body).succeeds().stdout).unwrap()
 }
 
-/// The names of an instance's pods, in any state.
+/// The names of an instance's pods, in any state, but for those that a kubelet has been told to end.
 #[track_caller]
 pub fn pods(instance: &str) -> Vec<String> {
     let list = api("GET", &format!("/api/v1/pods?labelSelector=berth.instance%3D{instance}"), None);
-    let names = list["items"].as_array().unwrap().iter();
-    names.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    let stay = list["items"].as_array().unwrap().iter().filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    stay.map(|pod| pod["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// A pod as the API has it.
@@ -62,10 +69,78 @@ pub fn pod(name: &str) -> Value {
     api("GET", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}"), None)
 }
 
+/// Removes a pod at once.
+#[track_caller]
+pub fn delete_pod(name: &str) {
+    api("DELETE", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}?gracePeriodSeconds=0"), None);
+}
+
 /// Removes an instance's pods, as far as that goes: for a test that has failed, so it must not fail by itself.
 pub fn remove_pods(instance: &str) {
     let selector = format!("labelSelector=berth.instance%3D{instance}&gracePeriodSeconds=0");
     call("DELETE", &format!("/api/v1/namespaces/{NAMESPACE}/pods?{selector}"), None);
+}
+
+/// A test's use of the cluster: with others, or alone, to break it.
+pub struct Use {
+    alone: bool,
+}
+
+/// Who uses it.
+struct Users {
+    together: usize,
+    alone: bool,
+    /// How many wait to be alone: new ones let them go first.
+    waiting: usize,
+}
+
+static USERS: (Mutex<Users>, Condvar) = (Mutex::new(Users { together: 0, alone: false, waiting: 0 }), Condvar::new());
+
+thread_local! {
+    /// How many uses this test has: for another one it must not wait.
+    static MINE: Cell<usize> = const { Cell::new(0) };
+}
+
+impl Use {
+    /// Together with others.
+    pub fn begin() -> Self {
+        let must_wait = MINE.get() == 0;
+        let users = USERS.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut users = USERS
+            .1
+            .wait_while(users, |users| must_wait && (users.alone || users.waiting > 0))
+            .unwrap_or_else(PoisonError::into_inner);
+        users.together += 1;
+        MINE.set(MINE.get() + 1);
+        Use { alone: false }
+    }
+
+    /// Without any others.
+    pub fn alone() -> Self {
+        let mut users = USERS.0.lock().unwrap_or_else(PoisonError::into_inner);
+        users.waiting += 1;
+        let mut users = USERS
+            .1
+            .wait_while(users, |users| users.alone || users.together > 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        users.waiting -= 1;
+        users.alone = true;
+        MINE.set(MINE.get() + 1);
+        Use { alone: true }
+    }
+}
+
+impl Drop for Use {
+    fn drop(&mut self) {
+        let mut users = USERS.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.alone {
+            users.alone = false;
+        } else {
+            users.together -= 1;
+        }
+        MINE.set(MINE.get() - 1);
+        USERS.1.notify_all();
+    }
 }
 
 /// Runs `tests/kubernetes/cluster` with these arguments.

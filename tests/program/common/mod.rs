@@ -2,9 +2,11 @@
 
 mod berth;
 mod client;
+#[allow(dead_code, reason = "the tests with Docker need little of it")]
 pub mod cluster;
 mod docker;
 mod key;
+mod pod;
 mod podman;
 mod process;
 mod registry;
@@ -15,7 +17,7 @@ mod sshd;
 mod terminal;
 mod webhook;
 
-pub use berth::{Berth, Master, PASSWORD, directory_of, unique};
+pub use berth::{Berth, Master, PASSWORD, directory_of, much, on_this_machines_network, this_machine, unique};
 pub use client::{Client, Ran, Running};
 pub use docker::docker;
 pub use key::key;

@@ -22,9 +22,9 @@ pub enum Way {
 }
 
 impl Way {
-    /// What `BERTH_TEST_DOCKER` says, or `BERTH_TEST_BACKEND=kubernetes`, for a whole run of the tests.
+    /// That of all tests in `tests/pods`, or else what `BERTH_TEST_DOCKER` says for a whole run.
     pub fn of_this_run() -> Way {
-        if std::env::var("BERTH_TEST_BACKEND").is_ok_and(|backend| backend == "kubernetes") {
+        if env!("CARGO_CRATE_NAME") == "pods" {
             return Way::Kubernetes;
         }
         match std::env::var("BERTH_TEST_DOCKER").as_deref() {

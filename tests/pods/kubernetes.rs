@@ -1,64 +1,20 @@
 //! Pods in a real Kubernetes: `backend: kubernetes`.
-//!
-//! `BERTH_TEST_BACKEND=kubernetes` lets the other tests run there, too, as far as they say nothing of Docker.
 
-use std::fs;
-use std::io::Write;
-use std::net::{TcpListener, TcpStream};
-use std::ops::{Deref, DerefMut};
 use std::process::Stdio;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::cluster::{NAMESPACE, agent_image, api, cluster, kubeconfig, pod, pods, server};
-use crate::common::{Berth, Client, DEADLINE, Running, Terminal, Way, eventually, free_port, offer_keys, unique};
+use crate::common::cluster::{NAMESPACE, Use, agent_image, api, cluster, kubeconfig, pod, pods, server};
+use crate::common::{Berth, Client, DEADLINE, Running, eventually, unique};
 
 /// A kubelet looks once in a second, and a pod's end takes several looks.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Held alone by the tests that break the cluster, and together by all others.
-static CLUSTER: RwLock<()> = RwLock::new(());
-
-/// A server, and the cluster for as long as it is there.
-struct Served {
-    berth: Berth,
-    _cluster: RwLockReadGuard<'static, ()>,
-}
-
-impl Deref for Served {
-    type Target = Berth;
-
-    fn deref(&self) -> &Berth {
-        &self.berth
-    }
-}
-
-impl DerefMut for Served {
-    fn deref_mut(&mut self) -> &mut Berth {
-        &mut self.berth
-    }
-}
-
-fn start() -> Served {
-    with(|_| ())
-}
-
 /// With these changes of `kubernetes`.
-fn with(change: impl FnOnce(&mut Value)) -> Served {
-    configured(|config| change(&mut config["kubernetes"]))
-}
-
-/// With these changes of the configuration.
-fn configured(change: impl FnOnce(&mut Value)) -> Served {
-    let cluster = CLUSTER.read().unwrap_or_else(PoisonError::into_inner);
-    Served { berth: Berth::over(Way::Kubernetes, change), _cluster: cluster }
-}
-
-fn all_bytes() -> Vec<u8> {
-    (0..=255).cycle().take(3_000_000).collect()
+fn with(change: impl FnOnce(&mut Value)) -> Berth {
+    Berth::with(|config| change(&mut config["kubernetes"]))
 }
 
 /// A session that runs until its input ends.
@@ -69,114 +25,8 @@ fn session(berth: &Berth) -> Running {
 }
 
 #[test]
-fn streams_are_separate_and_whole_and_the_exit_status_is_the_commands() {
-    let berth = start();
-    let ran = berth.exec("cat; echo mistake >&2; exit 41").input(all_bytes()).run().exits(41);
-    assert!(ran.stdout == all_bytes(), "{} bytes came back", ran.stdout.len());
-    assert_eq!(ran.stderr, "mistake\n");
-}
-
-#[test]
-fn much_data_flows_both_ways_at_once() {
-    let berth = start();
-    let script = r#"head -c 100000000 /dev/urandom | tee >(sha256sum >&2) | "$@" | sha256sum"#;
-    let ran = Client::new("bash").args(["-c", script, "bash"]).args(berth.exec("cat").words()).run().succeeds();
-    assert_eq!(ran.text(), ran.stderr);
-}
-
-#[test]
-fn a_person_has_a_prompt_at_once_and_a_terminal_of_the_windows_size() {
-    let berth = start();
-    let mut terminal = Terminal::open(&berth.ssh(["berth"]), 24, 80, "");
-    terminal.shows("# ");
-    terminal.type_in("stty size\n");
-    terminal.shows("24 80");
-    terminal.type_in("exit 4\n");
-    terminal.wait().exits(4);
-    let command = "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.1; done";
-    let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", command]), 24, 80, "");
-    terminal.shows("ready");
-    terminal.resize(43, 132);
-    terminal.shows("43 132");
-    terminal.wait().exits(0);
-}
-
-#[test]
-fn environment_and_signals_reach_the_command() {
-    let berth = configured(|config| config["ssh"]["acceptEnv"] = ["GREETING"].into());
-    let ran = berth.ssh(["-o", "SetEnv=GREETING=hello", "-T", "berth", "echo $GREETING $(hostname)"]).run().succeeds();
-    assert!(ran.text().starts_with("hello berth-"), "{}", ran.text());
-    berth.ssh(["-v", "-T", "berth", "kill -KILL $$"]).run().exits(255).says("rtype exit-signal");
-}
-
-#[test]
-fn files_come_and_go_by_sftp_and_scp() {
-    let berth = start();
-    let (file, back) = (berth.path("file"), berth.path("back"));
-    fs::write(&file, all_bytes()).unwrap();
-    let batch = format!("put {} f\nget f {}\n", file.display(), back.display());
-    berth.openssh("sftp").args(["-b", "-", "berth"]).input(batch).run().succeeds();
-    assert!(fs::read(&back).unwrap() == all_bytes());
-    for option in ["-s", "-O"] {
-        let up = berth.openssh("scp").arg(option).arg(&file).arg("berth:g");
-        up.run().succeeds();
-    }
-}
-
-#[test]
-fn ports_lead_into_the_pod_and_out_of_it_and_keys_are_lent() {
-    let berth = configured(|config| {
-        config["security"]["forwarding"]["agentForwardingMode"] = "enable".into();
-    });
-    let master = berth.master();
-    let serve = "mkdir /web && echo page >/web/index.html && httpd -p 127.0.0.1:80 -h /web";
-    master.exec(serve).run().succeeds();
-    let local = free_port();
-    let forward = |arguments: &[&str]| {
-        master.client("ssh").args(["-O", "forward"]).args(arguments).arg("berth").run().succeeds().text()
-    };
-    forward(&["-L", &format!("{local}:localhost:80")]);
-    let url = format!("http://127.0.0.1:{local}/");
-    Client::new("curl").args(["--silent", "--noproxy", "*", &url]).run().succeeds().prints("page\n");
-
-    let target = TcpListener::bind("127.0.0.1:0").unwrap();
-    let remote = forward(&["-R", &format!("0:127.0.0.1:{}", target.local_addr().unwrap().port())]);
-    let inside = master.exec(&format!("nc 127.0.0.1 {}", remote.trim())).input("").spawn();
-    let (mut near, _): (TcpStream, _) = target.accept().unwrap();
-    near.write_all(b"answer").unwrap();
-    drop(near);
-    inside.wait().succeeds().prints("answer");
-
-    let agent = berth.path("agent");
-    offer_keys(&agent, &[]);
-    let lent = berth.ssh(["-A", "-T", "berth", "test -S \"$SSH_AUTH_SOCK\""]);
-    lent.env("SSH_AUTH_SOCK", &agent).run().succeeds();
-}
-
-#[test]
-fn sessions_share_a_connection_and_its_pod() {
-    let berth = start();
-    let master = berth.master();
-    let sessions: Vec<_> =
-        (0..10).map(|number| master.exec("cat; exit 3").input(format!("{number}\n").repeat(50_000)).spawn()).collect();
-    for (number, session) in sessions.into_iter().enumerate() {
-        let ran = session.wait().exits(3);
-        assert!(ran.text() == format!("{number}\n").repeat(50_000), "session {number}: {} bytes", ran.stdout.len());
-    }
-    assert_eq!(berth.containers().len(), 1);
-}
-
-#[test]
-fn each_session_may_have_a_pod_of_its_own() {
-    let berth = with(|kubernetes| kubernetes["pod"]["mode"] = "session".into());
-    let master = berth.master();
-    let name = || master.exec("hostname").run().succeeds().text();
-    assert_ne!(name(), name());
-}
-
-#[test]
 fn a_killed_client_leaves_no_pod() {
-    let berth = start();
+    let berth = Berth::start();
     session(&berth).signal(Signal::KILL);
     berth.has_containers(0, SOON);
     let starting = berth.exec("true").spawn();
@@ -187,7 +37,7 @@ fn a_killed_client_leaves_no_pod() {
 
 #[test]
 fn the_pods_of_a_killed_server_end_by_themselves_and_its_next_start_removes_them() {
-    let mut berth = start();
+    let mut berth = Berth::start();
     let session = session(&berth);
     let name = berth.containers().remove(0);
     berth.end(Signal::KILL);
@@ -210,7 +60,7 @@ fn the_pods_of_a_killed_server_end_by_themselves_and_its_next_start_removes_them
 
 #[test]
 fn a_pod_that_is_deleted_ends_its_connection() {
-    let berth = start();
+    let berth = Berth::start();
     let session = berth.exec("echo in; sleep 1000").spawn();
     session.stdout.line("in");
     let name = berth.containers().remove(0);
@@ -372,17 +222,14 @@ fn the_role_that_comes_with_berth_is_enough_and_less_is_told() {
 
 #[test]
 fn sessions_end_with_the_api_server_and_new_ones_work_when_it_is_back() {
-    let berth = {
-        let _cluster = CLUSTER.write().unwrap_or_else(PoisonError::into_inner);
-        let berth = Berth::over(Way::Kubernetes, |_| ());
-        let session = session(&berth);
-        cluster(&["signal", "KILL", "apiserver"]).run().succeeds();
-        session.wait().exits(255).says("the container is lost");
-        eventually("the API server", DEADLINE, || {
-            Client::new("curl").args(["--insecure", "--silent", &format!("{}/readyz", server())]).run().text() == "ok"
-        });
-        berth
-    };
+    let _alone = Use::alone();
+    let berth = Berth::start();
+    let session = session(&berth);
+    cluster(&["signal", "KILL", "apiserver"]).run().succeeds();
+    session.wait().exits(255).says("the container is lost");
+    eventually("the API server", DEADLINE, || {
+        Client::new("curl").args(["--insecure", "--silent", &format!("{}/readyz", server())]).run().text() == "ok"
+    });
     eventually("a session", DEADLINE, || berth.exec("echo again").run().text() == "again\n");
 }
 
