@@ -202,10 +202,10 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
         log::warn!("auth has neither users nor webhooks: nobody can log in");
     }
     let template = config.template();
-    let users = config.dockers.try_map(|own| {
+    let users = config.own.try_map(|own| {
         let mut settings = template.clone();
-        own.map(|docker| {
-            settings.docker = docker;
+        own.map(|own| {
+            settings.put(own);
             backends.find(&settings).map_err(failed)
         })
         .transpose()

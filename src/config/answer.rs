@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::reader::{Kind, Reader};
 use super::yaml::{Node, Value};
-use super::{BackendKind, Config, Error, connection_section, docker, docker_connection, kubernetes, sshproxy};
+use super::{BackendKind, Config, Error, Own, connection_section, docker, docker_connection, kubernetes, sshproxy};
 use crate::auth::ByName;
 
 /// What cannot be set for one connection.
@@ -62,10 +62,15 @@ impl Config {
         let mut config = self.clone();
         config.forwarding.everyone = self.forwarding.of(user).clone();
         config.forwarding.users = ByName::default();
-        if let Some(Some(own)) = self.dockers.get(user) {
-            config.docker = own.clone();
+        if let Some(Some(own)) = self.own.get(user) {
+            config.put(own.clone());
         }
         config
+    }
+
+    /// Puts a user's own settings in everyone's place.
+    pub fn put(&mut self, own: Own) {
+        (self.docker, self.kubernetes) = (own.docker, own.kubernetes);
     }
 }
 

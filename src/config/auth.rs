@@ -7,7 +7,7 @@ use super::kind::{Named, Scalar, any_number_of, parsed, path, text};
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::yaml::{Node, Value};
-use super::{Config, Docker, docker, forwarding, webhook};
+use super::{BackendKind, Config, Own, docker, forwarding, kubernetes, webhook};
 use crate::auth::{AuthorizedKey, AuthorizedPrincipal, ByName, COMMAND_TOKENS, PasswordHash, User, check_tokens};
 
 /// The longest user name, in bytes: what the SSH side takes.
@@ -60,13 +60,16 @@ fn settings() -> Section<User> {
         .key("authorizedPrincipalsFile", |user| &mut user.authorized_principals_files, any_number_of(users_path()))
         .checked("forwarding", forwarding::section())
         .checked("docker", docker::of_users())
+        .checked("kubernetes", kubernetes::of_users())
 }
 
 /// A user's settings go over those of the user's groups, and these over everyone's, wherever in the file they stand.
 pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
-    let (table, forwarding, docker) = (user(), forwarding::section(), docker::of_users());
-    let (mut forwardings, mut dockers) = (BTreeMap::new(), BTreeMap::new());
-    let general = wrong_in(root, &config.docker, reader.directory);
+    let (table, forwarding) = (user(), forwarding::section());
+    let (docker, kubernetes) = (docker::of_users(), kubernetes::of_users());
+    let (mut forwardings, mut owns) = (BTreeMap::new(), BTreeMap::new());
+    let everyones = Own { docker: config.docker.clone(), kubernetes: config.kubernetes.clone() };
+    let general = wrong_in(root, &everyones, config.backend, reader.directory);
     for (name, user) in &mut config.users {
         let path = ["auth", "users", name, "groups"];
         let groups = root.texts_at(&path);
@@ -96,28 +99,33 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
         let mut users_forwarding = config.forwarding.everyone.clone();
         read_all(&forwarding, parts("forwarding"), &mut users_forwarding, &mut silent);
         forwardings.insert(name.clone(), users_forwarding);
-        let mut users_docker = None;
-        if parts("docker").any(|node| node.value != Value::Null) {
-            let settings = users_docker.insert(config.docker.clone());
-            read_all(&docker, parts("docker"), settings, &mut silent);
-            for (key, message) in wrong_in(root, settings, reader.directory) {
+        let mut own = None;
+        if parts("docker").chain(parts("kubernetes")).any(|node| node.value != Value::Null) {
+            let settings = own.insert(everyones.clone());
+            read_all(&docker, parts("docker"), &mut settings.docker, &mut silent);
+            read_all(&kubernetes, parts("kubernetes"), &mut settings.kubernetes, &mut silent);
+            for (key, message) in wrong_in(root, settings, config.backend, reader.directory) {
                 // What is wrong with everyone's has been told, too.
                 if !general.contains(&(key.clone(), message.clone())) {
-                    let path = ["auth", "users", name, "docker"];
-                    reader.wrong_at(root, &path, format!("{}: {message}", key.trim_start_matches("docker.")));
+                    let (section, key) = key.split_once('.').unwrap_or_default();
+                    reader.wrong_at(root, &["auth", "users", name, section], format!("{key}: {message}"));
                 }
             }
         }
-        dockers.insert(name.clone(), users_docker);
+        owns.insert(name.clone(), own);
     }
     config.forwarding.users = ByName::new(forwardings);
-    config.dockers = ByName::new(dockers);
+    config.own = ByName::new(owns);
 }
 
-/// What does not go together in settings of Docker's: by key, and why.
-fn wrong_in(root: &Node, docker: &Docker, directory: &Path) -> Vec<(String, String)> {
+/// What does not go together in the settings of a backend: by key, and why.
+fn wrong_in(root: &Node, own: &Own, backend: BackendKind, directory: &Path) -> Vec<(String, String)> {
     let mut reader = Reader::new(directory);
-    docker::check(root, docker, &mut reader);
+    match backend {
+        BackendKind::Docker => docker::check(root, &own.docker, &mut reader),
+        BackendKind::Kubernetes => kubernetes::check(root, &own.kubernetes, &mut reader),
+        BackendKind::SshProxy => {}
+    }
     reader.findings().into_iter().map(|finding| (finding.path, finding.message)).collect()
 }
 

@@ -60,6 +60,24 @@ docker:
     imagePullPolicy: IfNotPresent
     exposeAuthMetadataAsEnv: false
   timeouts: {containerStart: 1m0s, containerStop: 1m0s, commandStart: 1m0s, signal: 1m0s, window: 1m0s, http: 15s}
+kubernetes:
+  connection: {host: kubernetes.default.svc, path: /api, username: "", password: "", serverName: "", certFile: "",
+    keyFile: "", cacertFile: "", cert: "", key: "", cacert: "", bearerToken: "", bearerTokenFile: "", qps: 5, burst: 10}
+  pod:
+    metadata: {namespace: default, generateName: containerssh-, creationTimestamp: null}
+    spec: {containers: [{name: shell, image: containerssh/containerssh-guest-image, resources: {}}]}
+    consoleContainerNumber: 0
+    idleCommand: [/usr/bin/containerssh-agent, wait-signal, --signal, INT, --signal, TERM]
+    shellCommand: [/bin/bash]
+    agentPath: /usr/bin/containerssh-agent
+    disableAgent: false
+    subsystems: {sftp: /usr/lib/openssh/sftp-server}
+    mode: connection
+    createMissingPods: false
+    exposeAuthMetadataAsEnv: {}
+    exposeAuthMetadataAsLabels: {}
+    exposeAuthMetadataAsAnnotations: {}
+  timeouts: {podStart: 1m0s, podStop: 1m0s, commandStart: 1m0s, signal: 1m0s, window: 1m0s, http: 15s}
 sshproxy: {server: "", port: 22, usernamePassThrough: false, username: "", password: "", privateKey: "",
   allowedHostKeyFingerprints: [], ciphers: [aes256-ctr], kex: [], macs: [], hostKeyAlgos: [ssh-rsa], timeout: 1m0s,
   clientVersion: SSH-2.0-ContainerSSH}
@@ -79,7 +97,11 @@ fn all_that_it_writes_where_nothing_was_set_is_good() {
             "docker.execution.agentPath",
             "docker.timeouts.commandStart",
             "docker.timeouts.signal",
-            "docker.timeouts.window"
+            "docker.timeouts.window",
+            "kubernetes.pod.agentPath",
+            "kubernetes.timeouts.commandStart",
+            "kubernetes.timeouts.signal",
+            "kubernetes.timeouts.window"
         ]
     );
 }

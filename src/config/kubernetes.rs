@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use super::docker::{ContainerName, ExecutionMode, IDLE_COMMAND, check_subsystems, subsystems, with_sftp};
-use super::kind::{any_number_of, choice, duration, integer, one_or_more, parsed, path, pem, pem_file, switch, text};
+use super::kind::{
+    Named, any_number_of, choice, duration, integer, one_or_more, parsed, path, pem, pem_file, switch, text,
+};
 use super::pem::Pem;
 use super::reader::{Kind, Reader};
 use super::section::Section;
@@ -28,6 +30,10 @@ pub struct Kubernetes {
     pub spec: Map<String, Json>,
     /// `kubernetes.pod.consoleContainerNumber`: the container that the user is in, counted from 0.
     pub console_container: usize,
+    /// `kubernetes.pod.consoleContainerName`: or its name.
+    pub console_name: Option<String>,
+    /// `kubernetes.pod.createMissingPods`: whether a pod that is not there is made, in persistent mode.
+    pub create_missing: bool,
     /// `kubernetes.pod.agentImage`: an image of berth, which brings the agent. Without one, the agent is uploaded.
     pub agent_image: Option<String>,
     /// `kubernetes.pod.disableAgent`: native mode.
@@ -38,8 +44,12 @@ pub struct Kubernetes {
     pub shell_command: Vec<String>,
     /// `kubernetes.pod.subsystems`, as it is set: see [`Kubernetes::all_subsystems`].
     pub subsystems: BTreeMap<String, String>,
-    /// `kubernetes.pod.exposeAuthMetadataAsEnv`: whether metadata become variables, too.
-    pub expose_metadata: bool,
+    /// `kubernetes.pod.exposeAuthMetadataAsEnv`: the variables that metadata become, by the metadata's names.
+    pub variables: BTreeMap<String, String>,
+    /// `kubernetes.pod.exposeAuthMetadataAsLabels`: and the labels.
+    pub labels: BTreeMap<String, String>,
+    /// `kubernetes.pod.exposeAuthMetadataAsAnnotations`: and the annotations.
+    pub annotations: BTreeMap<String, String>,
     /// `kubernetes.timeouts.podStart`: from create to the agent's first byte.
     pub pod_start: Duration,
     /// `kubernetes.timeouts.podStop`: for the removal.
@@ -119,6 +129,12 @@ impl KubernetesEnvironment {
     }
 }
 
+impl Default for Kubernetes {
+    fn default() -> Self {
+        Kubernetes::new(&KubernetesEnvironment::default())
+    }
+}
+
 impl Kubernetes {
     /// The defaults.
     pub(super) fn new(environment: &KubernetesEnvironment) -> Self {
@@ -133,12 +149,16 @@ impl Kubernetes {
             metadata: Map::new(),
             spec: Map::new(),
             console_container: 0,
+            console_name: None,
+            create_missing: false,
             agent_image: None,
             disable_agent: false,
             idle_command: IDLE_COMMAND.map(str::to_owned).to_vec(),
             shell_command: Vec::new(),
             subsystems: BTreeMap::new(),
-            expose_metadata: false,
+            variables: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
             pod_start: Duration::from_secs(60),
             pod_stop: Duration::from_secs(60),
             http: Duration::from_secs(15),
@@ -156,6 +176,15 @@ pub(super) fn section() -> Section<Kubernetes> {
         .key("connection", |kubernetes: &mut Kubernetes| &mut kubernetes.connection, connection())
         .key("pod", |kubernetes| kubernetes, pod())
         .key("timeouts", |kubernetes| kubernetes, timeouts())
+}
+
+/// What users and groups can have of it: all but the cluster.
+pub(super) fn of_users() -> Section<Kubernetes> {
+    Section::new().key("pod", |kubernetes: &mut Kubernetes| kubernetes, pod()).key(
+        "timeouts",
+        |kubernetes| kubernetes,
+        timeouts(),
+    )
 }
 
 fn connection() -> Section<KubernetesConnection> {
@@ -198,6 +227,12 @@ fn pod() -> Section<Kubernetes> {
         ("session", ExecutionMode::Session),
         ("persistent", ExecutionMode::Persistent),
     ];
+    let name = |allowed| text(allowed, |name| !name.is_empty() && !name.contains(char::is_control));
+    let exposed = |value| Named {
+        allowed: "the name of metadata",
+        good: |name| !name.is_empty() && !name.contains(char::is_control),
+        value: name(value),
+    };
     let image = text("the name of an image", |name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()));
     let word = || text("a text", |_| true);
     Section::new()
@@ -205,15 +240,25 @@ fn pod() -> Section<Kubernetes> {
         .key("metadata", |kubernetes| &mut kubernetes.metadata, Object)
         .key("spec", |kubernetes| &mut kubernetes.spec, Object)
         .key("consoleContainerNumber", |kubernetes| &mut kubernetes.console_container, integer(0..=1000))
+        .key(
+            "consoleContainerName",
+            |kubernetes| &mut kubernetes.console_name,
+            name("the name of a container").optional(),
+        )
+        .key("createMissingPods", |kubernetes| &mut kubernetes.create_missing, switch())
         .key("agentImage", |kubernetes| &mut kubernetes.agent_image, image.optional())
         .needless(&["agentPath"], "berth brings its own agent; see agentImage")
         .key("disableAgent", |kubernetes| &mut kubernetes.disable_agent, switch())
         .key("idleCommand", |kubernetes| &mut kubernetes.idle_command, one_or_more(word()))
         .key("shellCommand", |kubernetes| &mut kubernetes.shell_command, one_or_more(word()))
         .key("subsystems", |kubernetes| &mut kubernetes.subsystems, subsystems())
-        .key("exposeAuthMetadataAsEnv", |kubernetes| &mut kubernetes.expose_metadata, switch())
-        .refused(&["createMissingPods"], "not available yet; remove it, or set it to false")
-        .refused(&["exposeAuthMetadataAsLabels", "exposeAuthMetadataAsAnnotations"], "not available yet; remove it")
+        .key("exposeAuthMetadataAsEnv", |kubernetes| &mut kubernetes.variables, exposed("the name of a variable"))
+        .key("exposeAuthMetadataAsLabels", |kubernetes| &mut kubernetes.labels, exposed("the name of a label"))
+        .key(
+            "exposeAuthMetadataAsAnnotations",
+            |kubernetes| &mut kubernetes.annotations,
+            exposed("the name of an annotation"),
+        )
 }
 
 fn timeouts() -> Section<Kubernetes> {
@@ -261,7 +306,7 @@ fn check_keys(node: &Node, reader: &mut Reader<'_>) {
     }
 }
 
-/// Checks what depends on several settings. What is wrong is told of its place in `root`.
+/// Fills in what depends on several settings, and checks it. What is wrong is told of its place in `root`.
 pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
     if reader.is_wrong_in("kubernetes") {
         return;
@@ -271,16 +316,21 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
         let container = json!({ "name": "shell", "image": CONTAINERSSH_IMAGE });
         config.kubernetes.spec.insert("containers".into(), json!([container]));
     }
-    if config.kubernetes.disable_agent {
-        check_subsystems(root, &["kubernetes", "pod", "subsystems"], &config.kubernetes.subsystems, reader);
+    check(root, &config.kubernetes, reader);
+}
+
+/// Tells what of it does not fit together.
+pub(super) fn check(root: &Node, kubernetes: &Kubernetes, reader: &mut Reader<'_>) {
+    if kubernetes.disable_agent {
+        check_subsystems(root, &["kubernetes", "pod", "subsystems"], &kubernetes.subsystems, reader);
     }
-    for (path, message) in check(&config.kubernetes) {
+    for (path, message) in contradictions(kubernetes) {
         reader.wrong_at(root, &[&["kubernetes"], path].concat(), message);
     }
 }
 
 /// What cannot be right together, by the path below `kubernetes`.
-fn check(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], String)> {
+fn contradictions(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], String)> {
     let mut wrong: Vec<(&'static [&'static str], String)> = Vec::new();
     let connection = &kubernetes.connection;
     if connection.host.is_some() && (!connection.kubeconfig.is_empty() || connection.context.is_some()) {
@@ -305,20 +355,33 @@ fn check(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], String)> {
             "is for the agent, which disableAgent keeps out; remove one of them".into(),
         ));
     }
-    if kubernetes.mode == ExecutionMode::Persistent {
-        wrong.extend(check_persistent(&kubernetes.metadata));
+    let is_persistent = kubernetes.mode == ExecutionMode::Persistent;
+    if is_persistent {
+        wrong.extend(check_persistent(kubernetes));
+    } else if kubernetes.create_missing {
+        let message = "is for mode: persistent; else there is a pod for each connection; remove it";
+        wrong.push((&["pod", "createMissingPods"], message.into()));
+    }
+    if is_persistent && !kubernetes.create_missing {
         return wrong;
     }
     let containers = kubernetes.spec.get("containers").and_then(Json::as_array);
     let containers = containers.map(Vec::as_slice).unwrap_or_default();
     if containers.is_empty() {
         wrong.push((&["pod", "spec", "containers"], "missing; name at least one container with its image".into()));
+    } else if let Some(name) = &kubernetes.console_name {
+        if !containers.iter().any(|container| container["name"] == name.as_str()) {
+            wrong.push((&["pod", "consoleContainerName"], format!("there is no container {name:?}")));
+        }
     } else if kubernetes.console_container >= containers.len() {
         let message = format!("there are {} containers, which are counted from 0", containers.len());
         wrong.push((&["pod", "consoleContainerNumber"], message));
     }
     if let Some(without) = containers.iter().position(|container| !container["image"].is_string()) {
         wrong.push((&["pod", "spec", "containers"], format!("container {without} has no image")));
+    }
+    if is_persistent {
+        return wrong;
     }
     if kubernetes.spec.get("restartPolicy").is_some_and(|policy| policy != "Never") {
         let message = "must be Never: a pod ends with its connection; remove it".to_owned();
@@ -340,8 +403,12 @@ fn check(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], String)> {
 }
 
 /// In persistent mode, the metadata are what a pod is found by.
-fn check_persistent(metadata: &Map<String, Json>) -> Option<(&'static [&'static str], String)> {
+fn check_persistent(kubernetes: &Kubernetes) -> Option<(&'static [&'static str], String)> {
+    let metadata = &kubernetes.metadata;
     let name = metadata.get("name").filter(|name| !name.is_null());
+    if kubernetes.create_missing && name.is_none() {
+        return Some((&["pod", "metadata"], "name: missing; createMissingPods takes the pods' name".into()));
+    }
     let labels = metadata.get("labels").and_then(Json::as_object).into_iter().flat_map(Map::values);
     let all: Vec<&Json> = name.into_iter().chain(labels).collect();
     if all.is_empty() {
@@ -354,3 +421,38 @@ fn check_persistent(metadata: &Map<String, Json>) -> Option<(&'static [&'static 
     });
     wrong.map(|message| (["pod", "metadata"].as_slice(), message.to_owned()))
 }
+
+/// `kuberun`, the section before ContainerSSH 0.4: a pod for each session.
+pub(super) struct KubeRun(Section<Kubernetes>);
+
+impl KubeRun {
+    pub fn kind() -> Self {
+        let namespace = text("the name of a namespace", |name| !name.is_empty()).optional();
+        let pod = Section::new()
+            .key("namespace", |kubernetes: &mut Kubernetes| &mut kubernetes.connection.namespace, namespace)
+            .key("podSpec", |kubernetes| &mut kubernetes.spec, Object)
+            .key("consoleContainerNumber", |kubernetes| &mut kubernetes.console_container, integer(0..=1000))
+            .refused(&["disableCommand"], "use security.command, with mode: disable")
+            .needless(&["subsystems"], "SFTP is built in");
+        let connection = connection().needless(&["timeout"], "kubernetes.timeouts has one for each thing");
+        let section = Section::new()
+            .key("connection", |kubernetes: &mut Kubernetes| &mut kubernetes.connection, connection)
+            .key("pod", |kubernetes| kubernetes, pod);
+        KubeRun(section)
+    }
+}
+
+impl Kind<Kubernetes> for KubeRun {
+    fn read(&self, node: &Node, target: &mut Kubernetes, reader: &mut Reader<'_>) {
+        target.mode = ExecutionMode::Session;
+        self.0.read(node, target, reader);
+    }
+
+    fn schema(&self) -> Json {
+        self.0.schema()
+    }
+}
+
+#[cfg(test)]
+#[path = "kubernetes_tests.rs"]
+mod tests;

@@ -78,12 +78,12 @@ pub struct Config {
     pub backend: BackendKind,
     /// `docker`
     pub docker: Docker,
-    /// The same for users of `auth.users`, where they or their groups have something over that.
-    pub dockers: ByName<Option<Docker>>,
     /// `kubernetes`
     pub kubernetes: Kubernetes,
     /// `sshproxy`
     pub sshproxy: SshProxy,
+    /// Both for users of `auth.users`, where they or their groups have something over that.
+    pub own: ByName<Option<Own>>,
     /// `docker.connection` as typed: what it means depends on the environment, too.
     docker_connection: docker_connection::Typed,
     /// `security`, but for what follows, and `ssh.max_sessions`.
@@ -109,6 +109,13 @@ pub struct Config {
     additional_keys: Vec<String>,
     /// What it took from its surroundings.
     place: Place,
+}
+
+/// What a user has in place of everyone's `docker` and `kubernetes`.
+#[derive(Clone, Debug)]
+pub struct Own {
+    docker: Docker,
+    kubernetes: Kubernetes,
 }
 
 /// What serves the users.
@@ -160,7 +167,7 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         webhooks_typed: webhook::Typed::default(),
         backend: BackendKind::Docker,
         docker: Docker::default(),
-        dockers: ByName::default(),
+        own: ByName::default(),
         kubernetes: Kubernetes::new(&place.kubernetes),
         sshproxy: SshProxy::default(),
         docker_connection: docker_connection::Typed::default(),
@@ -248,16 +255,17 @@ fn connection_section() -> Section<Config> {
         ("sshproxy", BackendKind::SshProxy),
     ];
     // Whose section says what it is now.
-    const OLD_BACKENDS: &[(&str, BackendKind)] = &[("dockerrun", BackendKind::Docker)];
-    let backend = choice(BACKENDS, &["kuberun"]).also(OLD_BACKENDS);
+    const OLD_BACKENDS: &[(&str, BackendKind)] =
+        &[("dockerrun", BackendKind::Docker), ("kuberun", BackendKind::Kubernetes)];
+    let backend = choice(BACKENDS, &[]).also(OLD_BACKENDS);
     Section::new()
         .key("backend", |config: &mut Config| &mut config.backend, backend)
         .key("docker", |config| config, docker::section())
         .key("kubernetes", |config| &mut config.kubernetes, kubernetes::section())
-        .refused(&["kuberun"], "not available; use kubernetes")
         .key("sshproxy", |config| &mut config.sshproxy, sshproxy::section())
         .key("security", |config| config, security::section())
         .deprecated("dockerrun", "docker", |config| config, docker::DockerRun::kind())
+        .deprecated("kuberun", "kubernetes", |config| &mut config.kubernetes, kubernetes::KubeRun::kind())
 }
 
 /// Fills in what depends on several settings, and checks it.

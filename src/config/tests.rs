@@ -584,12 +584,12 @@ fn a_groups_settings_go_over_everyones_and_a_users_over_those() {
     assert_eq!(config.users["sue"].authorized_keys_files, [Path::new("/etc/berth/sue")]);
     let (sam, sue) = (config.forwarding.of("sam"), config.forwarding.of("sue"));
     assert_eq!((sam.connect, sam.permit_open.is_some(), sue.connect), (false, true, true));
-    let docker = |name| config.dockers.get(name).unwrap().as_ref();
+    let docker = |name| config.own.get(name).unwrap().as_ref().map(|own| &own.docker);
     let (sam, sue) = (docker("sam").unwrap(), docker("sue").unwrap());
     assert_eq!(json!(sam.host_config), json!({"Memory": 1_048_576, "CpuShares": 2}));
     assert_eq!(json!(sue.host_config), json!({"Memory": 2_097_152, "CpuShares": 2}));
     assert_eq!((&sam.container["Image"], &sue.container["Image"]), (&json!("a"), &json!("b")));
-    assert!(docker("bob").is_none() && config.dockers.get("zoe").is_none());
+    assert!(docker("bob").is_none() && config.own.get("zoe").is_none());
 }
 
 #[test]

@@ -28,4 +28,30 @@ mod sessions;
 #[path = "../program/terminals.rs"]
 mod terminals;
 
-mod kubernetes;
+mod faults;
+mod lifecycle;
+mod persistent;
+mod role;
+mod spec;
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use common::{Berth, Running};
+
+/// A kubelet looks once in a second, and a pod's end takes several looks.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A server with these changes of `kubernetes`.
+fn with(change: impl FnOnce(&mut Value)) -> Berth {
+    Berth::with(|config| change(&mut config["kubernetes"]))
+}
+
+/// A session that runs until its input ends.
+fn session(berth: &Berth) -> Running {
+    let session = berth.exec("echo in; cat").stdin(Stdio::piped()).within(Duration::from_secs(180)).spawn();
+    session.stdout.line("in");
+    session
+}

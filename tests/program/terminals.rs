@@ -42,7 +42,7 @@ fn the_window_has_the_clients_size_and_follows_it() {
 fn the_interrupt_key_stops_the_command_and_not_the_shell() {
     let berth = Berth::start();
     let mut terminal = shell(&berth, "");
-    terminal.type_in("echo ready; sleep 1000\n");
+    terminal.type_in("sh -c 'echo ready; exec sleep 1000'\n");
     terminal.shows("\nready");
     terminal.type_in("\x03");
     terminal.shows("# ");

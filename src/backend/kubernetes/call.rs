@@ -14,11 +14,13 @@ use super::exec::{End, Executed, Place};
 use super::pod;
 use crate::backend::Waiter;
 use crate::http::Deadline;
+use crate::metadata::Metadata;
 
 /// How often it is looked whether the user is still there.
 pub(super) const WAITER_INTERVAL: Duration = Duration::from_millis(250);
 
 const STEP: &str = "reach the agent in the pod";
+const PUT: &str = "put a file into the pod";
 
 /// Where an agent is to be called, and for whom.
 #[derive(Clone, Copy)]
@@ -59,7 +61,28 @@ impl Call<'_> {
         }
     }
 
-    /// Waits for the agent's first words.
+    /// Puts the user's files into the container, by its shell.
+    pub(super) fn put_files(&self, metadata: &Metadata) -> Result<(), Error> {
+        for (path, file) in &metadata.files {
+            if !path.starts_with('/') || path.ends_with('/') || path.contains('\0') {
+                return Err(Error::Settings(format!("a webhook has given a file at an impossible path: {path:?}")));
+            }
+            // It can be counted everywhere, and not everywhere be said that no more comes.
+            let script = format!(
+                "umask 077; mkdir -p \"${{0%/*}}/\" && rm -f \"$0\" && head -c {} >\"$0\" && chmod {} \"$0\" && echo",
+                file.value.len(),
+                if file.sensitive { "600" } else { "644" },
+            );
+            let words = ["/bin/sh", "-c", &script, path];
+            let failed = |detail| Error::Command { step: PUT, detail: format!("{path:?}: {detail}") };
+            let mut stream = Executed::start(self.api, PUT, self.place, &words, self.deadline)?;
+            stream.feed(&mut &*file.value, self.deadline).map_err(|error| failed(error.to_string()))?;
+            self.listen(stream)?.map_err(|error| failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the first words of what was executed.
     fn listen(&self, mut stream: Executed) -> Result<Called, Error> {
         loop {
             match stream.listen() {

@@ -36,6 +36,7 @@ use api::Api;
 use call::Call;
 use exec::Place;
 use lease::{Lease, REMOVE_ATTEMPTS, Shared};
+use pod::Owner;
 use start::{Agent, Starting};
 
 /// How many pods are listed at once.
@@ -83,14 +84,11 @@ impl Kubernetes {
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
         let (api, settings) = (&self.shared.api, &self.settings);
         let deadline = Deadline::after(settings.pod_start);
-        if !request.metadata.files.is_empty() {
-            return Err(Error::Settings("a webhook has given files, which pods cannot have yet".into()));
-        }
         if settings.mode == ExecutionMode::Persistent {
             return persistent::start(self, request, waiter);
         }
         let (namespace, name) = (self.namespace()?, pod::name(settings, request));
-        let body = pod::body(settings, &self.instance, request, &namespace, &name);
+        let body = pod::body(settings, Owner::Connection(&self.instance), request, &namespace, &name);
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request, &namespace, &name);
         lease.created = true;
@@ -99,7 +97,7 @@ impl Kubernetes {
             // What was refused is not there. Of a failure it is not known.
             lease.created = !matches!(error, Error::Api { status: 400..=499, .. });
         })?;
-        let place = Place { namespace, pod: name, container: pod::console(settings) };
+        let place = Place { namespace, pod: name, container: pod::console_name(settings, &body["spec"]) };
         let call = Call { api, place: &place, waiter, deadline, patience: settings.pod_start };
         let agent = match (settings.disable_agent, &settings.agent_image) {
             (true, _) => Agent::None,
@@ -107,6 +105,7 @@ impl Kubernetes {
             (false, None) => Agent::Uploaded(&self.agent),
         };
         let stream = Starting { call, created: &created, agent }.accept()?;
+        call.put_files(&request.metadata)?;
         lease.attempts = REMOVE_ATTEMPTS;
         match stream {
             Some(stream) => Ok(Container { stream: Box::new(stream), lease: Box::new(lease) }),

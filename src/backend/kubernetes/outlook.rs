@@ -90,7 +90,8 @@ pub(super) fn warning(event: &Json) -> Option<(String, String)> {
     (event["type"] == "Warning").then(|| (text(&event["reason"]), text(&event["message"])))
 }
 
-fn items(list: &Json) -> impl Iterator<Item = &Json> {
+/// What is in a list, if it is one.
+pub(super) fn items(list: &Json) -> impl Iterator<Item = &Json> {
     list.as_array().into_iter().flatten()
 }
 

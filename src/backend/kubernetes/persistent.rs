@@ -7,61 +7,90 @@ use serde_json::{Map, Value as Json};
 
 use super::call::Call;
 use super::exec::Place;
+use super::pod::Owner;
+use super::start::{Agent, Starting};
 use super::{Error, Kubernetes, native, pod};
 use crate::backend::{Container, Request, Waiter};
 use crate::config::ContainerName;
 use crate::http::{Deadline, encode};
 
-/// Finds the user's pod, and starts an agent in it.
+/// Finds the user's pod, or makes it where that is wanted, and starts an agent in it.
 pub(super) fn start(cluster: &Kubernetes, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
     let settings = &cluster.settings;
     let deadline = Deadline::after(settings.pod_start);
-    let place = find(cluster, request, deadline)?;
+    let namespace = cluster.namespace()?;
+    let pod = find_or_create(cluster, request, &namespace, deadline)?;
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let place = Place { namespace, pod: name, container: pod::console_name(settings, &pod["spec"]) };
+    let call = Call { api: &cluster.shared.api, place: &place, waiter, deadline, patience: settings.pod_start };
+    if pod["status"]["phase"] != "Running" {
+        Starting { call, created: &pod, agent: Agent::None }.accept()?;
+    }
+    call.put_files(&request.metadata)?;
     if settings.disable_agent {
         return native::start(cluster, request, place, None);
     }
-    let call = Call { api: &cluster.shared.api, place: &place, waiter, deadline, patience: settings.pod_start };
     let script = |size| pod::upload_to_stay(size, &request.id());
     let stream = call.upload(&cluster.agent, script)??;
     Ok(Container { stream: Box::new(stream), lease: Box::new(()) })
 }
 
-/// The running pod of the configured name or, without one, with the configured labels.
-fn find(cluster: &Kubernetes, request: &Request, deadline: Deadline) -> Result<Place, Error> {
-    let (settings, namespace) = (&cluster.settings, cluster.namespace()?);
-    let missing = |name: &str| Error::NoPod { name: name.to_owned() };
-    let fill = |template: &str| {
-        let template = ContainerName::parse(template).map_err(|detail| Error::Settings(detail.to_owned()))?;
-        template.fill(&request.user).ok_or_else(|| missing(&request.user))
-    };
-    let (what, selector) = match settings.metadata.get("name").and_then(Json::as_str) {
-        Some(name) => {
-            let name = fill(name)?;
-            (name.clone(), format!("fieldSelector={}", encode(&format!("metadata.name={name}"))))
+fn find_or_create(cluster: &Kubernetes, request: &Request, namespace: &str, deadline: Deadline) -> Result<Json, Error> {
+    let (api, settings) = (&cluster.shared.api, &cluster.settings);
+    let path = format!("/v1/namespaces/{}/pods", encode(namespace));
+    let name = settings.metadata.get("name").and_then(Json::as_str).map(|name| fill(name, request)).transpose()?;
+    let find = || find(cluster, request, name.as_deref(), &path, deadline);
+    match (find(), &name) {
+        (Err(Error::NoPod { .. }), Some(name)) if settings.create_missing => {
+            let body = pod::body(settings, Owner::User, request, namespace, name);
+            match api.call("create the pod", "POST", &path, Some(&body), deadline) {
+                // Another connection of the user's was faster.
+                Err(error) if error.is_status(409) => find().or(Err(error)),
+                result => result.inspect(|_| log::info!("{}: made pod {name}", request.connection)),
+            }
         }
+        (result, _) => result,
+    }
+}
+
+/// Puts the user's name in.
+fn fill(template: &str, request: &Request) -> Result<String, Error> {
+    let template = ContainerName::parse(template).map_err(|detail| Error::Settings(detail.to_owned()))?;
+    template.fill(&request.user).ok_or_else(|| Error::NoPod { name: request.user.clone() })
+}
+
+/// The pod of this name or, without one, with the configured labels, which runs or is about to. `path` is that of pods.
+fn find(
+    cluster: &Kubernetes,
+    request: &Request,
+    name: Option<&str>,
+    path: &str,
+    deadline: Deadline,
+) -> Result<Json, Error> {
+    let (what, selector) = match name {
+        Some(name) => (name.to_owned(), format!("fieldSelector={}", encode(&format!("metadata.name={name}")))),
         None => {
-            let labels = settings.metadata.get("labels").and_then(Json::as_object);
+            let labels = cluster.settings.metadata.get("labels").and_then(Json::as_object);
             let labels = labels.into_iter().flat_map(Map::iter);
             let labels: Result<Vec<String>, Error> = labels
-                .map(|(name, value)| Ok(format!("{name}={}", fill(value.as_str().unwrap_or_default())?)))
+                .map(|(name, value)| Ok(format!("{name}={}", fill(value.as_str().unwrap_or_default(), request)?)))
                 .collect();
             let labels = labels?.join(",");
             (labels.clone(), format!("labelSelector={}", encode(&labels)))
         }
     };
-    let path = format!("/v1/namespaces/{}/pods?{selector}", encode(&namespace));
-    let list = cluster.shared.api.call("look for the pod", "GET", &path, None, deadline)?;
-    let mut running = list["items"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|pod| pod["status"]["phase"] == "Running" && pod["metadata"]["deletionTimestamp"].is_null());
-    let found = match (running.next(), running.next()) {
-        (Some(pod), None) => pod,
-        (None, _) => return Err(missing(&what)),
-        (Some(_), Some(_)) => return Err(Error::ManyPods { labels: what }),
-    };
-    let text = |value: &Json| value.as_str().unwrap_or_default().to_owned();
-    let container = &found["spec"]["containers"][settings.console_container]["name"];
-    Ok(Place { namespace, pod: text(&found["metadata"]["name"]), container: text(container) })
+    let mut list = cluster.shared.api.call("look for the pod", "GET", &format!("{path}?{selector}"), None, deadline)?;
+    let mut list = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+    let phase = |pod: &Json, phase: &str| pod["status"]["phase"] == phase;
+    list.retain(|pod| {
+        (phase(pod, "Running") || phase(pod, "Pending")) && pod["metadata"]["deletionTimestamp"].is_null()
+    });
+    if list.iter().any(|pod| phase(pod, "Running")) {
+        list.retain(|pod| phase(pod, "Running"));
+    }
+    match (list.pop(), list.is_empty()) {
+        (Some(pod), true) => Ok(pod),
+        (None, _) => Err(Error::NoPod { name: what }),
+        (Some(_), false) => Err(Error::ManyPods { labels: what }),
+    }
 }

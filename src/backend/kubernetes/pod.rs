@@ -1,8 +1,11 @@
 //! The body of a pod: the configured one with the agent put in.
 
+use std::collections::BTreeMap;
+
 use openssl::sha::sha256;
 use serde_json::{Map, Value as Json, json};
 
+use super::outlook::items;
 use crate::backend::Request;
 use crate::config;
 
@@ -70,17 +73,33 @@ pub(super) fn name(settings: &config::Kubernetes, request: &Request) -> String {
     format!("{}{}", prefix.unwrap_or("berth-"), request.id())
 }
 
-/// The name of the container that the user is in.
-pub(super) fn console(settings: &config::Kubernetes) -> String {
-    let container = settings.spec.get("containers").and_then(|list| list.get(settings.console_container));
-    let name = container.and_then(|container| container.get("name")).and_then(Json::as_str);
+/// Which of a pod's `containers` the user is in.
+fn console(settings: &config::Kubernetes, containers: &Json) -> usize {
+    let wanted = settings.console_name.as_deref();
+    let named = wanted.and_then(|name| items(containers).position(|container| container["name"] == name));
+    named.unwrap_or(settings.console_container)
+}
+
+/// The name of the container that the user is in, in a pod of this spec.
+pub(super) fn console_name(settings: &config::Kubernetes, spec: &Json) -> String {
+    let containers = &spec["containers"];
+    let name = containers[console(settings, containers)]["name"].as_str();
     name.filter(|name| !name.is_empty()).unwrap_or("shell").to_owned()
+}
+
+/// For whom a pod is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Owner<'a> {
+    /// The connection, with which it goes. The instance's name is its label.
+    Connection(&'a str),
+    /// The user, for whom it stays.
+    User,
 }
 
 /// The body.
 pub(super) fn body(
     settings: &config::Kubernetes,
-    instance: &str,
+    owner: Owner<'_>,
     request: &Request,
     namespace: &str,
     name: &str,
@@ -89,81 +108,100 @@ pub(super) fn body(
     metadata.remove("generateName");
     metadata.insert("name".into(), name.into());
     metadata.insert("namespace".into(), namespace.into());
-    let labels = [(INSTANCE_LABEL, instance_label(instance)), (CONNECTION_LABEL, request.connection.clone())];
-    let annotations = [
-        (INSTANCE_ANNOTATION, instance.to_owned()),
-        (USER_ANNOTATION, request.user.clone()),
-        (CLIENT_ANNOTATION, request.client.to_string()),
-    ];
-    extend(&mut metadata, "labels", &labels);
-    extend(&mut metadata, "annotations", &annotations);
+    let client = request.client.to_string();
+    extend(&mut metadata, "labels", []);
+    extend(&mut metadata, "annotations", [(USER_ANNOTATION, &*request.user), (CLIENT_ANNOTATION, &client)]);
+    if let Owner::Connection(instance) = owner {
+        let label = instance_label(instance);
+        extend(&mut metadata, "labels", [(INSTANCE_LABEL, &*label), (CONNECTION_LABEL, &request.connection)]);
+        extend(&mut metadata, "annotations", [(INSTANCE_ANNOTATION, instance)]);
+    }
+    if owner == Owner::User {
+        for label in metadata["labels"].as_object_mut().into_iter().flat_map(Map::values_mut) {
+            *label = label.as_str().unwrap_or_default().replace("%u", &request.user).into();
+        }
+    }
+    for (key, names) in [("labels", &settings.labels), ("annotations", &settings.annotations)] {
+        extend(&mut metadata, key, exposed(names, request));
+    }
 
     let mut spec = settings.spec.clone();
-    spec.entry("restartPolicy").or_insert_with(|| "Never".into());
-    let Some(container) = spec.get_mut("containers").and_then(|list| list.get_mut(settings.console_container)) else {
-        // The configuration was checked.
-        return Json::Null;
-    };
-    let Some(container) = container.as_object_mut() else { return Json::Null };
-    container.insert("name".into(), console(settings).into());
-    let facts = request.metadata.facts.iter().filter(|_| settings.expose_metadata);
-    for (name, fact) in facts.chain(&request.metadata.environment) {
+    let index = console(settings, spec.get("containers").unwrap_or(&Json::Null));
+    let container = spec.get_mut("containers").and_then(|list| list.get_mut(index)).and_then(Json::as_object_mut);
+    // The configuration was checked.
+    let Some(container) = container else { return Json::Null };
+    container.entry("name").or_insert_with(|| "shell".into());
+    let environment = &request.metadata.environment;
+    let environment = environment.iter().map(|(name, fact)| (name.as_str(), fact.value.as_str()));
+    for (name, value) in exposed(&settings.variables, request).chain(environment) {
         // Of two of a name, the last counts.
-        push(container, "env", json!({ "name": name, "value": fact.value }));
+        push(container, "env", json!({ "name": name, "value": value }));
     }
-    if settings.disable_agent {
+    if owner == Owner::User || settings.disable_agent {
         container.insert("command".into(), settings.idle_command.as_slice().into());
         container.remove("args");
     } else {
-        put_agent(settings, &mut spec);
+        let mount = put_agent(settings, container);
+        let init = settings.agent_image.as_ref().map(|image| install(image, &mount, container));
+        push(&mut spec, "volumes", json!({ "name": VOLUME, "emptyDir": {} }));
+        match (init, spec.get_mut("initContainers")) {
+            (Some(init), Some(Json::Array(list))) => list.insert(0, init),
+            (Some(init), _) => drop(spec.insert("initContainers".into(), json!([init]))),
+            (None, _) => {}
+        }
+    }
+    if owner != Owner::User {
+        spec.entry("restartPolicy").or_insert_with(|| "Never".into());
     }
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
 }
 
-/// Lets the main container begin with the agent.
-fn put_agent(settings: &config::Kubernetes, spec: &mut Map<String, Json>) {
-    push(spec, "volumes", json!({ "name": VOLUME, "emptyDir": {} }));
-    let container = spec.get_mut("containers").and_then(|list| list.get_mut(settings.console_container));
-    let Some(container) = container.and_then(Json::as_object_mut) else { return };
+/// What is to be told of metadata, by the names that they have there.
+fn exposed<'a>(names: &'a BTreeMap<String, String>, request: &'a Request) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let facts = &request.metadata.facts;
+    names.iter().filter_map(|(fact, name)| Some((name.as_str(), facts.get(fact)?.value.as_str())))
+}
+
+/// Lets a container begin with the agent; gives the mount that it takes.
+fn put_agent(settings: &config::Kubernetes, container: &mut Map<String, Json>) -> Json {
     let words = |name: &str| container.get(name).and_then(Json::as_array).cloned().unwrap_or_default();
     // Arguments alone are those of the image's own entry point, which nobody here knows.
     let own = if words("command").is_empty() { Vec::new() } else { [words("command"), words("args")].concat() };
-    let (command, mut arguments) = match settings.agent_image {
-        Some(_) => (vec![AGENT], vec!["agent", "--listen", SOCKET, "--"]),
-        None => (vec!["/bin/sh", "-c", WAIT, "berth"], Vec::new()),
+    let (command, arguments) = match settings.agent_image {
+        Some(_) => (json!([AGENT]), vec!["agent", "--listen", SOCKET, "--"]),
+        None => (json!(["/bin/sh", "-c", WAIT, "berth"]), Vec::new()),
     };
-    let arguments: Vec<Json> = arguments.drain(..).map(Json::from).chain(own).collect();
-    container.insert("command".into(), command.into());
+    let arguments: Vec<Json> = arguments.into_iter().map(Json::from).chain(own).collect();
+    container.insert("command".into(), command);
     container.insert("args".into(), arguments.into());
     let mount = json!({ "name": VOLUME, "mountPath": DIRECTORY });
     push(container, "volumeMounts", mount.clone());
-
-    if let Some(image) = &settings.agent_image {
-        let mut init = json!({
-            "name": INIT_CONTAINER,
-            "image": image,
-            "args": ["agent", "install", AGENT],
-            "volumeMounts": [mount],
-        });
-        // What the pod's own container is held to, by a policy or a quota, holds for this, too.
-        for key in ["imagePullPolicy", "resources", "securityContext"] {
-            if let Some(value) = container.get(key) {
-                init[key] = value.clone();
-            }
-        }
-        match spec.get_mut("initContainers") {
-            Some(Json::Array(list)) => list.insert(0, init),
-            _ => drop(spec.insert("initContainers".into(), json!([init]))),
-        }
-    }
+    mount
 }
 
-fn extend(metadata: &mut Map<String, Json>, key: &str, more: &[(&str, String)]) {
+/// The init container that brings the agent for `container`.
+fn install(image: &str, mount: &Json, container: &Map<String, Json>) -> Json {
+    let mut init = json!({
+        "name": INIT_CONTAINER,
+        "image": image,
+        "args": ["agent", "install", AGENT],
+        "volumeMounts": [mount],
+    });
+    // What the pod's own container is held to, by a policy or a quota, holds for this, too.
+    for key in ["imagePullPolicy", "resources", "securityContext"] {
+        if let Some(value) = container.get(key) {
+            init[key] = value.clone();
+        }
+    }
+    init
+}
+
+fn extend<'a>(metadata: &mut Map<String, Json>, key: &str, more: impl IntoIterator<Item = (&'a str, &'a str)>) {
     if !matches!(metadata.get(key), Some(Json::Object(_))) {
         metadata.insert(key.into(), json!({}));
     }
     for (name, value) in more {
-        metadata[key][name] = value.as_str().into();
+        metadata[key][name] = value.into();
     }
 }
 

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use super::berth::unique;
 use super::client::{Client, Ran};
+use super::process::{DEADLINE, eventually};
 
 /// Where pods are.
 pub const NAMESPACE: &str = "default";
@@ -79,6 +81,26 @@ pub fn delete_pod(name: &str) {
 pub fn remove_pods(instance: &str) {
     let selector = format!("labelSelector=berth.instance%3D{instance}&gracePeriodSeconds=0");
     call("DELETE", &format!("/api/v1/namespaces/{NAMESPACE}/pods?{selector}"), None);
+}
+
+/// A namespace of a test's own.
+pub struct Namespace(pub String);
+
+impl Namespace {
+    pub fn new() -> Self {
+        let name = unique();
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": &name}});
+        api("POST", "/api/v1/namespaces", Some(&namespace));
+        let accounts = format!("/api/v1/namespaces/{name}/serviceaccounts");
+        eventually("the service account", DEADLINE, || api("GET", &accounts, None)["items"] != json!([]));
+        Namespace(name)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        cluster(&["kubectl", "delete", "namespace", "--wait=false", &self.0]).run();
+    }
 }
 
 /// A test's use of the cluster: with others, or alone, to break it.

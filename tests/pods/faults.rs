@@ -1,0 +1,173 @@
+//! What goes wrong: in the cluster, with a pod, and with who berth is there.
+
+use std::fs;
+use std::time::Instant;
+
+use openssl::asn1::Asn1Time;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::x509::{X509, X509Name};
+use serde_json::{Value, json};
+
+use crate::common::cluster::{NAMESPACE, Namespace, Use, api, cluster, kubeconfig, server};
+use crate::common::{Berth, Client, DEADLINE, eventually};
+use crate::{SOON, session, with};
+
+/// Waits until the API server does.
+fn answers() {
+    eventually("the API server", DEADLINE, || {
+        Client::new("curl").args(["--insecure", "--silent", &format!("{}/readyz", server())]).run().text() == "ok"
+    });
+}
+
+#[test]
+fn sessions_end_with_the_api_server_and_new_ones_work_when_it_is_back() {
+    let _alone = Use::alone();
+    let berth = Berth::start();
+    let session = session(&berth);
+    cluster(&["signal", "KILL", "apiserver"]).run().succeeds();
+    session.wait().exits(255).says("the container is lost");
+    answers();
+    eventually("a session", DEADLINE, || berth.exec("echo again").run().text() == "again\n");
+}
+
+#[test]
+fn sessions_end_with_the_kubelet_and_new_ones_work_when_it_is_back() {
+    let _alone = Use::alone();
+    let berth = Berth::start();
+    let session = session(&berth);
+    cluster(&["signal", "KILL", "kubelet"]).run().succeeds();
+    session.wait().exits(255).says("berth: the container");
+    eventually("a session", DEADLINE, || berth.exec("echo again").run().text() == "again\n");
+}
+
+/// An API server that has stopped. It goes on when this is dropped.
+struct Stopped;
+
+impl Stopped {
+    fn new() -> Self {
+        cluster(&["signal", "STOP", "apiserver"]).run().succeeds();
+        Stopped
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        cluster(&["signal", "CONT", "apiserver"]).run();
+    }
+}
+
+#[test]
+fn an_api_server_that_does_not_answer_is_told_and_users_come_in_when_it_does() {
+    let _alone = Use::alone();
+    let berth = with(|kubernetes| kubernetes["timeouts"] = json!({"http": "1s", "podStart": "3s"}));
+    let stopped = Stopped::new();
+    let begin = Instant::now();
+    berth.exec("true").run().exits(255).says("the container service");
+    assert!(begin.elapsed() < DEADLINE / 2, "{:?}", begin.elapsed());
+    drop(stopped);
+    answers();
+    eventually("a session", DEADLINE, || berth.exec("echo again").run().text() == "again\n");
+}
+
+#[test]
+fn a_pod_that_is_deleted_ends_its_connection() {
+    let berth = Berth::start();
+    let session = berth.exec("echo in; sleep 1000").spawn();
+    session.stdout.line("in");
+    let name = berth.containers().remove(0);
+    api("DELETE", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}"), None);
+    session.wait().exits(255).says("berth: the container has ended");
+    berth.has_containers(0, SOON);
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_is_told_within_seconds() {
+    let berth = with(|kubernetes| {
+        let container = &mut kubernetes["pod"]["spec"]["containers"][0];
+        container["image"] = "127.0.0.1:1/no-such-image".into();
+        container["imagePullPolicy"] = "Always".into();
+    });
+    let begin = Instant::now();
+    berth.exec("true").run().exits(255).says("image 127.0.0.1:1/no-such-image cannot be pulled");
+    assert!(begin.elapsed() < DEADLINE / 2, "{:?}", begin.elapsed());
+    berth.log().line("ErrImagePull");
+}
+
+#[test]
+fn a_cluster_without_room_is_told_to_the_waiting_user() {
+    let berth = with(|kubernetes| {
+        kubernetes["pod"]["spec"]["nodeSelector"] = json!({"no": "such-node"});
+        kubernetes["timeouts"]["podStart"] = "3s".into();
+    });
+    let ran = berth.exec("true").run().exits(255);
+    let ran = ran.says("the cluster has no room for the container yet");
+    ran.says("the container cannot be started (Unschedulable)");
+    berth.log().line("didn't match Pod's node affinity/selector");
+}
+
+#[test]
+fn a_quota_that_is_used_up_is_told() {
+    let namespace = Namespace::new();
+    let name = &namespace.0;
+    let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "none"},
+        "spec": {"hard": {"pods": "0"}}});
+    api("POST", &format!("/api/v1/namespaces/{name}/resourcequotas"), Some(&quota));
+    let berth = with(|kubernetes| kubernetes["pod"]["metadata"]["namespace"] = name.as_str().into());
+    eventually("the quota", DEADLINE, || {
+        let ran = berth.exec("true").run();
+        ran.stderr.contains("no room: the quota is used up")
+    });
+}
+
+#[test]
+fn a_pod_that_is_evicted_ends_its_connection() {
+    let berth = Berth::start();
+    let session = berth.exec("echo in; sleep 1000").spawn();
+    session.stdout.line("in");
+    let name = berth.containers().remove(0);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
+    api("POST", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"), Some(&eviction));
+    session.wait().exits(255).says("berth: the container has ended");
+    berth.has_containers(0, SOON);
+}
+
+#[test]
+fn what_is_only_remarked_on_is_not_told_to_the_user() {
+    let berth = Berth::start();
+    let ran = berth.exec("echo in").run().succeeds();
+    assert_eq!(ran.stderr, "");
+}
+
+#[test]
+fn a_client_certificate_that_has_expired_is_told_to_the_operator() {
+    let read = |name: &str| fs::read(kubeconfig().with_file_name("pki").join(name)).unwrap();
+    let (authority, key) =
+        (X509::from_pem(&read("ca.crt")).unwrap(), PKey::private_key_from_pem(&read("ca.key")).unwrap());
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let own = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+    let mut subject = X509Name::builder().unwrap();
+    subject.append_entry_by_nid(Nid::ORGANIZATIONNAME, "system:masters").unwrap();
+    subject.append_entry_by_nid(Nid::COMMONNAME, "late").unwrap();
+    let mut certificate = X509::builder().unwrap();
+    certificate.set_version(2).unwrap();
+    certificate.set_subject_name(&subject.build()).unwrap();
+    certificate.set_issuer_name(authority.subject_name()).unwrap();
+    certificate.set_pubkey(&own).unwrap();
+    certificate.set_not_before(&Asn1Time::from_unix(1_600_000_000).unwrap()).unwrap();
+    certificate.set_not_after(&Asn1Time::from_unix(1_700_000_000).unwrap()).unwrap();
+    certificate.sign(&key, MessageDigest::sha256()).unwrap();
+    let text = |bytes: Vec<u8>| Value::from(String::from_utf8(bytes).unwrap());
+    let berth = with(|kubernetes| {
+        kubernetes["connection"] = json!({
+            "host": server(),
+            "cacertFile": kubeconfig().with_file_name("pki").join("ca.crt"),
+            "cert": text(certificate.build().to_pem().unwrap()),
+            "key": text(own.private_key_to_pem_pkcs8().unwrap()),
+        });
+    });
+    berth.exec("true").run().exits(255).says("the container service refuses to start containers");
+    berth.log().line("Unauthorized");
+}

@@ -1,0 +1,79 @@
+//! Pods that are there before their users, and stay: `kubernetes.pod.mode: persistent`.
+
+use std::process::Stdio;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::common::cluster::{Namespace, api};
+use crate::common::{Berth, DEADLINE, eventually};
+use crate::with;
+
+#[test]
+fn users_get_into_pods_that_are_there_and_stay() {
+    let namespace = Namespace::new();
+    let container = json!({"name": "web", "image": "berth-test/busybox", "imagePullPolicy": "Never",
+        "command": ["sleep", "1000"]});
+    let alices = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "dev-alice", "labels": {"owner": "alice"}},
+        "spec": {"containers": [container], "terminationGracePeriodSeconds": 0},
+    });
+    let path = format!("/api/v1/namespaces/{}/pods", namespace.0);
+    api("POST", &path, Some(&alices));
+    let running = || api("GET", &format!("{path}/dev-alice"), None)["status"]["phase"] == "Running";
+    eventually("the pod", DEADLINE, running);
+    for (number, found_by) in [json!({"name": "dev-%u"}), json!({"labels": {"owner": "%u"}})].into_iter().enumerate() {
+        let berth = with(|kubernetes| {
+            kubernetes["pod"]["mode"] = "persistent".into();
+            kubernetes["pod"]["spec"] = json!({});
+            kubernetes["pod"]["metadata"] = found_by;
+            kubernetes["pod"]["metadata"]["namespace"] = namespace.0.as_str().into();
+        });
+        let command = "hostname; echo more >>/kept; wc -l </kept; ls -A /tmp /var/tmp /dev/shm | grep berth; cat";
+        let ran = berth.exec(command).input("hello\n").run().succeeds();
+        assert_eq!(ran.text(), format!("dev-alice\n{}\nhello\n", number + 1));
+        // What a user leaves behind ends with the connection, and the pod does not.
+        let left = berth.exec("sleep 1234 & echo in; cat").stdin(Stdio::piped()).spawn();
+        left.stdout.line("in");
+        left.signal(Signal::KILL);
+        let count = || berth.exec("ps | grep -c '[s]leep 1234'").run().text();
+        eventually("the end of what was left", DEADLINE, || count() == "0\n");
+        assert!(running());
+    }
+    let berth = with(|kubernetes| {
+        kubernetes["pod"]["mode"] = "persistent".into();
+        kubernetes["pod"]["metadata"] = json!({"namespace": namespace.0, "name": "other-%u"});
+    });
+    berth.exec("true").run().exits(255).says("there is no container for other-alice");
+}
+
+/// Users get into the pod that is named after them, which is made where it is missing.
+fn with_missing_ones_made(namespace: &Namespace, change: impl FnOnce(&mut Value)) -> Berth {
+    with(|kubernetes| {
+        let pod = &mut kubernetes["pod"];
+        pod["mode"] = "persistent".into();
+        pod["createMissingPods"] = true.into();
+        pod["metadata"] = json!({"namespace": namespace.0, "name": "own-%u", "labels": {"owner": "%u"}});
+        change(pod);
+    })
+}
+
+#[test]
+fn a_pod_that_is_missing_is_made_and_stays() {
+    let namespace = Namespace::new();
+    let berth = with_missing_ones_made(&namespace, |_| ());
+    let path = format!("/api/v1/namespaces/{}/pods", namespace.0);
+    // Both want to make it.
+    let sessions: Vec<_> = (0..2).map(|_| berth.exec("hostname; echo more >>/kept; cat").input("").spawn()).collect();
+    for session in sessions {
+        session.wait().succeeds().prints("own-alice\n");
+    }
+    berth.exec("wc -l </kept").run().succeeds().prints("2\n");
+    let pods = &api("GET", &format!("{path}?labelSelector=owner%3Dalice"), None)["items"];
+    assert_eq!(pods.as_array().unwrap().len(), 1);
+    drop(berth);
+    // Without an agent, too.
+    let berth = with_missing_ones_made(&namespace, |pod| pod["disableAgent"] = true.into());
+    berth.exec("wc -l </kept; exit 3").run().exits(3).prints("2\n");
+}
