@@ -124,6 +124,16 @@ impl Error {
         matches!(self, Error::Api { status, .. } if *status == wanted)
     }
 
+    /// Whether the API server has said no.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, Error::Api { status: 400..=499, .. })
+    }
+
+    /// Whether the API server says nothing.
+    pub(super) fn is_silence(&self) -> bool {
+        matches!(self, Error::Unavailable { .. } | Error::Http { source: http::Error::TimedOut(_), .. })
+    }
+
     /// What the SSH user is told.
     fn user(&self) -> String {
         match self {

@@ -93,9 +93,11 @@ impl Kubernetes {
         let mut lease = Lease::new(&self.shared, request, &namespace, &name);
         lease.created = true;
         let path = format!("/v1/namespaces/{}/pods", encode(&namespace));
-        let created = api.call("create the pod", "POST", &path, Some(&body), deadline).inspect_err(|error| {
-            // What was refused is not there. Of a failure it is not known.
-            lease.created = !matches!(error, Error::Api { status: 400..=499, .. });
+        let answer = deadline.min(api.deadline());
+        let created = api.call("create the pod", "POST", &path, Some(&body), answer).inspect_err(|error| {
+            // What was refused is not there. Of a failure it is not known; but a server that does not answer would only
+            // keep the user waiting, and what may be there is left to the reaper.
+            lease.created = !error.is_refusal() && !error.is_silence();
         })?;
         let place = Place { namespace, pod: name, container: pod::console_name(settings, &body["spec"]) };
         let call = Call { api, place: &place, waiter, deadline, patience: settings.pod_start };

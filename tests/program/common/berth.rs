@@ -164,6 +164,7 @@ impl Berth {
         if way == Way::Kubernetes {
             pod::translate(&mut config);
         }
+        let instance = config["instance"].as_str().unwrap().to_owned();
         // All JSON is YAML.
         fs::write(directory.path().join("config.yaml"), format!("{config:#}")).unwrap();
         let process = serve(directory.path()).spawn();
