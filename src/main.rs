@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth::auth::{LONGEST_PASSWORD, PasswordHash, Users};
+use berth::auth::{LONGEST_PASSWORD, PasswordHash, TotpSecret, Users};
 use berth::backend::Backends;
 use berth::config::{self, BackendKind, Config};
 use berth::ssh::Services;
@@ -30,6 +30,8 @@ Usage:
   berth keygen [-t TYPE] -f FILE       make a host key: ed25519 (the default), ecdsa or rsa
   berth keygen -t password             make a hash, for auth.users.NAME.password, of a password that is asked for, or
                                        of the first line of standard input where that is no terminal
+  berth keygen -t totp [-C NAME]       make a secret, for auth.users.NAME.totp, and print it, and the URI that programs
+                                       which make codes take, as a QR code or by hand; they show the name
   berth agent --socket PATH|--stdio [-- COMMAND...]
                                        what runs in a container; berth starts it itself
   berth --version
@@ -216,17 +218,20 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
         let backends = Arc::clone(backends);
         services = services.ask(ConfigServer::new(server.clone()), template, move |config| backends.find(config));
     }
-    let authenticator =
-        Webhooks::new(Users::new(config.users, config.ssh.trusted_user_ca_keys.clone()), config.webhooks);
+    let authenticator = Webhooks::new(
+        Users::new(config.users, config.ssh.trusted_user_ca_keys.clone(), &config.ssh.authentication_methods),
+        config.webhooks,
+    );
     ssh::Server::new(config.ssh, services, Box::new(authenticator), geoip, config.monitoring, config.log, stop_time)
         .map_err(failed)
 }
 
 fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {
-    let (mut kind, mut file) = (OsString::from("ed25519"), None);
+    let (mut kind, mut file, mut comment) = (OsString::from("ed25519"), None, String::from("berth"));
     while let Some(argument) = parser.next()? {
         match argument {
             Short('t') | Long("type") => kind = parser.value()?,
+            Short('C') | Long("comment") => comment = parser.value()?.to_string_lossy().into_owned(),
             Short('f') | Long("file") => file = Some(PathBuf::from(parser.value()?)),
             Long("help") | Short('h') => {
                 print!("{HELP}");
@@ -240,7 +245,13 @@ fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {
         Some("ecdsa") => ssh::KeyKind::Ecdsa,
         Some("rsa") => ssh::KeyKind::Rsa,
         Some("password") => return hash_password(),
-        _ => return Err(Failure::Usage(format!("no key type {kind:?}: ed25519, ecdsa, rsa or password"))),
+        Some("totp") => {
+            let secret = TotpSecret::make().map_err(failed)?;
+            // The secret's line first: so the output is good as a secretFile.
+            println!("{}\n{}", secret.text(), secret.uri(&comment));
+            return Ok(());
+        }
+        _ => return Err(Failure::Usage(format!("no key type {kind:?}: ed25519, ecdsa, rsa, password or totp"))),
     };
     let file = file.ok_or(Failure::Usage("-f FILE is missing".into()))?;
     let key = ssh::keygen(kind, &file).map_err(failed)?;

@@ -68,6 +68,11 @@ fn find_map<L, T>(path: &Path, user: &str, parse: Parse<L>, check: impl FnMut(L)
     }
 }
 
+/// Reads a user's file.
+pub(super) fn of_user(path: &Path, user: &str) -> Result<Vec<u8>, FileError> {
+    read(&expand(path, user)?, LONGEST)
+}
+
 /// Puts the user's name in place of `%u`.
 fn expand(path: &Path, user: &str) -> Result<PathBuf, FileError> {
     let Some(text) = path.to_str().filter(|text| text.contains('%')) else { return Ok(path.to_owned()) };

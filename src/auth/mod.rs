@@ -6,6 +6,7 @@ mod certificate;
 mod command;
 mod file;
 mod key;
+mod methods;
 mod options;
 mod password;
 mod public_key;
@@ -13,6 +14,7 @@ mod revocation;
 mod signature;
 mod source;
 mod token;
+mod totp;
 mod users;
 
 use std::net::SocketAddr;
@@ -22,11 +24,13 @@ pub use by_name::ByName;
 pub use certificate::{Certificate, Offer, OfferError};
 pub use command::COMMAND_TOKENS;
 pub use key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
+pub use methods::{Device, Method, MethodList, Methods, Step};
 pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use public_key::{KeyError, PublicKey, fingerprint};
 pub use revocation::RevokedKeys;
 pub use signature::{Attested, BadSignature, SIGNATURE_ALGORITHMS};
 pub use token::check_tokens;
+pub use totp::{Totp, TotpAlgorithm, TotpSecret};
 pub use users::Users;
 
 use crate::fuzzing::Target;
@@ -175,6 +179,28 @@ impl Grant {
         let metadata = Metadata { authenticated_user: Some(user.to_owned()), ..Metadata::default() };
         Grant { restrictions, metadata }
     }
+
+    /// Both together, of a user who has proven two things.
+    ///
+    /// # Errors
+    /// Why they do not go together.
+    pub fn merge(self, newer: Grant) -> Result<Grant, &'static str> {
+        let Grant { restrictions, mut metadata } = self;
+        let restrictions = restrictions.merge(newer.restrictions)?;
+        metadata.merge(newer.metadata);
+        Ok(Grant { restrictions, metadata })
+    }
+}
+
+/// What is asked of a user.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Requirements {
+    /// What has to be proven.
+    pub methods: Methods,
+    /// Whether there is a password that berth knows of.
+    pub has_password: bool,
+    /// Whether there is a secret for codes.
+    pub has_secret: bool,
 }
 
 /// Checks credentials. One per process, shared by all connections; calls may block (a webhook, a slow hash), so they
@@ -186,6 +212,23 @@ pub trait Authenticator: Send + Sync {
     /// Whether this user may use a public key from here, now. The caller has verified, or will verify, the signature,
     /// and what a security key attests in it.
     fn public_key(&self, attempt: &Attempt<'_>, offer: &Offer) -> Option<Grant>;
+
+    /// What is asked of this user. Of one who does not exist, what is asked of anybody.
+    fn requirements(&self, user: &str) -> Requirements {
+        let _ = user;
+        Requirements::default()
+    }
+
+    /// The names of the methods by which anybody may begin, as in SSH_MSG_USERAUTH_FAILURE.
+    fn first_methods(&self) -> String {
+        Methods::default().names()
+    }
+
+    /// Whether a code is good for this user, now. It is good once.
+    fn code(&self, attempt: &Attempt<'_>, code: &[u8]) -> bool {
+        let _ = (attempt, code);
+        false
+    }
 
     /// Whether a user who has authenticated may in, and with what.
     fn authorize(&self, attempt: &Attempt<'_>, grant: Grant) -> Option<Grant> {
@@ -208,6 +251,10 @@ pub struct User {
     pub authorized_keys_command: Vec<String>,
     /// `authorizedKeysCommandUser`: the account that it runs as, where that is not berth's own.
     pub authorized_keys_command_user: Option<String>,
+    /// `totp`
+    pub totp: Totp,
+    /// `authenticationMethods`: in place of what is asked of all.
+    pub authentication_methods: Vec<MethodList>,
     /// `authorizedPrincipals`: whose certificates let this user in, where the authority is trusted for all.
     pub authorized_principals: Vec<AuthorizedPrincipal>,
     /// `authorizedPrincipalsFile`: the same in files, read at each login.

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::account::Login;
 use super::by_name::{ByName, is_pattern};
 use super::password::PasswordHash;
-use super::{Attempt, Authenticator, Grant, Offer, Restrictions, User};
+use super::{Attempt, Authenticator, Grant, MethodList, Methods, Offer, Requirements, Restrictions, User, methods};
 
 /// Users by name.
 ///
@@ -22,6 +22,10 @@ pub struct Users {
     users: ByName<User>,
     /// The places of those who have a password.
     with_password: Vec<usize>,
+    /// What is asked of users who have nothing of their own for it, where that is said.
+    methods: Option<Methods>,
+    /// By what anybody may begin.
+    first_methods: String,
     /// Files of authorities whose certificates are good for all.
     authorities: Vec<PathBuf>,
     /// Makes the choice of a stand-in one that only the server can foretell, and the same after a restart.
@@ -30,7 +34,8 @@ pub struct Users {
 
 impl Users {
     /// An authenticator for these users, by name or pattern, and for certificates by these authorities (`trustedUserCAKeys`).
-    pub fn new(users: BTreeMap<String, User>, authorities: Vec<PathBuf>) -> Self {
+    /// All have to prove one of these lists, unless they have their own.
+    pub fn new(users: BTreeMap<String, User>, authorities: Vec<PathBuf>, methods: &[MethodList]) -> Self {
         let users = ByName::new(users);
         let entries = users.entries();
         let with_password = (0..entries.len()).filter(|&place| entries[place].1.password.is_some()).collect();
@@ -39,7 +44,11 @@ impl Users {
             name.hash(&mut hasher);
             user.password.as_ref().map(ToString::to_string).hash(&mut hasher);
         }
-        Users { users, with_password, authorities, secret: hasher.finish() }
+        let methods = (!methods.is_empty()).then(|| Methods::new(methods));
+        let of_users = entries.iter().map(|(_, user)| methods_of(user, methods.as_ref()));
+        let all: Vec<Methods> = of_users.chain([methods.clone().unwrap_or_default()]).collect();
+        let first_methods = methods::names(&mut all.iter().flat_map(Methods::next));
+        Users { users, with_password, methods, first_methods, authorities, secret: hasher.finish() }
     }
 
     /// Chooses one of `count` for a name.
@@ -75,6 +84,36 @@ impl Authenticator for Users {
     fn public_key(&self, attempt: &Attempt<'_>, offer: &Offer) -> Option<Grant> {
         let restrictions = self.public_key(attempt.user, offer, attempt.client.ip());
         restrictions.map(|restrictions| Grant::new(attempt.user, restrictions))
+    }
+
+    fn requirements(&self, user: &str) -> Requirements {
+        match self.users.get(user) {
+            Some(user) => Requirements {
+                methods: methods_of(user, self.methods.as_ref()),
+                has_password: user.password.is_some(),
+                has_secret: user.totp.is_used(),
+            },
+            None => Requirements { methods: self.methods.clone().unwrap_or_default(), ..Requirements::default() },
+        }
+    }
+
+    fn first_methods(&self) -> String {
+        self.first_methods.clone()
+    }
+
+    fn code(&self, attempt: &Attempt<'_>, code: &[u8]) -> bool {
+        let user = self.users.get(attempt.user).filter(|user| user.totp.is_used());
+        user.is_some_and(|user| user.totp.verify(attempt.user, code, u64::try_from(now()).unwrap_or(0)))
+    }
+}
+
+/// What is asked of a user, where `methods` are for all.
+fn methods_of(user: &User, methods: Option<&Methods>) -> Methods {
+    match (user.authentication_methods.as_slice(), methods) {
+        ([], Some(methods)) => methods.clone(),
+        ([], None) if user.totp.is_used() => Methods::with_code(),
+        ([], None) => Methods::default(),
+        (lists, _) => Methods::new(lists),
     }
 }
 
@@ -125,7 +164,7 @@ mod tests {
     }
 
     fn users(users: impl IntoIterator<Item = (&'static str, User)>) -> Users {
-        Users::new(users.into_iter().map(|(name, user)| (name.to_owned(), user)).collect(), Vec::new())
+        Users::new(users.into_iter().map(|(name, user)| (name.to_owned(), user)).collect(), Vec::new(), &[])
     }
 
     #[test]

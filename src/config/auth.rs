@@ -2,13 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::kind::{Named, Scalar, any_number_of, parsed, path, text};
+use super::kind::{Named, Scalar, any_number_of, choice, duration, integer, parsed, path, text};
 use super::reader::{Kind, Reader};
 use super::section::Section;
+use super::ssh::authentication_methods;
 use super::yaml::{Node, Value};
 use super::{BackendKind, Config, Own, docker, forwarding, kubernetes, webhook};
-use crate::auth::{AuthorizedKey, AuthorizedPrincipal, ByName, COMMAND_TOKENS, PasswordHash, User, check_tokens};
+use crate::auth::{
+    AuthorizedKey, AuthorizedPrincipal, ByName, COMMAND_TOKENS, MethodList, PasswordHash, Totp, TotpAlgorithm,
+    TotpSecret, User, check_tokens,
+};
 
 /// The longest user name, in bytes: what the SSH side takes.
 const LONGEST_NAME: usize = 1024;
@@ -57,10 +62,26 @@ fn settings() -> Section<User> {
             |user| &mut user.authorized_principals,
             any_number_of(parsed("a certificate's principal", AuthorizedPrincipal::parse)),
         )
+        .key("totp", |user| &mut user.totp, totp())
+        .key("authenticationMethods", |user| &mut user.authentication_methods, authentication_methods())
         .key("authorizedPrincipalsFile", |user| &mut user.authorized_principals_files, any_number_of(users_path()))
         .checked("forwarding", forwarding::section())
         .checked("docker", docker::of_users())
         .checked("kubernetes", kubernetes::of_users())
+}
+
+/// How a user's codes are made.
+fn totp() -> Section<Totp> {
+    const ALGORITHMS: &[(&str, TotpAlgorithm)] =
+        &[("SHA1", TotpAlgorithm::Sha1), ("SHA256", TotpAlgorithm::Sha256), ("SHA512", TotpAlgorithm::Sha512)];
+    let period = duration(Duration::from_secs(10)..=Duration::from_secs(300));
+    Section::new()
+        .key("secret", |totp: &mut Totp| &mut totp.secret, parsed("a secret in base32", TotpSecret::parse).optional())
+        .key("secretFile", |totp| &mut totp.secret_file, users_path().optional())
+        .key("algorithm", |totp| &mut totp.algorithm, choice(ALGORITHMS, &[]))
+        .key("digits", |totp| &mut totp.digits, integer(6..=8))
+        .key("period", |totp| &mut totp.period, period)
+        .key("skew", |totp| &mut totp.skew, integer(0..=10))
 }
 
 /// A user's settings go over those of the user's groups, and these over everyone's, wherever in the file they stand.
@@ -94,6 +115,14 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
         }
         if let Some(program) = user.authorized_keys_command.first_mut() {
             *program = reader.directory.join(&program).to_string_lossy().into_owned();
+        }
+        let lists = match user.authentication_methods.as_slice() {
+            [] => &config.ssh.authentication_methods,
+            own => own,
+        };
+        if user.totp.is_used() && !lists.is_empty() && !lists.iter().any(MethodList::asks_for_code) {
+            let path = [&path[..3], &["totp"]].concat();
+            reader.warn_at(root, &path, "has no effect: no list of authenticationMethods has keyboard-interactive");
         }
         let parts = |key: &'static str| nodes.iter().filter_map(move |node| node.at(&[key]));
         let mut users_forwarding = config.forwarding.everyone.clone();

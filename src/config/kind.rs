@@ -340,6 +340,11 @@ pub(super) fn colon_list<T: 'static>(item: Scalar<T>) -> Several<T> {
     Several { item, least: 1, separator: Some(':') }
 }
 
+/// A list of any length, or one value with spaces between the items.
+pub(super) fn spaced_list<T: 'static>(item: Scalar<T>) -> Several<T> {
+    Several { item, least: 0, separator: Some(' ') }
+}
+
 impl<T: 'static> Kind<Vec<T>> for Several<T> {
     fn read(&self, node: &Node, target: &mut Vec<T>, reader: &mut Reader<'_>) {
         let Value::List(items) = &node.value else {

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::kind::{
-    address, any_number_of, choice, duration, duration_or_off, integer, name, one_or_more, parsed, path, pem, text,
+    Several, address, any_number_of, choice, duration, duration_or_off, integer, name, one_or_more, parsed, path, pem,
+    spaced_list, text,
 };
 use super::pem::Pem;
 use super::reader::Kind;
 use super::section::Section;
-use crate::auth::PubkeyAuthOption;
+use crate::auth::{MethodList, PubkeyAuthOption};
 
 /// Settings of the SSH side, resolved.
 #[derive(Clone, Debug)]
@@ -37,6 +38,8 @@ pub struct Ssh {
     pub login_grace_time: Duration,
     /// `maxAuthTries`: attempts in one connection.
     pub max_auth_tries: u32,
+    /// `authenticationMethods`: what users have to prove who have nothing of their own for it. None is any method.
+    pub authentication_methods: Vec<MethodList>,
     /// `pubkeyAuthOptions`: what security keys must attest, whatever a key's options say.
     pub pubkey_auth_options: Vec<PubkeyAuthOption>,
     /// `trustedUserCAKeys`: files of authorities whose certificates let users in.
@@ -120,6 +123,7 @@ impl Ssh {
             host_key_algorithms: all(HOST_KEY_ALGORITHMS),
             login_grace_time: Duration::from_secs(120),
             max_auth_tries: 6,
+            authentication_methods: Vec::new(),
             pubkey_auth_options: Vec::new(),
             trusted_user_ca_keys: Vec::new(),
             revoked_keys: Vec::new(),
@@ -150,6 +154,7 @@ pub(super) fn section() -> Section<Ssh> {
         .key("hostKeyAlgorithms", |ssh| &mut ssh.host_key_algorithms, one_or_more(name(HOST_KEY_ALGORITHMS)))
         .key("loginGraceTime", |ssh| &mut ssh.login_grace_time, duration(SECOND..=HOUR))
         .key("maxAuthTries", |ssh| &mut ssh.max_auth_tries, integer(1..=100))
+        .key("authenticationMethods", |ssh| &mut ssh.authentication_methods, authentication_methods())
         .key("pubkeyAuthOptions", |ssh| &mut ssh.pubkey_auth_options, any_number_of(choice(PUBKEY_AUTH_OPTIONS, &[])))
         .key("trustedUserCAKeys", |ssh| &mut ssh.trusted_user_ca_keys, any_number_of(path()))
         .key("revokedKeys", |ssh| &mut ssh.revoked_keys, any_number_of(path()))
@@ -158,6 +163,11 @@ pub(super) fn section() -> Section<Ssh> {
         .key("acceptEnv", |ssh| &mut ssh.accept_env, any_number_of(pattern))
         .key("clientAliveInterval", |ssh| &mut ssh.client_alive_interval, duration_or_off(SECOND..=24 * HOUR))
         .key("clientAliveCountMax", |ssh| &mut ssh.client_alive_count_max, integer(1..=1000))
+}
+
+/// What `authenticationMethods` holds.
+pub(super) fn authentication_methods() -> Several<MethodList> {
+    spaced_list(parsed("methods separated by commas, or any", MethodList::parse))
 }
 
 /// What `listen` holds.

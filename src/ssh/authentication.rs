@@ -9,10 +9,12 @@ use std::sync::Arc;
 use libssh_server::{Session, number};
 
 use super::services::{Service, Unavailable};
+use super::userauth::{Credential, Request, UNKNOWN, decode_response};
 use super::worker::Pending;
 use super::{Server, reason};
 use crate::auth::{
-    Attempt, Attested, Authenticator, BadSignature, Grant, LONGEST_PASSWORD, Offer, RevokedKeys, fingerprint,
+    Attempt, Attested, Authenticator, BadSignature, Device, Grant, LONGEST_PASSWORD, Method, Methods, Offer, PublicKey,
+    Requirements, RevokedKeys, Step, fingerprint,
 };
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::metrics::{self, Metric};
@@ -20,12 +22,6 @@ use crate::waker::Waker;
 
 /// The longest user name, in bytes.
 const LONGEST_NAME: usize = 1024;
-
-/// The methods that may continue.
-const METHODS: &str = "publickey,password,keyboard-interactive";
-
-/// What keyboard-interactive asks for, as PAM's modules put it. The client puts the user and host before it.
-const PROMPT: &str = "Password: ";
 
 /// What a user is told who is in and cannot be served.
 const UNAVAILABLE: &str = "the server cannot serve you at this time; try again later";
@@ -70,8 +66,10 @@ struct Check {
 enum Verdict {
     /// The credential is not good, or the user may not in.
     No,
-    /// The key would do.
+    /// The key would do, or the answer does and the next question follows.
     Yes(Grant),
+    /// It is good, and this is left to be proven.
+    Partial(Grant, Methods),
     /// The user is in.
     In(Grant, Service),
     /// The user would be in, but cannot be served.
@@ -80,12 +78,38 @@ enum Verdict {
 
 /// What a good verdict leads to.
 enum Then {
-    Success,
+    /// This has been proven, by this key.
+    Proven(Method, Option<PublicKey>),
+    /// The exchange's next question.
+    Ask,
     /// The answer to a query whether a key would do (RFC 4252 section 7).
-    KeyOk {
-        algorithm: Vec<u8>,
-        blob: Vec<u8>,
-    },
+    KeyOk { algorithm: Vec<u8>, blob: Vec<u8> },
+}
+
+/// An exchange by keyboard-interactive.
+struct Exchange {
+    /// What it proves.
+    device: Option<Device>,
+    /// What is asked for, the next one first.
+    questions: Vec<Question>,
+    /// What the answers so far have given.
+    grant: Option<Grant>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Password,
+    Code,
+}
+
+impl Question {
+    /// As PAM's modules put it. The client puts the user and host before it.
+    fn prompt(self) -> &'static str {
+        match self {
+            Question::Password => "Password: ",
+            Question::Code => "Verification code: ",
+        }
+    }
 }
 
 /// The state of one client's authentication.
@@ -103,8 +127,14 @@ pub struct Authentication {
     service_accepted: bool,
     failures: u32,
     requests: u32,
-    /// Whether an INFO_REQUEST is out, which an INFO_RESPONSE must follow (RFC 4256).
-    has_asked: bool,
+    /// Where an INFO_REQUEST is out, which an INFO_RESPONSE must follow (RFC 4256).
+    exchange: Option<Exchange>,
+    /// What is asked of the user.
+    required: Requirements,
+    /// What has been proven so far, by which keys, and what that has given.
+    proven: Vec<Method>,
+    keys: Vec<PublicKey>,
+    grant: Option<Grant>,
     check: Option<Check>,
     /// The key that the client was last told would do, and what for: its signature need not be waited for twice.
     promised: Option<(Vec<u8>, Grant)>,
@@ -124,7 +154,11 @@ impl Authentication {
             service_accepted: false,
             failures: 0,
             requests: 0,
-            has_asked: false,
+            exchange: None,
+            required: Requirements::default(),
+            proven: Vec::new(),
+            keys: Vec::new(),
+            grant: None,
             check: None,
             promised: None,
         }
@@ -152,6 +186,21 @@ impl Authentication {
                 }
                 Err(error) => error.into(),
             },
+            (Verdict::Partial(grant, left), Then::Proven(method, key)) => {
+                self.report("partial");
+                self.required.methods = left;
+                self.proven.push(method);
+                self.keys.extend(key);
+                self.grant = Some(grant);
+                let names = self.required.methods.names();
+                send(session, &failure(&names, true))
+            }
+            (Verdict::Yes(grant), Then::Ask) => {
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.grant = Some(grant);
+                }
+                self.ask(session)
+            }
             (Verdict::Yes(grant), Then::KeyOk { algorithm, blob }) => {
                 let mut message = vec![number::USERAUTH_PK_OK];
                 message.put_string(algorithm);
@@ -160,7 +209,7 @@ impl Authentication {
                 send(session, &message)
             }
             (Verdict::Unavailable, _) => Progress::Refuse(reason::BY_APPLICATION, UNAVAILABLE.into()),
-            (Verdict::No | Verdict::Yes(_), _) => self.fail(session, true),
+            (Verdict::No | Verdict::Yes(_) | Verdict::Partial(..), _) => self.fail(session, true),
         }
     }
 
@@ -178,7 +227,7 @@ impl Authentication {
                 _ => Progress::Refuse(reason::SERVICE_NOT_AVAILABLE, "no such service".into()),
             },
             number::USERAUTH_REQUEST if self.service_accepted => self.request(session, body),
-            number::USERAUTH_INFO_RESPONSE if self.has_asked => self.response(session, body),
+            number::USERAUTH_INFO_RESPONSE if self.exchange.is_some() => self.response(session, body),
             // libssh lets connection messages through only after success.
             _ => Progress::Refuse(reason::PROTOCOL_ERROR, "authenticate first".into()),
         }
@@ -187,7 +236,7 @@ impl Authentication {
     fn request(&mut self, session: &mut Session, body: &[u8]) -> Progress {
         self.requests += 1;
         // A new request ends an exchange that is under way, without an answer to it (RFC 4252 section 5.1).
-        self.has_asked = false;
+        self.exchange = None;
         if self.requests == 1
             && let Some(text) = &self.server.settings.banner
         {
@@ -211,17 +260,23 @@ impl Authentication {
         }
         match &self.user {
             Some(user) if user == request.user => (),
-            None if request.user.len() <= LONGEST_NAME => self.user = Some(request.user.into()),
+            None if request.user.len() <= LONGEST_NAME => {
+                let (user, _) = self.server.services.split(request.user);
+                self.required = self.server.authenticator.requirements(user);
+                self.user = Some(request.user.into());
+            }
             _ => return Progress::Refuse(reason::PROTOCOL_ERROR, "change of user name not allowed".into()),
         }
-        self.method = request.method.name();
-        match &request.method {
+        self.method = request.credential.name();
+        match &request.credential {
             // A first "none" asks for the list of methods, and counts as no failure.
-            Method::None => self.fail(session, self.requests > 1),
-            Method::Unknown => self.fail(session, true),
-            Method::Password(password) => self.check_password(session, password),
-            Method::KeyboardInteractive => self.ask(session),
-            Method::PublicKey { algorithm, blob, signature } => {
+            Credential::None => self.fail(session, self.requests > 1),
+            Credential::Unknown => self.fail(session, true),
+            Credential::Password(password) => {
+                self.check_password(session, Then::Proven(Method::Password, None), password)
+            }
+            Credential::KeyboardInteractive { submethods } => self.begin(session, submethods),
+            Credential::PublicKey { algorithm, blob, signature } => {
                 self.fingerprint = Some(fingerprint(blob));
                 let Some(offer) = Offer::take(algorithm, blob) else { return self.fail(session, true) };
                 if let Some(certificate) = &offer.certificate {
@@ -232,7 +287,10 @@ impl Authentication {
                     return self.check_key(session, then, None, offer, blob);
                 };
                 match offer.verify(algorithm, signature, &signed(session, signature, body)) {
-                    Ok(attested) => self.check_key(session, Then::Success, attested, offer, blob),
+                    Ok(attested) => {
+                        let then = Then::Proven(Method::PublicKey, Some(offer.key.clone()));
+                        self.check_key(session, then, attested, offer, blob)
+                    }
                     Err(BadSignature) => self.fail(session, true),
                 }
             }
@@ -248,14 +306,38 @@ impl Authentication {
     ) -> Progress {
         let (server, client, connection) = (Arc::clone(&self.server), self.client, self.id.clone());
         let (user, version) = (self.user.clone().unwrap_or_default(), session.client().unwrap_or_default());
-        let is_login = matches!(then, Then::Success);
+        // What is not to be proven now is looked at all the same: the time it takes tells nobody what would be.
+        let step = match &then {
+            Then::Proven(method, _) => Some(self.required.methods.step(*method)),
+            Then::KeyOk { .. } => {
+                Some(self.required.methods.step(Method::PublicKey)).filter(|step| *step == Step::Refused)
+            }
+            Then::Ask => None,
+        };
+        let before = self.grant.clone();
         let verdict = Pending::start(self.waker.clone(), move || {
             let (user, _) = server.services.split(&user);
             let attempt = Attempt { user, client, connection: &connection, version: &version };
             let authenticator = server.authenticator.as_ref();
             let Some(grant) = look(authenticator, &attempt) else { return Verdict::No };
-            if !is_login {
-                return Verdict::Yes(grant);
+            let left = match step {
+                None => return Verdict::Yes(grant),
+                Some(Step::Refused) => {
+                    log::info!("{connection}: that was right, and not to be proven now");
+                    return Verdict::No;
+                }
+                Some(Step::Partial(left)) => Some(left),
+                Some(Step::Done) => None,
+            };
+            let grant = match before.unwrap_or_default().merge(grant) {
+                Ok(grant) => grant,
+                Err(reason) => {
+                    log::info!("{connection}: what was proven does not go together: {reason}");
+                    return Verdict::No;
+                }
+            };
+            if let Some(left) = left {
+                return Verdict::Partial(grant, left);
             }
             let Some(mut grant) = authenticator.authorize(&attempt, grant) else { return Verdict::No };
             match server.services.find(&attempt, &mut grant.metadata) {
@@ -276,14 +358,16 @@ impl Authentication {
         offer: Offer,
         blob: &[u8],
     ) -> Progress {
-        let promised = self.promised.take().filter(|(other, _)| other == blob && matches!(then, Then::Success));
+        let promised = self.promised.take().filter(|(other, _)| other == blob && matches!(then, Then::Proven(..)));
+        let is_used = self.keys.contains(&offer.key);
         let required = self.server.settings.pubkey_auth_options.clone();
         let revoked = RevokedKeys::new(self.server.settings.revoked_keys.clone());
         self.check(session, then, move |authenticator, attempt| {
             let is_revoked = revoked.cover(&offer);
             let grant = promised.map(|(_, grant)| grant).or_else(|| authenticator.public_key(attempt, &offer))?;
-            if is_revoked {
-                log::info!("{}: the key is revoked", attempt.connection);
+            if is_revoked || is_used {
+                let reason = if is_revoked { "revoked" } else { "the same as one before" };
+                log::info!("{}: the key is {reason}", attempt.connection);
                 return None;
             }
             if let Some(attested) = attested
@@ -296,33 +380,88 @@ impl Authentication {
         })
     }
 
-    fn check_password(&mut self, session: &Session, password: &[u8]) -> Progress {
+    fn check_password(&mut self, session: &Session, then: Then, password: &[u8]) -> Progress {
         let password = Password(password.to_vec());
-        self.check(session, Then::Success, move |authenticator, attempt| authenticator.password(attempt, &password.0))
+        self.check(session, then, move |authenticator, attempt| authenticator.password(attempt, &password.0))
     }
 
-    /// Asks for a password (RFC 4256 section 3.2): of everybody, so that it does not tell who exists.
+    /// Begins an exchange (RFC 4256): by the device that the client names among those that may be, else by the first.
+    fn begin(&mut self, session: &mut Session, submethods: &str) -> Progress {
+        let devices = self.required.methods.next().filter_map(|method| match method {
+            Method::KeyboardInteractive(device) => Some(device),
+            _ => None,
+        });
+        let devices: Vec<Option<Device>> = devices.collect();
+        let named = submethods.split(',').map(|name| Device::of(name.trim()));
+        let named = named.filter(Option::is_some).find(|device| devices.contains(device));
+        let device = named.or(devices.first().copied()).flatten();
+        self.exchange = Some(Exchange { device, questions: self.questions(device), grant: None });
+        self.ask(session)
+    }
+
+    /// What is asked for. Whoever has proven nothing yet is asked for a password first, so that it does not tell who
+    /// exists.
+    fn questions(&self, device: Option<Device>) -> Vec<Question> {
+        let method = Method::KeyboardInteractive(device);
+        if device == Some(Device::Totp) {
+            return vec![Question::Code];
+        }
+        let is_proven = |method: Method, device| {
+            let ways = [method, Method::KeyboardInteractive(Some(device)), Method::KeyboardInteractive(None)];
+            ways.iter().any(|way| self.proven.contains(way))
+        };
+        let Requirements { methods, has_password, has_secret } = &self.required;
+        let may_follow = device.is_none() && *has_secret && methods.step(method) != Step::Refused;
+        let needs_code = may_follow && !is_proven(method, Device::Totp);
+        let has_other = *has_password && !is_proven(Method::Password, Device::Password);
+        let needs_password = self.proven.is_empty() || !needs_code || has_other;
+        let mut questions = Vec::new();
+        questions.extend(needs_password.then_some(Question::Password));
+        questions.extend(needs_code.then_some(Question::Code));
+        questions
+    }
+
+    /// Asks the exchange's next question.
     fn ask(&mut self, session: &mut Session) -> Progress {
+        let question = self.exchange.as_ref().and_then(|exchange| exchange.questions.first());
+        let Some(question) = question else { return self.fail(session, true) };
         let mut message = vec![number::USERAUTH_INFO_REQUEST];
         // No name of the dialogue, no instruction, no language.
         for _ in 0..3 {
             message.put_string("");
         }
         message.put_u32(1);
-        message.put_string(PROMPT);
+        message.put_string(question.prompt());
         // Without echo.
         message.put_boolean(false);
         session.expect_information();
-        self.has_asked = true;
         send(session, &message)
     }
 
     /// Takes the answer to what [`Self::ask`] asked for.
     fn response(&mut self, session: &mut Session, body: &[u8]) -> Progress {
-        self.has_asked = false;
-        match decode_response(body) {
-            Ok(password) if password.len() <= LONGEST_PASSWORD => self.check_password(session, password),
-            _ => self.fail(session, true),
+        let Some(mut exchange) = self.exchange.take().filter(|exchange| !exchange.questions.is_empty()) else {
+            return self.fail(session, true);
+        };
+        let answer = match decode_response(body) {
+            Ok(answer) if answer.len() <= LONGEST_PASSWORD => answer,
+            _ => return self.fail(session, true),
+        };
+        let question = exchange.questions.remove(0);
+        let proven = Then::Proven(Method::KeyboardInteractive(exchange.device), None);
+        let then = if exchange.questions.is_empty() { proven } else { Then::Ask };
+        let before = exchange.grant.take();
+        if matches!(then, Then::Ask) {
+            self.exchange = Some(exchange);
+        }
+        match question {
+            Question::Password => self.check_password(session, then, answer),
+            Question::Code => {
+                let code = Password(answer.to_vec());
+                self.check(session, then, move |authenticator, attempt| {
+                    authenticator.code(attempt, &code.0).then(|| before.unwrap_or_default())
+                })
+            }
         }
     }
 
@@ -348,11 +487,22 @@ impl Authentication {
         if self.failures >= self.server.settings.max_auth_tries {
             return Progress::Refuse(reason::PROTOCOL_ERROR, "Too many authentication failures".into());
         }
-        let mut message = vec![number::USERAUTH_FAILURE];
-        message.put_string(METHODS);
-        message.put_boolean(false);
-        send(session, &message)
+        self.exchange = None;
+        // As long as nothing is proven, the same for everybody.
+        let names = match self.proven.as_slice() {
+            [] => self.server.authenticator.first_methods(),
+            _ => self.required.methods.names(),
+        };
+        send(session, &failure(&names, false))
     }
+}
+
+/// SSH_MSG_USERAUTH_FAILURE: these methods may continue.
+fn failure(names: &str, is_partial: bool) -> Vec<u8> {
+    let mut message = vec![number::USERAUTH_FAILURE];
+    message.put_string(names);
+    message.put_boolean(is_partial);
+    message
 }
 
 fn send(session: &mut Session, message: &[u8]) -> Progress {
@@ -380,142 +530,5 @@ impl Drop for Password {
         self.0.fill(0);
         // The read keeps the compiler from leaving the write out.
         std::hint::black_box(&self.0);
-    }
-}
-
-/// SSH_MSG_USERAUTH_REQUEST.
-struct Request<'a> {
-    user: &'a str,
-    service: &'a [u8],
-    method: Method<'a>,
-}
-
-enum Method<'a> {
-    None,
-    Password(&'a [u8]),
-    PublicKey { algorithm: &'a [u8], blob: &'a [u8], signature: Option<&'a [u8]> },
-    KeyboardInteractive,
-    Unknown,
-}
-
-/// A method that berth does not have, or a request that is none.
-const UNKNOWN: &str = "unknown";
-
-impl Method<'_> {
-    /// RFC 4252's name, for the log.
-    fn name(&self) -> &'static str {
-        match self {
-            Method::None => "none",
-            Method::Password(_) => "password",
-            Method::PublicKey { .. } => "publickey",
-            Method::KeyboardInteractive => "keyboard-interactive",
-            Method::Unknown => UNKNOWN,
-        }
-    }
-}
-
-impl<'a> Request<'a> {
-    fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut r = Reader::new(body);
-        let (user, service, method) = (r.utf8()?, r.string()?, r.string()?);
-        let method = match method {
-            b"none" => Method::None,
-            b"password" => {
-                let change = r.boolean()?;
-                let password = r.string()?;
-                // A change of password (RFC 4252 section 8) is asked for by servers alone, and berth never asks.
-                if change || password.len() > LONGEST_PASSWORD { Method::Unknown } else { Method::Password(password) }
-            }
-            b"publickey" => {
-                let signed = r.boolean()?;
-                let (algorithm, blob) = (r.string()?, r.string()?);
-                let signature = if signed { Some(r.string()?) } else { None };
-                r.end()?;
-                Method::PublicKey { algorithm, blob, signature }
-            }
-            b"keyboard-interactive" => {
-                let (_language, _submethods) = (r.string()?, r.string()?);
-                r.end()?;
-                Method::KeyboardInteractive
-            }
-            _ => Method::Unknown,
-        };
-        Ok(Request { user, service, method })
-    }
-}
-
-/// Takes an SSH_MSG_USERAUTH_INFO_RESPONSE with one response, to the one prompt.
-fn decode_response(body: &[u8]) -> Result<&[u8], Malformed> {
-    let mut r = Reader::new(body);
-    if r.u32()? != 1 {
-        return Err(Malformed);
-    }
-    let response = r.string()?;
-    r.end()?;
-    Ok(response)
-}
-
-/// What comes before there is a user.
-pub(crate) fn fuzz(body: &[u8]) {
-    let _ = Request::decode(body);
-    if let Ok(password) = decode_response(body) {
-        assert_eq!(password.len() + 8, body.len());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{Method, Request, decode_response};
-    use crate::connection::wire::{Malformed, Write};
-
-    fn request(method: &str, rest: &[u8]) -> Vec<u8> {
-        let mut body = Vec::new();
-        body.put_string("alice");
-        body.put_string("ssh-connection");
-        body.put_string(method);
-        body.extend_from_slice(rest);
-        body
-    }
-
-    #[test]
-    fn a_password_request_is_decoded() {
-        let body = request("password", b"\0\0\0\0\x03abc");
-        let request = Request::decode(&body).unwrap();
-        assert!(request.user == "alice" && matches!(request.method, Method::Password(b"abc")));
-    }
-
-    #[test]
-    fn an_unknown_method_is_no_error_but_a_cut_request_is() {
-        assert!(matches!(Request::decode(&request("hostbased", b"?")).unwrap().method, Method::Unknown));
-        let whole = request("publickey", b"\x01\0\0\0\x01a\0\0\0\x01b\0\0\0\x01c");
-        assert!(Request::decode(&whole).is_ok());
-        for end in 0..whole.len() {
-            assert!(Request::decode(&whole[..end]).is_err(), "cut at {end}");
-        }
-    }
-    #[test]
-    fn one_response_is_taken_and_no_other_number() {
-        assert_eq!(decode_response(b"\0\0\0\x01\0\0\0\x03abc"), Ok(&b"abc"[..]));
-        for body in [
-            &b""[..],
-            b"\0\0\0\0",
-            b"\0\0\0\x01",
-            b"\0\0\0\0\0\0\0\x03abc",
-            b"\0\0\0\x02\0\0\0\x03abc",
-            b"\0\0\0\x01\0\0\0\x03ab",
-            b"\0\0\0\x01\0\0\0\x03abcd",
-            b"\0\0\0\x02\0\0\0\x01a\0\0\0\x01b",
-            b"\xff\xff\xff\xff",
-        ] {
-            assert_eq!(decode_response(body), Err(Malformed), "{body:?}");
-        }
-    }
-
-    #[test]
-    fn a_keyboard_interactive_request_has_a_language_and_submethods() {
-        let method = |rest| Request::decode(&request("keyboard-interactive", rest)).map(|_| ());
-        assert_eq!(method(b"\0\0\0\0\0\0\0\x03pam"), Ok(()));
-        assert_eq!(method(b"\0\0\0\0"), Err(Malformed));
-        assert_eq!(method(b"\0\0\0\0\0\0\0\0?"), Err(Malformed));
     }
 }

@@ -20,6 +20,7 @@ mod policy;
 mod server;
 mod services;
 mod stack;
+mod userauth;
 mod worker;
 
 use crate::fuzzing::Target;
@@ -31,7 +32,7 @@ pub use server::{ServeError, Server};
 pub use services::Services;
 
 pub(crate) const FUZZ_TARGETS: &[Target] =
-    &[("authentication", authentication::fuzz), ("policy", policy::fuzz), ("forwards", forwards::fuzz)];
+    &[("authentication", userauth::fuzz), ("policy", policy::fuzz), ("forwards", forwards::fuzz)];
 
 /// Reasons of SSH_MSG_DISCONNECT, RFC 4253 section 11.1.
 mod reason {

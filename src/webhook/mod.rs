@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::auth::{Attempt, Authenticator, Grant, Offer, Users};
+use crate::auth::{Attempt, Authenticator, Grant, Offer, Requirements, Users};
 use crate::config;
 use crate::fuzzing::Target;
 use client::Client;
@@ -82,6 +82,18 @@ impl Authenticator for Webhooks {
         let webhook = self.public_key.as_ref().filter(|_| offer.certificate.is_none());
         let ask = || webhook?.ask(attempt, &wire::public_key(attempt, &offer.key));
         Authenticator::public_key(&self.users, attempt, offer).or_else(ask)
+    }
+
+    fn requirements(&self, user: &str) -> Requirements {
+        self.users.requirements(user)
+    }
+
+    fn first_methods(&self) -> String {
+        self.users.first_methods()
+    }
+
+    fn code(&self, attempt: &Attempt<'_>, code: &[u8]) -> bool {
+        self.users.code(attempt, code)
     }
 
     fn authorize(&self, attempt: &Attempt<'_>, mut grant: Grant) -> Option<Grant> {

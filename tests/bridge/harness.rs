@@ -297,6 +297,7 @@ pub fn read_to_end(mut source: impl Read) -> String {
 fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
     let names = |names: &str| names.split(',').map(str::to_owned).collect();
     config::Ssh {
+        authentication_methods: Vec::new(),
         listen: vec![(Ipv4Addr::LOCALHOST, port).into()],
         host_keys: vec![config::Pem::File(host_key)],
         host_certificates: Vec::new(),

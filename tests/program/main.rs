@@ -10,6 +10,7 @@ mod clients;
 mod command_line;
 mod common;
 mod containers;
+mod factors;
 mod files;
 mod forwarding;
 mod images;

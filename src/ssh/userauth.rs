@@ -1,0 +1,145 @@
+//! The messages of user authentication: RFC 4252, and RFC 4256.
+
+use crate::auth::LONGEST_PASSWORD;
+use crate::connection::wire::{Malformed, Reader};
+
+/// SSH_MSG_USERAUTH_REQUEST.
+pub(super) struct Request<'a> {
+    pub user: &'a str,
+    pub service: &'a [u8],
+    pub credential: Credential<'a>,
+}
+
+pub(super) enum Credential<'a> {
+    None,
+    Password(&'a [u8]),
+    PublicKey { algorithm: &'a [u8], blob: &'a [u8], signature: Option<&'a [u8]> },
+    KeyboardInteractive { submethods: &'a str },
+    Unknown,
+}
+
+/// A method that berth does not have, or a request that is none.
+pub(super) const UNKNOWN: &str = "unknown";
+
+impl Credential<'_> {
+    /// RFC 4252's name, for the log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Credential::None => "none",
+            Credential::Password(_) => "password",
+            Credential::PublicKey { .. } => "publickey",
+            Credential::KeyboardInteractive { .. } => "keyboard-interactive",
+            Credential::Unknown => UNKNOWN,
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    pub fn decode(body: &'a [u8]) -> Result<Self, Malformed> {
+        let mut r = Reader::new(body);
+        let (user, service, method) = (r.utf8()?, r.string()?, r.string()?);
+        let credential = match method {
+            b"none" => Credential::None,
+            b"password" => {
+                let change = r.boolean()?;
+                let password = r.string()?;
+                // A change of password (RFC 4252 section 8) is asked for by servers alone, and berth never asks.
+                if change || password.len() > LONGEST_PASSWORD {
+                    Credential::Unknown
+                } else {
+                    Credential::Password(password)
+                }
+            }
+            b"publickey" => {
+                let signed = r.boolean()?;
+                let (algorithm, blob) = (r.string()?, r.string()?);
+                let signature = if signed { Some(r.string()?) } else { None };
+                r.end()?;
+                Credential::PublicKey { algorithm, blob, signature }
+            }
+            b"keyboard-interactive" => {
+                let (_language, submethods) = (r.string()?, r.utf8()?);
+                r.end()?;
+                Credential::KeyboardInteractive { submethods }
+            }
+            _ => Credential::Unknown,
+        };
+        Ok(Request { user, service, credential })
+    }
+}
+
+/// Takes an SSH_MSG_USERAUTH_INFO_RESPONSE with one response, to the one prompt.
+pub(super) fn decode_response(body: &[u8]) -> Result<&[u8], Malformed> {
+    let mut r = Reader::new(body);
+    if r.u32()? != 1 {
+        return Err(Malformed);
+    }
+    let response = r.string()?;
+    r.end()?;
+    Ok(response)
+}
+
+/// What comes before there is a user.
+pub(crate) fn fuzz(body: &[u8]) {
+    let _ = Request::decode(body);
+    if let Ok(password) = decode_response(body) {
+        assert_eq!(password.len() + 8, body.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Credential, Request, decode_response};
+    use crate::connection::wire::{Malformed, Write};
+
+    fn request(method: &str, rest: &[u8]) -> Vec<u8> {
+        let mut body = Vec::new();
+        body.put_string("alice");
+        body.put_string("ssh-connection");
+        body.put_string(method);
+        body.extend_from_slice(rest);
+        body
+    }
+
+    #[test]
+    fn a_password_request_is_decoded() {
+        let body = request("password", b"\0\0\0\0\x03abc");
+        let request = Request::decode(&body).unwrap();
+        assert!(request.user == "alice" && matches!(request.credential, Credential::Password(b"abc")));
+    }
+
+    #[test]
+    fn an_unknown_method_is_no_error_but_a_cut_request_is() {
+        assert!(matches!(Request::decode(&request("hostbased", b"?")).unwrap().credential, Credential::Unknown));
+        let whole = request("publickey", b"\x01\0\0\0\x01a\0\0\0\x01b\0\0\0\x01c");
+        assert!(Request::decode(&whole).is_ok());
+        for end in 0..whole.len() {
+            assert!(Request::decode(&whole[..end]).is_err(), "cut at {end}");
+        }
+    }
+    #[test]
+    fn one_response_is_taken_and_no_other_number() {
+        assert_eq!(decode_response(b"\0\0\0\x01\0\0\0\x03abc"), Ok(&b"abc"[..]));
+        for body in [
+            &b""[..],
+            b"\0\0\0\0",
+            b"\0\0\0\x01",
+            b"\0\0\0\0\0\0\0\x03abc",
+            b"\0\0\0\x02\0\0\0\x03abc",
+            b"\0\0\0\x01\0\0\0\x03ab",
+            b"\0\0\0\x01\0\0\0\x03abcd",
+            b"\0\0\0\x02\0\0\0\x01a\0\0\0\x01b",
+            b"\xff\xff\xff\xff",
+        ] {
+            assert_eq!(decode_response(body), Err(Malformed), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn a_keyboard_interactive_request_has_a_language_and_submethods() {
+        let method = |rest| Request::decode(&request("keyboard-interactive", rest)).map(|_| ());
+        assert_eq!(method(b"\0\0\0\0\0\0\0\x03pam"), Ok(()));
+        assert_eq!(method(b"\0\0\0\0"), Err(Malformed));
+        assert_eq!(method(b"\0\0\0\0\0\0\0\0?"), Err(Malformed));
+    }
+}
