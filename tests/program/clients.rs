@@ -20,7 +20,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::common::{Berth, Client, PASSWORD, Terminal, free_port, key, on_this_machines_network, this_machine};
+use crate::common::{
+    Berth, Client, PASSWORD, Terminal, free_port, key, libraries, on_this_machines_network, this_machine,
+};
 
 /// The libraries' programs, each with its interpreter.
 const LIBRARIES: [Library; 4] = [
@@ -42,9 +44,7 @@ impl Library {
     /// Its program with these arguments.
     fn client(&self, berth: &Berth, method: &str, action: &str, arguments: &[&str]) -> Client {
         let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients");
-        // In the target directory, as Cargo's directory for tests' files.
-        let mut candidates = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().map(|parent| parent.join("clients"));
-        let made = candidates.find(|path| path.is_dir()).expect("scripts/clients has made the libraries ready");
+        let made = libraries();
         let client = match self.interpreter {
             Some(interpreter) if interpreter.contains('/') => {
                 Client::new(made.join(interpreter)).arg(sources.join(self.program))

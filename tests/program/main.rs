@@ -17,6 +17,7 @@ mod images;
 mod libssh2;
 mod modes;
 mod monitoring;
+mod names;
 mod native;
 mod persistent;
 mod podman;

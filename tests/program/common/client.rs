@@ -4,12 +4,20 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, kill_process, kill_process_group};
 
 use super::process::{DEADLINE, Transcript, pid, wait};
+
+/// The directory of the client libraries that `scripts/clients` has made ready: in the target directory, as Cargo's for
+/// tests' files.
+pub fn libraries() -> PathBuf {
+    let mut candidates = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().map(|parent| parent.join("clients"));
+    candidates.find(|path| path.is_dir()).expect("scripts/clients has made the libraries ready")
+}
 
 /// A program that is about to be run: with the caller's PATH and nothing else of its environment, and with nothing to
 /// read.
