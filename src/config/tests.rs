@@ -445,10 +445,6 @@ fn what_cannot_be_is_refused_by_name_with_the_reason() {
         assert_eq!(docker_error(execution), message);
     }
     assert!(docker("host: {init: false, restartPolicy: {name: 'no'}}").is_ok());
-    assert_eq!(
-        error("backend: kuberun"),
-        "2: backend: kuberun is not available yet; use docker, kubernetes or sshproxy"
-    );
     assert_eq!(error("security: {tty: {mode: allow}}"), "2: security.tty.mode: must be enable, filter or disable");
 }
 
