@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::pipe::fcntl_setpipe_size;
 
 use super::buffer::Buffer;
 use super::connection::{Connection, Source};
@@ -14,6 +15,9 @@ use crate::connection::frame;
 
 /// How much is read from the server at once, in bytes: a few of OpenSSH's messages.
 const READ: usize = 256 * 1024;
+
+/// How much is to wait in a pipe to the server, in bytes: as much as Linux lets anybody have.
+const PIPE: usize = 1024 * 1024;
 
 /// The stream to the server, non-blocking: a socket, or a pipe each way.
 pub struct Stream {
@@ -31,6 +35,9 @@ impl From<OwnedFd> for Stream {
 impl Stream {
     /// Of two pipes.
     pub fn pipes(input: OwnedFd, output: OwnedFd) -> Self {
+        // A container runtime reads a page at a time. With room for a burst, there is not a write for each of them. Where
+        // it is no pipe, or the user has no more pages, it stays as it is.
+        let _ = fcntl_setpipe_size(&output, PIPE);
         Stream { input, output: Some(output) }
     }
 
