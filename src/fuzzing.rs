@@ -11,6 +11,7 @@ pub fn targets() -> impl Iterator<Item = Target> {
         crate::auth::FUZZ_TARGETS,
         crate::config::FUZZ_TARGETS,
         crate::backend::FUZZ_TARGETS,
+        crate::backend::sshproxy::FUZZ_TARGETS,
         crate::agent::FUZZ_TARGETS,
         crate::ssh::FUZZ_TARGETS,
         crate::webhook::FUZZ_TARGETS,

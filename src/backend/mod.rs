@@ -8,7 +8,7 @@ pub mod docker;
 mod in_use;
 pub mod kubernetes;
 mod native;
-mod sshproxy;
+pub(crate) mod sshproxy;
 mod stderr;
 
 use std::collections::BTreeMap;

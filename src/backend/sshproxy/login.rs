@@ -71,7 +71,8 @@ impl Login<'_> {
                         break String::from_utf8_lossy(Reader::new(body).string().unwrap_or_default()).into_owned();
                     }
                     Some((&number::USERAUTH_INFO_REQUEST, body)) if method == "keyboard-interactive" => {
-                        let response = self.response(body).map_err(|Malformed| self.broken("malformed prompts"))?;
+                        let response = respond(body, self.password());
+                        let response = response.map_err(|Malformed| self.broken("it asks for more than a password"))?;
                         self.send(&response)?;
                     }
                     _ => return Err(self.broken("an unexpected message")),
@@ -127,19 +128,6 @@ impl Login<'_> {
         Ok(request)
     }
 
-    /// Answers SSH_MSG_USERAUTH_INFO_REQUEST: every question with the password.
-    fn response(&self, body: &[u8]) -> Result<Vec<u8>, Malformed> {
-        let mut fields = Reader::new(body);
-        let (_name, _instruction, _language) = (fields.string()?, fields.string()?, fields.string()?);
-        let prompts = fields.u32()?.min(1);
-        let mut response = vec![number::USERAUTH_INFO_RESPONSE];
-        response.put_u32(prompts);
-        for _ in 0..prompts {
-            response.put_string(self.password());
-        }
-        Ok(response)
-    }
-
     fn password(&self) -> &str {
         self.settings.password.as_ref().map_or("", |password| &password.0)
     }
@@ -193,5 +181,48 @@ impl Login<'_> {
 
     fn named(&self, what: &str) -> String {
         format!("sshproxy: {}:{}: {what}", self.settings.server, self.settings.port)
+    }
+}
+
+/// Answers SSH_MSG_USERAUTH_INFO_REQUEST (RFC 4256 section 3.2), given without its number: the one question, if there is one,
+/// with the password.
+fn respond(body: &[u8], password: &str) -> Result<Vec<u8>, Malformed> {
+    let mut fields = Reader::new(body);
+    let (_name, _instruction, _language) = (fields.string()?, fields.string()?, fields.string()?);
+    let mut response = vec![number::USERAUTH_INFO_RESPONSE];
+    match fields.u32()? {
+        0 => response.put_u32(0),
+        1 => {
+            let (_prompt, _echo) = (fields.string()?, fields.boolean()?);
+            response.put_u32(1);
+            response.put_string(password);
+        }
+        _ => return Err(Malformed),
+    }
+    fields.end()?;
+    Ok(response)
+}
+
+/// A server's questions.
+pub(super) fn fuzz(body: &[u8]) {
+    if let Ok(response) = respond(body, "password") {
+        assert!(matches!(response.len(), 5 | 17), "{response:?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Malformed, respond};
+
+    #[test]
+    fn one_question_is_answered_and_no_more() {
+        let prompts = |rest: &[u8]| [&[0; 12], rest].concat();
+        assert_eq!(respond(&prompts(b"\0\0\0\0"), "x"), Ok(b"\x3d\0\0\0\0".to_vec()));
+        let one = prompts(b"\0\0\0\x01\0\0\0\x04Who?\0");
+        assert_eq!(respond(&one, "x"), Ok(b"\x3d\0\0\0\x01\0\0\0\x01x".to_vec()));
+        for wrong in [&one[..one.len() - 1], &prompts(b"\0\0\0\x02\0\0\0\0\0\0\0\0\0\0"), &prompts(b"\xff\xff\xff\xff")]
+        {
+            assert_eq!(respond(wrong, "x"), Err(Malformed), "{wrong:?}");
+        }
     }
 }

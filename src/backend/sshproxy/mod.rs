@@ -13,9 +13,12 @@ use libssh_server::{Algorithms, HostKey, Session};
 
 use super::{Backend, Container, Error, Request, Scope, Waiter};
 use crate::config;
+use crate::fuzzing::Target;
 use crate::http::{self, Address, Deadline, Transport};
 use login::Login;
 use relay::Relay;
+
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("prompts", login::fuzz)];
 
 /// Another SSH server as a [`Backend`].
 #[derive(Clone)]
