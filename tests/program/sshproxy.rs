@@ -284,3 +284,25 @@ fn users_keep_their_names_and_servers_take_passwords_as_well() {
     outer.ssh(["-T", "bob@berth", "true"]).run().exits(255).says("does not let you in");
     inner.log().line("accepted password for \"alice\"");
 }
+
+#[test]
+fn servers_may_ask_for_several_proofs_in_any_order() {
+    let inner = Berth::start();
+    let outer = Berth::with(|config| {
+        config["backend"] = "sshproxy".into();
+        config["sshproxy"] = json!({
+            "server": "localhost",
+            "port": inner.port,
+            "username": "alice",
+            "password": PASSWORD,
+            "privateKey": key("ed25519").path,
+            "allowedHostKeyFingerprints": fingerprint(&inner.path("host_key.pub")),
+        });
+    });
+    for methods in
+        ["publickey,password", "password,publickey", "keyboard-interactive", "keyboard-interactive,publickey"]
+    {
+        inner.reload(|config| config["ssh"]["authenticationMethods"] = json!(methods));
+        outer.exec("echo in").run().succeeds().prints("in\n");
+    }
+}
