@@ -58,7 +58,7 @@ auth:
   users:
     alice: {password: secret}
     bob: {authorizedKeys: [\"ssh-rsa c2VjcmV0 bob\"]}
-backend: kuberun
+backend: dokcer
 docker:
   execution:
     mode: conection
@@ -80,7 +80,7 @@ FILE:6: ssh.maxAuthTries: must be a number from 1 to 100, without quotes
 FILE:9: auth.users.alice.password: not a password hash of a known form ($argon2id$, $2b$, $2a$, $2y$, $6$, $5$); \
 make one with 'berth keygen -t password'
 FILE:10: auth.users.bob.authorizedKeys[0]: the key is not of type ssh-rsa, which stands before it
-FILE:11: backend: kuberun is not available yet; use docker, kubernetes or sshproxy
+FILE:11: backend: must be docker, kubernetes or sshproxy; did you mean docker?
 FILE:14: docker.execution.mode: must be connection, session or persistent; did you mean connection?
 FILE:15: warning: docker.execution.agentPath: has no effect: berth brings its own agent
 FILE:16: docker.execution.container.labls: unknown key; did you mean labels?
