@@ -153,3 +153,18 @@ impl AsFd for Connection {
         self.fd.as_fd()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Failure, failure};
+
+    #[test]
+    fn a_runtimes_words_tell_what_was_wrong() {
+        let failed = |words: &str| failure(&format!("failed to exec in container: {words}"));
+        assert_eq!(failed("exec: \"env\": executable file not found in $PATH"), Failure::NotFound);
+        assert_eq!(failed("exec: \"/env\": stat /env: no such file or directory"), Failure::NotFound);
+        assert_eq!(failed("exec: \"/env\": permission denied"), Failure::NotExecutable);
+        assert_eq!(failure("container not found (\"shell\")"), Failure::Other);
+        assert_eq!(failure("the connection was closed"), Failure::Other);
+    }
+}

@@ -26,6 +26,9 @@ const CALLS: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// Reasons of events that keep a pod from starting, for as long as they come. Others are only remarks.
 const STOPPERS: [&str; 4] = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox", "FailedMapVolume"];
 
+/// Reasons of warnings that say nothing of whether a pod starts.
+const REMARKS: [&str; 2] = ["MissingClusterDNS", "DNSConfigForming"];
+
 /// A pod that was created.
 pub(super) struct Starting<'a> {
     /// The way to its agent.
@@ -135,7 +138,9 @@ impl Starting<'_> {
                         let message = event["message"].as_str().unwrap_or_default();
                         let image = message.split('"').nth(1).unwrap_or("the image");
                         self.tell(&mut heard.told, format!("Pulling {image}"));
-                    } else if let Some((reason, message)) = outlook::warning(event) {
+                    } else if let Some((reason, message)) = outlook::warning(event)
+                        && !REMARKS.contains(&reason.as_str())
+                    {
                         let warning = format!("{reason}: {message}");
                         // Kubelets repeat themselves.
                         if heard.last != warning {
