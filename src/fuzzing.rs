@@ -15,6 +15,7 @@ pub fn targets() -> impl Iterator<Item = Target> {
         crate::agent::FUZZ_TARGETS,
         crate::ssh::FUZZ_TARGETS,
         crate::webhook::FUZZ_TARGETS,
+        crate::oauth2::FUZZ_TARGETS,
     ];
     all.into_iter().flatten().copied()
 }

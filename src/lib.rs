@@ -18,6 +18,7 @@ pub mod http;
 pub mod logger;
 pub mod metadata;
 mod metrics;
+pub mod oauth2;
 mod pattern;
 mod program;
 pub mod ssh;

@@ -200,7 +200,11 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
         BackendKind::Kubernetes => config.kubernetes.pod_stop,
         BackendKind::SshProxy => Duration::ZERO,
     } + Duration::from_secs(5);
-    if config.users.is_empty() && config.webhooks.password.is_none() && config.webhooks.public_key.is_none() {
+    if config.users.is_empty()
+        && config.webhooks.password.is_none()
+        && config.webhooks.public_key.is_none()
+        && config.webhooks.browser.is_none()
+    {
         log::warn!("auth has neither users nor webhooks: nobody can log in");
     }
     let template = config.template();

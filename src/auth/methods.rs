@@ -18,10 +18,13 @@ pub enum Device {
     Password,
     /// A code by the user's TOTP secret.
     Totp,
+    /// A login by a browser.
+    OAuth2,
 }
 
 /// The devices by their names.
-const DEVICES: [(&str, Device); 2] = [("password", Device::Password), ("totp", Device::Totp)];
+const DEVICES: [(&str, Device); 3] =
+    [("password", Device::Password), ("totp", Device::Totp), ("oauth2", Device::OAuth2)];
 
 /// The methods by RFC 4252's names, in the order in which servers list them.
 const METHODS: [(&str, Method); 3] = [
@@ -51,7 +54,7 @@ impl Method {
         if let Some(name) = text.strip_prefix("keyboard-interactive:") {
             let device = Device::of(name).map(|device| Method::KeyboardInteractive(Some(device)));
             return device.ok_or_else(|| {
-                let known = DEVICES.map(|(name, _)| name).join(" or ");
+                let known = DEVICES.map(|(name, _)| name).join(", ");
                 format!("keyboard-interactive:{name} is no method: its device can be {known}")
             });
         }

@@ -201,6 +201,20 @@ pub struct Requirements {
     pub has_password: bool,
     /// Whether there is a secret for codes.
     pub has_secret: bool,
+    /// Whether keyboard-interactive is by a browser.
+    pub by_browser: bool,
+}
+
+/// A login by a browser that has begun.
+pub trait BrowserLogin: Send {
+    /// What the user is told: where to go.
+    fn instruction(&self) -> &str;
+
+    /// Whether the user is to give what the browser shows in the end.
+    fn asks_for_code(&self) -> bool;
+
+    /// Waits until the user has been there, for some time, and as long as that `is_wanted`. A failure is in the log.
+    fn finish(self: Box<Self>, attempt: &Attempt<'_>, answer: &[u8], is_wanted: &dyn Fn() -> bool) -> Option<Grant>;
 }
 
 /// Checks credentials. One per process, shared by all connections; calls may block (a webhook, a slow hash), so they
@@ -228,6 +242,12 @@ pub trait Authenticator: Send + Sync {
     fn code(&self, attempt: &Attempt<'_>, code: &[u8]) -> bool {
         let _ = (attempt, code);
         false
+    }
+
+    /// Begins a login by a browser. A failure is in the log.
+    fn begin_by_browser(&self, attempt: &Attempt<'_>) -> Option<Box<dyn BrowserLogin>> {
+        let _ = attempt;
+        None
     }
 
     /// Whether a user who has authenticated may in, and with what.

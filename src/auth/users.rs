@@ -92,6 +92,7 @@ impl Authenticator for Users {
                 methods: methods_of(user, self.methods.as_ref()),
                 has_password: user.password.is_some(),
                 has_secret: user.totp.is_used(),
+                by_browser: false,
             },
             None => Requirements { methods: self.methods.clone().unwrap_or_default(), ..Requirements::default() },
         }

@@ -308,3 +308,35 @@ fn a_default_mode_is_for_forwarding_too_but_what_is_enabled_there() {
     assert_eq!(forwarding("defaultMode: filter"), (false, false, false));
     assert_eq!(forwarding("forwarding: {reverseForwardingMode: filter}"), (true, false, true));
 }
+
+#[test]
+fn a_login_by_a_browser_is_as_safe_as_what_looks_at_its_names() {
+    let browser = |keys: &str, more: &str| {
+        with(&format!(
+            "auth: {{{more}keyboardInteractive: {{method: oauth2, oauth2: {{clientId: a, clientSecret: b, {keys}}}}}}}"
+        ))
+        .map(|config| config.webhooks.browser.unwrap())
+        .map_err(|errors| format!("{}: {}", errors[0].key, errors[0].message))
+    };
+    let authz = "authz: {method: webhook, webhook: {url: 'http://a'}}, ";
+    let oidc = "provider: oidc, oidc: {url: 'https://i', deviceFlow: true}";
+    assert!(browser(oidc, "").unwrap().enforce_username && !browser(oidc, authz).unwrap().enforce_username);
+    assert!(browser("provider: github", authz).unwrap().enforce_username);
+    let generic = "provider: generic, generic: {authorizeEndpointURL: 'https://a/b?c', redirectURI: 'https://d/', \
+                   tokenEndpoint: {url: 'https://e'}}";
+    assert!(browser(generic, authz).unwrap().redirect.is_some());
+    assert!(browser(oidc, "").unwrap().redirect.is_none());
+    for (keys, key) in [
+        (generic, "provider"),
+        ("", "provider"),
+        ("provider: oidc, oidc: {url: 'https://i'}", "oidc"),
+        ("provider: oidc, oidc: {url: 'https://i', authorizationCodeFlow: true}", "oidc.redirectURI"),
+        ("provider: oidc, oidc: {deviceFlow: true}", "oidc.url"),
+        ("provider: github, github: {apiurl: 'http://a'}", "github.apiurl"),
+        ("provider: github, redirect: {cert: a}", "redirect.cert"),
+    ] {
+        let error = browser(keys, "").unwrap_err();
+        assert!(error.starts_with(&format!("auth.keyboardInteractive.oauth2.{key}: ")), "{keys}: {error}");
+    }
+    assert!(!format!("{:?}", browser(oidc, "")).contains("\"b\""));
+}

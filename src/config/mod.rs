@@ -15,6 +15,7 @@ mod kind;
 mod kubernetes;
 mod logging;
 mod monitoring;
+mod oauth2;
 mod pem;
 mod place;
 mod reader;
@@ -40,6 +41,7 @@ pub use forwarding::{Forwarding, Forwardings};
 pub use kubernetes::{Kubernetes, KubernetesConnection, KubernetesEnvironment, Secret};
 pub use logging::{Log, LogDestination, LogFormat, Syslog};
 pub use monitoring::Monitoring;
+pub use oauth2::{ClientSecret, OAuth2, Provider};
 pub use pem::Pem;
 pub use place::Place;
 pub use security::{Filter, Mode, Security};
@@ -275,6 +277,7 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     }
     config.webhooks = webhook::resolve(&config.webhooks_typed, root, reader);
     config.monitoring = monitoring::resolve(&config.metrics_typed, &config.health_typed);
+    config.monitoring.redirect = config.webhooks.browser.as_ref().and_then(|browser| browser.redirect);
     config.geoip = config.geoip_typed.is_used.then(|| config.geoip_typed.file.clone());
     match config.backend {
         BackendKind::Docker => resolve_docker(root, config, place, reader),

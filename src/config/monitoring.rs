@@ -12,6 +12,8 @@ pub struct Monitoring {
     pub metrics: Option<(SocketAddr, String)>,
     /// `health`, if it is enabled.
     pub health: Option<SocketAddr>,
+    /// `auth.keyboardInteractive.oauth2.redirect`: where browsers come back to.
+    pub redirect: Option<SocketAddr>,
 }
 
 /// Either section as typed.
@@ -64,5 +66,6 @@ pub(super) fn resolve(metrics: &Endpoint, health: &Endpoint) -> Monitoring {
     Monitoring {
         metrics: metrics.is_enabled.then(|| (metrics.listen, metrics.path.clone())),
         health: health.is_enabled.then_some(health.listen),
+        redirect: None,
     }
 }

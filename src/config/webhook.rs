@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::kind::{Scalar, choice, colon_list, duration, duration_or_off, parsed, pem, switch};
+use super::oauth2::{self, OAuth2};
 use super::pem::Pem;
 use super::reader::{Kind, Reader};
 use super::section::Section;
@@ -21,6 +22,24 @@ pub struct HttpServer {
     pub path: String,
     /// `timeout`: for one request.
     pub timeout: Duration,
+    /// How TLS is spoken, where a URL says so.
+    tls: Tls,
+}
+
+impl HttpServer {
+    /// A server at another URL that is spoken with likewise; none where that is no URL, or does without the TLS that
+    /// this one has.
+    pub fn at(&self, url: &str) -> Option<HttpServer> {
+        let url = split_url(url)?;
+        let needs_tls = matches!(&self.address, Address::Tcp { tls: Some(_), .. });
+        (url.speaks_tls || !needs_tls).then(|| HttpServer::new(&url, self.tls.clone(), self.timeout))
+    }
+
+    fn new(url: &Url, tls: Tls, timeout: Duration) -> HttpServer {
+        let own = url.speaks_tls.then(|| tls.clone());
+        let address = Address::Tcp { host: url.host.clone(), port: url.port, tls: own, proxy: None };
+        HttpServer { url: url.text.clone(), address, path: url.path.clone(), timeout, tls }
+    }
 }
 
 /// A webhook that says who may in.
@@ -54,6 +73,8 @@ pub struct Webhooks {
     pub authorization: Option<Webhook>,
     /// `configserver`
     pub configuration: Option<ConfigServer>,
+    /// `auth.keyboardInteractive`
+    pub browser: Option<OAuth2>,
 }
 
 /// Names of groups as ContainerSSH has them, and OpenSSL.
@@ -93,7 +114,7 @@ const TLS12_CIPHERS: &[(&str, &str)] = &[
 
 /// A server's keys as typed.
 #[derive(Clone, Debug)]
-struct Server {
+pub(super) struct Server {
     url: Option<Url>,
     timeout: Duration,
     authorities: Option<Pem>,
@@ -127,9 +148,16 @@ impl Default for Server {
     }
 }
 
+impl Server {
+    /// By default here.
+    pub fn at(url: &str, timeout: Duration) -> Server {
+        Server { url: split_url(url), timeout, ..Server::default() }
+    }
+}
+
 /// A URL of a server.
 #[derive(Clone, Debug)]
-struct Url {
+pub(super) struct Url {
     text: String,
     speaks_tls: bool,
     host: String,
@@ -157,6 +185,7 @@ pub(super) struct Typed {
     password: Method,
     public_key: Method,
     authorization: Method,
+    browser: oauth2::Typed,
     flat: Flat,
     configuration: Configuration,
 }
@@ -196,7 +225,7 @@ pub(super) fn methods() -> Section<Typed> {
             Password { flat: switch(), section: method().inline(|method| method, unavailable::kerberos()) },
         )
         .key("publicKey", |typed| &mut typed.public_key, method())
-        .absent("keyboardInteractive", unavailable::keyboard_interactive())
+        .key("keyboardInteractive", |typed| &mut typed.browser, oauth2::section())
         .absent("gssapi", unavailable::gssapi())
         .key("authz", |typed| &mut typed.authorization, method())
         .inline(|typed| &mut typed.flat, flat)
@@ -254,9 +283,9 @@ fn webhook() -> Section<Method> {
     )
 }
 
-const SHORTEST: Duration = Duration::from_millis(100);
+pub(super) const SHORTEST: Duration = Duration::from_millis(100);
 
-fn server() -> Section<Server> {
+pub(super) fn server() -> Section<Server> {
     const VERSIONS: &[(&str, bool)] = &[("1.2", false), ("1.3", true)];
     let timeout = duration(SHORTEST..=Duration::from_secs(600));
     Section::new()
@@ -281,7 +310,7 @@ fn parse_cipher(name: &str) -> Result<Cipher, String> {
     })
 }
 
-fn parse_url(text: &str) -> Result<Url, &'static str> {
+pub(super) fn parse_url(text: &str) -> Result<Url, &'static str> {
     split_url(text).ok_or("must be a URL such as https://auth.internal:8443/path, without a query, user or password")
 }
 
@@ -324,12 +353,16 @@ pub(super) fn resolve(typed: &Typed, root: &Node, reader: &mut Reader<'_>) -> We
             None
         }
     };
-    Webhooks {
+    let mut webhooks = Webhooks {
         password: choose("password", &typed.password, flat.password),
         public_key: choose("publicKey", &typed.public_key, flat.public_key),
         authorization: choose("authz", &typed.authorization, false),
         configuration: typed.configuration.resolve(root, reader),
-    }
+        browser: None,
+    };
+    let others_ask = webhooks.authorization.is_some() || webhooks.configuration.is_some();
+    webhooks.browser = typed.browser.resolve(others_ask, root, reader);
+    webhooks
 }
 
 impl Configuration {
@@ -360,7 +393,7 @@ impl Method {
 
 impl Server {
     /// On failure, gives the key that is wrong, and why. Reads the files that are named.
-    fn resolve(&self) -> Result<HttpServer, (&'static str, String)> {
+    pub fn resolve(&self) -> Result<HttpServer, (&'static str, String)> {
         let read =
             |key, pem: &Option<Pem>| pem.as_ref().map(Pem::read).transpose().map_err(|error| (key, error.to_string()));
         let url = self.url.as_ref().ok_or(("url", "missing; name the server".to_owned()))?;
@@ -398,8 +431,6 @@ impl Server {
             };
             (key, error.to_string())
         })?;
-        let tls = url.speaks_tls.then_some(tls);
-        let address = Address::Tcp { host: url.host.clone(), port: url.port, tls, proxy: None };
-        Ok(HttpServer { url: url.text.clone(), address, path: url.path.clone(), timeout: self.timeout })
+        Ok(HttpServer::new(url, tls, self.timeout))
     }
 }

@@ -17,7 +17,7 @@ pub mod websocket;
 pub use client::{Body, Client, Exchange, Request, Response, Upgraded};
 pub use deadline::{Deadline, Phase};
 pub use proxy::Proxy;
-pub use server::{Endpoint, Page, PageServer};
+pub use server::{Endpoint, FindPage, Page, PageServer};
 pub use tls::{Tls, TlsError, TlsOffer, TlsSettings};
 pub use transport::{Address, Transport};
 

@@ -40,12 +40,15 @@ impl Page {
     }
 }
 
+/// How a page is found, by its path and the query behind it.
+pub type FindPage = dyn Fn(&str, &str) -> Page + Send;
+
 /// Where pages are served, and how one is found by its path.
 pub struct Endpoint {
     /// A listening socket, non-blocking.
     pub listener: TcpListener,
-    /// Gives the page of a path.
-    pub page: Box<dyn Fn(&str) -> Page + Send>,
+    /// Gives the page of a path and a query.
+    pub page: Box<FindPage>,
 }
 
 /// A running server. Ends when dropped, and its connections with it.
@@ -147,12 +150,15 @@ impl Connection {
 }
 
 /// Answers a whole request.
-fn answer(request: &[u8], page: &dyn Fn(&str) -> Page) -> Vec<u8> {
+fn answer(request: &[u8], page: &dyn Fn(&str, &str) -> Page) -> Vec<u8> {
     let line = request.split(|byte| *byte == b'\r').next().and_then(|line| str::from_utf8(line).ok());
     let mut words = line.unwrap_or_default().split(' ');
     let (page, has_body) = match (words.next(), words.next(), words.next(), words.next()) {
         (Some(method), Some(target), Some(version), None) if version.starts_with("HTTP/1.") => match method {
-            "GET" | "HEAD" => (page(target.split('?').next().unwrap_or_default()), method == "GET"),
+            "GET" | "HEAD" => {
+                let (path, query) = target.split_once('?').unwrap_or((target, ""));
+                (page(path, query), method == "GET")
+            }
             _ => (Page::line("405 Method Not Allowed", "only GET and HEAD"), true),
         },
         _ => (Page::line("400 Bad Request", "not a request of HTTP/1.1"), true),
@@ -167,7 +173,7 @@ fn answer(request: &[u8], page: &dyn Fn(&str) -> Page) -> Vec<u8> {
 
 /// Whatever is asked, there is an answer.
 pub(crate) fn fuzz(request: &[u8]) {
-    let page = |path: &str| Page::line("200 OK", path);
+    let page = |path: &str, _: &str| Page::line("200 OK", path);
     assert!(answer(request, &page).starts_with(b"HTTP/1.1 "));
 }
 
@@ -182,7 +188,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let port = listener.local_addr().unwrap().port();
-        let page = |path: &str| match path {
+        let page = |path: &str, _: &str| match path {
             "/there" => Page::line("200 OK", "here"),
             _ => Page::line("404 Not Found", "not here"),
         };

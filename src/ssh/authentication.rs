@@ -13,8 +13,8 @@ use super::userauth::{Credential, Request, UNKNOWN, decode_response};
 use super::worker::Pending;
 use super::{Server, reason};
 use crate::auth::{
-    Attempt, Attested, Authenticator, BadSignature, Device, Grant, LONGEST_PASSWORD, Method, Methods, Offer, PublicKey,
-    Requirements, RevokedKeys, Step, fingerprint,
+    Attempt, Attested, Authenticator, BadSignature, BrowserLogin, Device, Grant, LONGEST_PASSWORD, Method, Methods,
+    Offer, PublicKey, Requirements, RevokedKeys, Step, fingerprint,
 };
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::metrics::{self, Metric};
@@ -22,6 +22,9 @@ use crate::waker::Waker;
 
 /// The longest user name, in bytes.
 const LONGEST_NAME: usize = 1024;
+
+/// The longest code that a browser shows, in bytes.
+const LONGEST_CODE: usize = 8 * 1024;
 
 /// What a user is told who is in and cannot be served.
 const UNAVAILABLE: &str = "the server cannot serve you at this time; try again later";
@@ -68,6 +71,8 @@ enum Verdict {
     No,
     /// The key would do, or the answer does and the next question follows.
     Yes(Grant),
+    /// The login has begun of which the user is to be told.
+    Begun(Box<dyn BrowserLogin>),
     /// It is good, and this is left to be proven.
     Partial(Grant, Methods),
     /// The user is in.
@@ -94,12 +99,15 @@ struct Exchange {
     questions: Vec<Question>,
     /// What the answers so far have given.
     grant: Option<Grant>,
+    /// The login by a browser, once it has begun.
+    login: Option<Box<dyn BrowserLogin>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Question {
     Password,
     Code,
+    Browser,
 }
 
 impl Question {
@@ -108,6 +116,7 @@ impl Question {
         match self {
             Question::Password => "Password: ",
             Question::Code => "Verification code: ",
+            Question::Browser => "What the browser shows in the end: ",
         }
     }
 }
@@ -135,6 +144,8 @@ pub struct Authentication {
     proven: Vec<Method>,
     keys: Vec<PublicKey>,
     grant: Option<Grant>,
+    /// As long as this is there, so is the client.
+    alive: Arc<()>,
     check: Option<Check>,
     /// The key that the client was last told would do, and what for: its signature need not be waited for twice.
     promised: Option<(Vec<u8>, Grant)>,
@@ -159,6 +170,7 @@ impl Authentication {
             proven: Vec::new(),
             keys: Vec::new(),
             grant: None,
+            alive: Arc::default(),
             check: None,
             promised: None,
         }
@@ -194,6 +206,12 @@ impl Authentication {
                 self.grant = Some(grant);
                 let names = self.required.methods.names();
                 send(session, &failure(&names, true))
+            }
+            (Verdict::Begun(login), _) => {
+                if let Some(exchange) = &mut self.exchange {
+                    exchange.login = Some(login);
+                }
+                self.ask(session)
             }
             (Verdict::Yes(grant), Then::Ask) => {
                 if let Some(exchange) = &mut self.exchange {
@@ -395,7 +413,7 @@ impl Authentication {
         let named = submethods.split(',').map(|name| Device::of(name.trim()));
         let named = named.filter(Option::is_some).find(|device| devices.contains(device));
         let device = named.or(devices.first().copied()).flatten();
-        self.exchange = Some(Exchange { device, questions: self.questions(device), grant: None });
+        self.exchange = Some(Exchange { device, questions: self.questions(device), grant: None, login: None });
         self.ask(session)
     }
 
@@ -403,39 +421,64 @@ impl Authentication {
     /// exists.
     fn questions(&self, device: Option<Device>) -> Vec<Question> {
         let method = Method::KeyboardInteractive(device);
-        if device == Some(Device::Totp) {
-            return vec![Question::Code];
-        }
+        let by_browser = self.required.by_browser;
+        let first = match device {
+            Some(Device::Totp) => return vec![Question::Code],
+            None if by_browser => Question::Browser,
+            Some(Device::OAuth2) => Question::Browser,
+            None | Some(Device::Password) => Question::Password,
+        };
         let is_proven = |method: Method, device| {
             let ways = [method, Method::KeyboardInteractive(Some(device)), Method::KeyboardInteractive(None)];
             ways.iter().any(|way| self.proven.contains(way))
         };
-        let Requirements { methods, has_password, has_secret } = &self.required;
+        let Requirements { methods, has_password, has_secret, .. } = &self.required;
         let may_follow = device.is_none() && *has_secret && methods.step(method) != Step::Refused;
         let needs_code = may_follow && !is_proven(method, Device::Totp);
         let has_other = *has_password && !is_proven(Method::Password, Device::Password);
         let needs_password = self.proven.is_empty() || !needs_code || has_other;
         let mut questions = Vec::new();
-        questions.extend(needs_password.then_some(Question::Password));
+        questions.extend(needs_password.then_some(first));
         questions.extend(needs_code.then_some(Question::Code));
         questions
     }
 
     /// Asks the exchange's next question.
     fn ask(&mut self, session: &mut Session) -> Progress {
-        let question = self.exchange.as_ref().and_then(|exchange| exchange.questions.first());
-        let Some(question) = question else { return self.fail(session, true) };
+        let Some(exchange) = &self.exchange else { return self.fail(session, true) };
+        let login = exchange.login.as_ref();
+        let (question, instruction, has_prompt) = match (exchange.questions.first(), login) {
+            (Some(Question::Browser), None) => return self.begin_by_browser(session),
+            (Some(Question::Browser), Some(login)) => (Question::Browser, login.instruction(), login.asks_for_code()),
+            (Some(question), _) => (*question, "", true),
+            (None, _) => return self.fail(session, true),
+        };
         let mut message = vec![number::USERAUTH_INFO_REQUEST];
-        // No name of the dialogue, no instruction, no language.
-        for _ in 0..3 {
-            message.put_string("");
+        // No name of the dialogue, no language.
+        for text in ["", instruction, ""] {
+            message.put_string(text);
         }
-        message.put_u32(1);
-        message.put_string(question.prompt());
-        // Without echo.
-        message.put_boolean(false);
+        message.put_u32(u32::from(has_prompt));
+        if has_prompt {
+            message.put_string(question.prompt());
+            // Without echo.
+            message.put_boolean(false);
+        }
         session.expect_information();
         send(session, &message)
+    }
+
+    /// Has a worker find out where the user is to go.
+    fn begin_by_browser(&mut self, session: &Session) -> Progress {
+        let (server, client, connection) = (Arc::clone(&self.server), self.client, self.id.clone());
+        let (user, version) = (self.user.clone().unwrap_or_default(), session.client().unwrap_or_default());
+        let verdict = Pending::start(self.waker.clone(), move || {
+            let (user, _) = server.services.split(&user);
+            let attempt = Attempt { user, client, connection: &connection, version: &version };
+            server.authenticator.begin_by_browser(&attempt).map_or(Verdict::No, Verdict::Begun)
+        });
+        self.check = Some(Check { verdict, then: Then::Ask });
+        Progress::Continue
     }
 
     /// Takes the answer to what [`Self::ask`] asked for.
@@ -443,8 +486,11 @@ impl Authentication {
         let Some(mut exchange) = self.exchange.take().filter(|exchange| !exchange.questions.is_empty()) else {
             return self.fail(session, true);
         };
-        let answer = match decode_response(body) {
-            Ok(answer) if answer.len() <= LONGEST_PASSWORD => answer,
+        let login = exchange.login.take();
+        let has_prompt = login.as_ref().is_none_or(|login| login.asks_for_code());
+        let longest = if login.is_some() { LONGEST_CODE } else { LONGEST_PASSWORD };
+        let answer = match decode_response(body, has_prompt) {
+            Ok(answer) if answer.len() <= longest => answer,
             _ => return self.fail(session, true),
         };
         let question = exchange.questions.remove(0);
@@ -456,6 +502,12 @@ impl Authentication {
         }
         match question {
             Question::Password => self.check_password(session, then, answer),
+            Question::Browser => {
+                let (answer, alive) = (Password(answer.to_vec()), Arc::downgrade(&self.alive));
+                self.check(session, then, move |_, attempt| {
+                    login?.finish(attempt, &answer.0, &|| alive.strong_count() > 0)
+                })
+            }
             Question::Code => {
                 let code = Password(answer.to_vec());
                 self.check(session, then, move |authenticator, attempt| {

@@ -68,13 +68,13 @@ impl<'a> Request<'a> {
     }
 }
 
-/// Takes an SSH_MSG_USERAUTH_INFO_RESPONSE with one response, to the one prompt.
-pub(super) fn decode_response(body: &[u8]) -> Result<&[u8], Malformed> {
+/// Takes an SSH_MSG_USERAUTH_INFO_RESPONSE with one response, to the one prompt; or with none, where there was none.
+pub(super) fn decode_response(body: &[u8], has_prompt: bool) -> Result<&[u8], Malformed> {
     let mut r = Reader::new(body);
-    if r.u32()? != 1 {
+    if r.u32()? != u32::from(has_prompt) {
         return Err(Malformed);
     }
-    let response = r.string()?;
+    let response = if has_prompt { r.string()? } else { &[] };
     r.end()?;
     Ok(response)
 }
@@ -82,7 +82,7 @@ pub(super) fn decode_response(body: &[u8]) -> Result<&[u8], Malformed> {
 /// What comes before there is a user.
 pub(crate) fn fuzz(body: &[u8]) {
     let _ = Request::decode(body);
-    if let Ok(password) = decode_response(body) {
+    if let Ok(password) = decode_response(body, true) {
         assert_eq!(password.len() + 8, body.len());
     }
 }
@@ -119,7 +119,7 @@ mod tests {
     }
     #[test]
     fn one_response_is_taken_and_no_other_number() {
-        assert_eq!(decode_response(b"\0\0\0\x01\0\0\0\x03abc"), Ok(&b"abc"[..]));
+        assert_eq!(decode_response(b"\0\0\0\x01\0\0\0\x03abc", true), Ok(&b"abc"[..]));
         for body in [
             &b""[..],
             b"\0\0\0\0",
@@ -131,7 +131,15 @@ mod tests {
             b"\0\0\0\x02\0\0\0\x01a\0\0\0\x01b",
             b"\xff\xff\xff\xff",
         ] {
-            assert_eq!(decode_response(body), Err(Malformed), "{body:?}");
+            assert_eq!(decode_response(body, true), Err(Malformed), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn no_response_follows_no_prompt() {
+        assert_eq!(decode_response(b"\0\0\0\0", false), Ok(&b""[..]));
+        for body in [&b""[..], b"\0\0\0\x01\0\0\0\0", b"\0\0\0\0?"] {
+            assert_eq!(decode_response(body, false), Err(Malformed), "{body:?}");
         }
     }
 

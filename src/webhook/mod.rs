@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::auth::{Attempt, Authenticator, Grant, Offer, Requirements, Users};
+use crate::auth::{Attempt, Authenticator, BrowserLogin, Grant, Offer, Requirements, Users};
 use crate::config;
 use crate::fuzzing::Target;
+use crate::oauth2;
 use client::Client;
 pub use configuration::{Answer, ConfigServer};
 
@@ -25,6 +26,7 @@ pub struct Webhooks {
     password: Option<Webhook>,
     public_key: Option<Webhook>,
     authorization: Option<Webhook>,
+    browser: Option<config::OAuth2>,
 }
 
 /// One question's server.
@@ -67,6 +69,7 @@ impl Webhooks {
             password: hook(webhooks.password, "/password"),
             public_key: hook(webhooks.public_key, "/pubkey"),
             authorization: hook(webhooks.authorization, "/authz"),
+            browser: webhooks.browser,
         }
     }
 }
@@ -85,7 +88,11 @@ impl Authenticator for Webhooks {
     }
 
     fn requirements(&self, user: &str) -> Requirements {
-        self.users.requirements(user)
+        Requirements { by_browser: self.browser.is_some(), ..self.users.requirements(user) }
+    }
+
+    fn begin_by_browser(&self, attempt: &Attempt<'_>) -> Option<Box<dyn BrowserLogin>> {
+        oauth2::begin(self.browser.as_ref()?, attempt)
     }
 
     fn first_methods(&self) -> String {

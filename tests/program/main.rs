@@ -5,6 +5,7 @@
 
 mod authentication;
 mod beside_sshd;
+mod browser;
 mod certificates;
 mod clients;
 mod command_line;

@@ -85,12 +85,13 @@ fn serve(client: TcpStream, asked: &Mutex<Vec<(String, Value)>>, script: &Script
             }
         }
         let head = String::from_utf8(head).unwrap();
-        let path = head.strip_prefix("POST ").unwrap().split(' ').next().unwrap().to_owned();
-        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap().parse().unwrap();
+        let path = head.split(' ').nth(1).unwrap().to_owned();
+        let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+        let length = length.map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        let question: Value = serde_json::from_slice(&body).unwrap();
-        let known = question.as_object().unwrap().keys().all(|key| KEYS.contains(&key.as_str()));
+        let question: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        let known = question.as_object().is_none_or(|fields| fields.keys().all(|key| KEYS.contains(&key.as_str())));
         asked.lock().unwrap().push((path.clone(), question.clone()));
         let answer = if known { script(&path, &question) } else { Answer::Status(400, "") };
         match answer {
