@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use libssh_server::{Session, number};
 
+use super::interactive::{Exchange, Next, Question};
 use super::services::{Service, Unavailable};
 use super::userauth::{Credential, Request, UNKNOWN, decode_response};
 use super::worker::Pending;
 use super::{Server, reason};
 use crate::auth::{
-    Attempt, Attested, Authenticator, BadSignature, BrowserLogin, Device, Grant, LONGEST_PASSWORD, Method, Methods,
-    Offer, PublicKey, Requirements, RevokedKeys, Step, fingerprint,
+    Attempt, Attested, Authenticator, BadSignature, BrowserLogin, Grant, LONGEST_PASSWORD, Method, Methods, Offer,
+    PublicKey, Requirements, RevokedKeys, Step, fingerprint,
 };
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::metrics::{self, Metric};
@@ -89,36 +90,6 @@ enum Then {
     Ask,
     /// The answer to a query whether a key would do (RFC 4252 section 7).
     KeyOk { algorithm: Vec<u8>, blob: Vec<u8> },
-}
-
-/// An exchange by keyboard-interactive.
-struct Exchange {
-    /// What it proves.
-    device: Option<Device>,
-    /// What is asked for, the next one first.
-    questions: Vec<Question>,
-    /// What the answers so far have given.
-    grant: Option<Grant>,
-    /// The login by a browser, once it has begun.
-    login: Option<Box<dyn BrowserLogin>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Question {
-    Password,
-    Code,
-    Browser,
-}
-
-impl Question {
-    /// As PAM's modules put it. The client puts the user and host before it.
-    fn prompt(self) -> &'static str {
-        match self {
-            Question::Password => "Password: ",
-            Question::Code => "Verification code: ",
-            Question::Browser => "What the browser shows in the end: ",
-        }
-    }
 }
 
 /// The state of one client's authentication.
@@ -403,69 +374,22 @@ impl Authentication {
         self.check(session, then, move |authenticator, attempt| authenticator.password(attempt, &password.0))
     }
 
-    /// Begins an exchange (RFC 4256): by the device that the client names among those that may be, else by the first.
+    /// Begins an exchange by keyboard-interactive.
     fn begin(&mut self, session: &mut Session, submethods: &str) -> Progress {
-        let devices = self.required.methods.next().filter_map(|method| match method {
-            Method::KeyboardInteractive(device) => Some(device),
-            _ => None,
-        });
-        let devices: Vec<Option<Device>> = devices.collect();
-        let named = submethods.split(',').map(|name| Device::of(name.trim()));
-        let named = named.filter(Option::is_some).find(|device| devices.contains(device));
-        let device = named.or(devices.first().copied()).flatten();
-        self.exchange = Some(Exchange { device, questions: self.questions(device), grant: None, login: None });
+        self.exchange = Some(Exchange::new(&self.required, &self.proven, submethods));
         self.ask(session)
-    }
-
-    /// What is asked for. Whoever has proven nothing yet is asked for a password first, so that it does not tell who
-    /// exists.
-    fn questions(&self, device: Option<Device>) -> Vec<Question> {
-        let method = Method::KeyboardInteractive(device);
-        let by_browser = self.required.by_browser;
-        let first = match device {
-            Some(Device::Totp) => return vec![Question::Code],
-            None if by_browser => Question::Browser,
-            Some(Device::OAuth2) => Question::Browser,
-            None | Some(Device::Password) => Question::Password,
-        };
-        let is_proven = |method: Method, device| {
-            let ways = [method, Method::KeyboardInteractive(Some(device)), Method::KeyboardInteractive(None)];
-            ways.iter().any(|way| self.proven.contains(way))
-        };
-        let Requirements { methods, has_password, has_secret, .. } = &self.required;
-        let may_follow = device.is_none() && *has_secret && methods.step(method) != Step::Refused;
-        let needs_code = may_follow && !is_proven(method, Device::Totp);
-        let has_other = *has_password && !is_proven(Method::Password, Device::Password);
-        let needs_password = self.proven.is_empty() || !needs_code || has_other;
-        let mut questions = Vec::new();
-        questions.extend(needs_password.then_some(first));
-        questions.extend(needs_code.then_some(Question::Code));
-        questions
     }
 
     /// Asks the exchange's next question.
     fn ask(&mut self, session: &mut Session) -> Progress {
-        let Some(exchange) = &self.exchange else { return self.fail(session, true) };
-        let login = exchange.login.as_ref();
-        let (question, instruction, has_prompt) = match (exchange.questions.first(), login) {
-            (Some(Question::Browser), None) => return self.begin_by_browser(session),
-            (Some(Question::Browser), Some(login)) => (Question::Browser, login.instruction(), login.asks_for_code()),
-            (Some(question), _) => (*question, "", true),
-            (None, _) => return self.fail(session, true),
-        };
-        let mut message = vec![number::USERAUTH_INFO_REQUEST];
-        // No name of the dialogue, no language.
-        for text in ["", instruction, ""] {
-            message.put_string(text);
+        match self.exchange.as_ref().map_or(Next::Nothing, Exchange::next) {
+            Next::Ask(message) => {
+                session.expect_information();
+                send(session, &message)
+            }
+            Next::Begin => self.begin_by_browser(session),
+            Next::Nothing => self.fail(session, true),
         }
-        message.put_u32(u32::from(has_prompt));
-        if has_prompt {
-            message.put_string(question.prompt());
-            // Without echo.
-            message.put_boolean(false);
-        }
-        session.expect_information();
-        send(session, &message)
     }
 
     /// Has a worker find out where the user is to go.
@@ -523,10 +447,17 @@ impl Authentication {
         // Quoted, with what is in it escaped: whoever chooses a name cannot make up the rest of the line.
         let user = self.user.as_deref().unwrap_or_default();
         let (address, port) = (self.client.ip().to_canonical(), self.client.port());
-        let metric = if outcome == "accepted" { Metric::AuthSuccesses } else { Metric::AuthFailures };
+        let metric = match outcome {
+            "accepted" => Some(Metric::AuthSuccesses),
+            "failed" => Some(Metric::AuthFailures),
+            // Neither, so far.
+            _ => None,
+        };
         // ContainerSSH's word for it.
         let kind = if *method == "publickey" { "pubkey" } else { method };
-        metrics::count(metric, &[("authtype", kind), ("country", self.server.country(address))]);
+        if let Some(metric) = metric {
+            metrics::count(metric, &[("authtype", kind), ("country", self.server.country(address))]);
+        }
         let key = self.fingerprint.as_ref().map_or(String::new(), |key| format!(": {key}"));
         log::info!("{id}: {outcome} {method} for {user:?} from {address} port {port}{key}");
     }

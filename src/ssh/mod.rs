@@ -14,6 +14,7 @@ mod forwards;
 mod guest;
 mod habits;
 mod hostkey;
+mod interactive;
 mod listener;
 mod monitor;
 mod policy;
