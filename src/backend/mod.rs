@@ -92,8 +92,8 @@ pub trait Backend: Send + Sync {
     /// Whether users may choose their container.
     fn offers_choice(&self) -> bool;
 
-    /// The commands of subsystems, by their names. [`INTERNAL_SFTP`] is the agent's own. Without a table they are asked for by
-    /// their names.
+    /// The commands of subsystems, by their names. [`INTERNAL_SFTP`] is the agent's own. Without a table they are
+    /// asked for by their names.
     ///
     /// [`INTERNAL_SFTP`]: crate::connection::message::INTERNAL_SFTP
     fn subsystems(&self) -> Option<BTreeMap<String, String>>;

@@ -184,8 +184,8 @@ impl Login<'_> {
     }
 }
 
-/// Answers SSH_MSG_USERAUTH_INFO_REQUEST (RFC 4256 section 3.2), given without its number: the one question, if there is one,
-/// with the password.
+/// Answers SSH_MSG_USERAUTH_INFO_REQUEST (RFC 4256 section 3.2), given without its number: the one question, if there is
+/// one, with the password.
 fn respond(body: &[u8], password: &str) -> Result<Vec<u8>, Malformed> {
     let mut fields = Reader::new(body);
     let (_name, _instruction, _language) = (fields.string()?, fields.string()?, fields.string()?);

@@ -258,7 +258,9 @@ static struct berth_session *create(socket_t fd, const char *const *methods, ber
 /*
  * A server session on `fd`, a connected non-blocking socket, which is the session's to close from here on, on failure
  * too. `methods` are SSH_KEX_METHODS algorithm lists in the order of enum ssh_kex_types_e. `keys` and `certified` are
- * KEY_KINDS each; the keys may be NULL, are borrowed, and must outlive the session; libssh only reads them. `callback` is called within berth_session_receive() only.
+ * KEY_KINDS each; the keys may be NULL, are borrowed, and must outlive the session; libssh only reads them.
+ * `certificates` is what berth_session's field of that name is, or empty. `callback` is called within
+ * berth_session_receive() only.
  */
 struct berth_session *berth_session_new(socket_t fd, const char *banner, const char *const *methods,
                                         const char *signature_algorithms, const char *certificates,
