@@ -4,10 +4,11 @@
 //! leaves are places in a data section of typed values, and metadata at the end that describe both.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+
+use crate::bounded;
 
 /// The largest database, in bytes. Those of countries have some ten megabytes.
 const LARGEST: u64 = 256 * 1024 * 1024;
@@ -58,11 +59,8 @@ impl Database {
     /// Reads a file.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let failed = |error| Error::Io(path.to_owned(), error);
-        let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(failed)?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(failed(io::Error::other("larger than 256 MiB")));
-        }
+        let bytes = bounded::read(path, LARGEST).map_err(failed)?;
+        let bytes = bytes.ok_or_else(|| failed(io::Error::other("larger than 256 MiB")))?;
         Database::parse(bytes).ok_or_else(|| Error::Format(path.to_owned()))
     }
 

@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod auth;
 pub mod backend;
+mod bounded;
 mod clock;
 pub mod config;
 pub mod connection;

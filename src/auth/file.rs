@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use rustix::fs::OFlags;
 use super::key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
 use super::public_key::KeyError;
 use super::token;
+
+use crate::bounded;
 
 /// The longest file that is read, in bytes.
 pub(super) const LONGEST: u64 = 1024 * 1024;
@@ -98,12 +100,7 @@ pub(super) fn read(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
     if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
         return Err(FileError::Writable(metadata.mode() & 0o7777));
     }
-    let mut text = Vec::new();
-    file.take(longest + 1).read_to_end(&mut text).map_err(FileError::Io)?;
-    if text.len() as u64 > longest {
-        return Err(FileError::TooLong(longest));
-    }
-    Ok(text)
+    bounded::read_from(file, longest).map_err(FileError::Io)?.ok_or(FileError::TooLong(longest))
 }
 
 /// What is in a file's lines. Like sshd, this passes over lines that it cannot use.

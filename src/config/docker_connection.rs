@@ -4,8 +4,7 @@
 //! the section's keys. Where they name neither a host nor a context, the environment does.
 
 use std::env;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use openssl::sha::sha256;
@@ -16,6 +15,7 @@ use super::reader::Reader;
 use super::section::Section;
 use super::yaml::Node;
 use super::{Config, Place};
+use crate::bounded;
 use crate::http::{Address, Tls, TlsError, TlsOffer, TlsSettings};
 
 /// The ports of Docker's, without TLS and with it.
@@ -410,12 +410,7 @@ impl Materials {
 }
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(file)?.take(LONGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LONGEST {
-        return Err(io::Error::other(format!("longer than {LONGEST} bytes")));
-    }
-    Ok(bytes)
+    bounded::read(file, LONGEST)?.ok_or_else(|| io::Error::other(format!("longer than {LONGEST} bytes")))
 }
 
 #[cfg(test)]

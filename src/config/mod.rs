@@ -29,8 +29,7 @@ mod webhook;
 pub(crate) mod yaml;
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub use describe::{explain, schema};
@@ -51,6 +50,7 @@ pub use sshproxy::SshProxy;
 pub use webhook::{ConfigServer, HttpServer, Webhook, Webhooks};
 
 use crate::auth::{ByName, User};
+use crate::bounded;
 use crate::fuzzing::Target;
 use kind::{choice, parsed, path};
 use reader::{Kind, Reader};
@@ -136,15 +136,10 @@ pub fn load(path: &Path) -> Result<Config, Vec<Error>> {
     let failed = |line, message| {
         vec![Error { file: path.to_owned(), line, column: None, key: String::new(), message, warning: false }]
     };
-    let mut bytes = Vec::new();
-    let read = |bytes: &mut Vec<u8>| -> io::Result<Place> {
-        File::open(path)?.take(LARGEST + 1).read_to_end(bytes)?;
-        Place::of(path)
-    };
-    let place = read(&mut bytes).map_err(|error| failed(None, error.to_string()))?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(failed(None, format!("too large: a configuration has {LARGEST} bytes at most")));
-    }
+    let read = || -> io::Result<_> { Ok((bounded::read(path, LARGEST)?, Place::of(path)?)) };
+    let (bytes, place) = read().map_err(|error| failed(None, error.to_string()))?;
+    let too_large = || failed(None, format!("too large: a configuration has {LARGEST} bytes at most"));
+    let bytes = bytes.ok_or_else(too_large)?;
     match std::str::from_utf8(&bytes) {
         Ok(text) => parse(text, &place),
         Err(error) => {

@@ -1,9 +1,10 @@
 //! Certificates and keys, where the configuration or a file may hold them.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::PathBuf;
+
+use crate::bounded;
 
 /// The largest file of certificates or keys, in bytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -25,12 +26,7 @@ impl Pem {
             Pem::File(path) => path,
         };
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(named)?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(named(io::Error::other("larger than 1 MiB")));
-        }
-        Ok(bytes)
+        bounded::read(path, LARGEST).map_err(named)?.ok_or_else(|| named(io::Error::other("larger than 1 MiB")))
     }
 }
 

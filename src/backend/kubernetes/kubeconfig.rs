@@ -1,7 +1,6 @@
 //! kubeconfig files (<https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/>), as kubectl reads and merges them.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -11,6 +10,7 @@ use serde_json::{Value as Json, json};
 use super::Error;
 use super::access::{Access, Credentials, Server};
 use super::plugin::{ApiVersion, Plugin};
+use crate::bounded;
 use crate::config::yaml::{self, Node, Value};
 use crate::http::Proxy;
 
@@ -279,12 +279,7 @@ fn items(node: &Node) -> Vec<&str> {
 
 /// Reads a whole file of at most [`LARGEST`] bytes.
 pub(super) fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(io::Error::other(format!("it is larger than {LARGEST} bytes")));
-    }
-    Ok(bytes)
+    bounded::read(path, LARGEST)?.ok_or_else(|| io::Error::other(format!("it is larger than {LARGEST} bytes")))
 }
 
 #[cfg(test)]
