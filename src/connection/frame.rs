@@ -1,6 +1,8 @@
 //! Frames of the agent stream: `uint32 length`, then one message, without padding or checksum.
 
-use super::wire::Write;
+use std::io::{self, Write};
+
+use super::wire::Write as _;
 
 /// The largest message in a frame, in bytes. A longer one is a protocol error that ends the stream.
 pub const MAXIMUM: usize = 256 * 1024;
@@ -114,6 +116,19 @@ impl Queue {
         &self.bytes[self.start..self.end()]
     }
 
+    /// Writes to a stream what that takes now. An error is that it takes no more at all.
+    pub fn write_to(&mut self, stream: &mut dyn Write) -> io::Result<()> {
+        while !self.is_empty() {
+            match stream.write(self.bytes()) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => self.consume(count),
+                Err(error) if is_transient(&error) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Removes `count` bytes, which a writer has written.
     pub fn consume(&mut self, count: usize) {
         self.start = (self.start + count).min(self.end());
@@ -137,6 +152,11 @@ impl Queue {
     pub fn shrink(&mut self) {
         self.tail().shrink_to_fit();
     }
+}
+
+/// Whether a non-blocking stream only has nothing, or no room, at this time.
+pub fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// A stream gives the same messages, and the same error, however it arrives.

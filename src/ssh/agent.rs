@@ -7,7 +7,7 @@
 //! which knows best what it has offered: a lie about those is one to the client alone, and costs the server no more
 //! than [`LIMIT`] bytes.
 
-use std::io::{self, Read, Write as _};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use libssh_server::Session;
@@ -22,7 +22,7 @@ use super::policy::Policy;
 use super::reason;
 use crate::backend::Container;
 use crate::connection::forward::Listening;
-use crate::connection::frame::{self, Queue};
+use crate::connection::frame::{self, Queue, is_transient};
 use crate::connection::hello::Hello;
 use crate::connection::message::{ChannelRequest, GlobalRequest, Open, OpenFailure, number, open_failure};
 use crate::connection::wire::{Malformed, Reader};
@@ -205,13 +205,9 @@ impl Agent {
 
     /// Writes to it what its stream takes.
     pub fn write(&mut self) {
-        while !self.output.is_empty() {
-            match self.container.stream.write(self.output.bytes()) {
-                Ok(count) if count > 0 => self.output.consume(count),
-                Err(error) if is_transient(&error) => break,
-                // What the agent said last may still be there to read: reading finds the end.
-                Ok(_) | Err(_) => self.output = Queue::default(),
-            }
+        if self.output.write_to(&mut self.container.stream).is_err() {
+            // What the agent said last may still be there to read: reading finds the end.
+            self.output = Queue::default();
         }
     }
 
@@ -220,10 +216,6 @@ impl Agent {
         self.output.shrink();
         self.input.shrink();
     }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 fn check_hello(message: &[u8]) -> Result<(), End> {

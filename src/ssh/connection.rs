@@ -82,7 +82,7 @@ impl Connection {
             End::Session(error) => log::info!("{}: {error}", self.id),
             End::Disconnect(reason, text) => {
                 log::info!("{}: disconnecting: {text}", self.id);
-                farewell(&mut session);
+                session.flush_within(FAREWELL);
                 session.disconnect(reason, &text);
             }
         }
@@ -246,19 +246,6 @@ fn authenticate(
         let Ok(Some(message)) = queue.front() else { return Ok(None) };
         progress = authentication.message(session, message);
         queue.pop();
-    }
-}
-
-/// Writes what waits, to a client that reads.
-fn farewell(session: &mut Session) {
-    let end = Instant::now() + FAREWELL;
-    while session.pending() > 0 {
-        let left = end.saturating_duration_since(Instant::now());
-        let socket = session.socket();
-        let ready = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timespec(left)));
-        if left.is_zero() || ready != Ok(1) || session.flush().is_err() {
-            return;
-        }
     }
 }
 

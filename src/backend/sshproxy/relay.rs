@@ -5,17 +5,17 @@
 //! by [`LIMIT`].
 
 use std::collections::HashSet;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libssh_server::{Error, Session};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::connection::frame::{self, Queue};
+use crate::connection::frame::{self, Queue, is_transient};
 use crate::connection::hello::Hello;
 use crate::connection::message::{ChannelRequest, GlobalRequest, INTERNAL_SFTP, Open, number};
 use crate::connection::wire::{Malformed, Reader, Write};
@@ -123,7 +123,7 @@ impl Relay {
         };
         match end {
             End::Bridge => {
-                farewell(&mut self.session);
+                self.session.flush_within(FAREWELL);
                 self.session.disconnect(BY_APPLICATION, "the client is gone");
             }
             End::Malformed => log::error!("{id}: sshproxy: malformed message"),
@@ -197,14 +197,7 @@ impl Relay {
     }
 
     fn write(&mut self) -> Result<(), End> {
-        while !self.output.is_empty() {
-            match self.stream.write(self.output.bytes()) {
-                Ok(count) => self.output.consume(count),
-                Err(error) if is_transient(&error) => break,
-                Err(_) => return Err(End::Bridge),
-            }
-        }
-        Ok(())
+        self.output.write_to(&mut self.stream).map_err(|_| End::Bridge)
     }
 
     /// Gives the bridge what the server said last.
@@ -296,24 +289,6 @@ impl Relay {
             self.messages.pop();
         }
         Ok(())
-    }
-}
-
-fn is_transient(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
-/// Writes what waits, to a server that reads.
-fn farewell(session: &mut Session) {
-    let end = Instant::now() + FAREWELL;
-    while session.pending() > 0 {
-        let left = end.saturating_duration_since(Instant::now());
-        let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
-        let socket = session.socket();
-        let ready = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&timeout));
-        if left.is_zero() || ready != Ok(1) || session.flush().is_err() {
-            return;
-        }
     }
 }
 

@@ -8,6 +8,9 @@ use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::ffi;
 use crate::key::HostKeys;
@@ -249,6 +252,19 @@ impl Session {
         // SAFETY: the session is live.
         unsafe { ffi::berth_session_flush(self.raw.as_ptr()) };
         self.state()
+    }
+
+    /// Writes what waits, to a peer that reads, for `time` at most. What cannot be written by then stays.
+    pub fn flush_within(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        while self.pending() > 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            let timeout = Timespec::try_from(left).unwrap_or_default();
+            let ready = poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], Some(&timeout));
+            if left.is_zero() || ready != Ok(1) || self.flush().is_err() {
+                return;
+            }
+        }
     }
 
     /// Sends one message, its number first. While [`Session::is_exchanging`] it is kept until that is over: a bulk
