@@ -8,6 +8,7 @@ pub mod docker;
 mod in_use;
 pub mod kubernetes;
 mod native;
+mod removal;
 pub(crate) mod sshproxy;
 mod stderr;
 

@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use super::Error;
 use super::api::{Api, encode};
-use crate::backend::Request;
 use crate::backend::in_use::{InUse, Use};
+use crate::backend::{Request, removal};
 use crate::http::Deadline;
 use crate::turn::Turns;
 
-/// How often a removal is tried, and how long is waited after the first failure; each further wait is twice as long.
-pub(super) const REMOVE_ATTEMPTS: u32 = 5;
-const REMOVE_INTERVAL: Duration = Duration::from_millis(500);
 /// How many containers are removed at once. Where a class of a hundred goes home together, a daemon does it no faster
 /// all at once, and Docker 20.10 can block its own network code for ever over it.
 const REMOVALS: usize = 4;
@@ -66,20 +63,7 @@ impl Lease {
     }
 
     fn remove(&self, container: &str) {
-        let mut wait = REMOVE_INTERVAL;
-        for attempt in 1..=self.attempts {
-            match self.shared.remove(container) {
-                Ok(()) => break,
-                Err(e) if attempt == self.attempts => {
-                    log::error!("{e}; container {container} stays until the next reaping");
-                }
-                Err(e) => {
-                    log::warn!("{e}; container {container}, attempt {attempt} of {}", self.attempts);
-                    std::thread::sleep(wait);
-                    wait *= 2;
-                }
-            }
-        }
+        removal::attempt(&format!("container {container}"), self.attempts, || self.shared.remove(container));
     }
 }
 

@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::backend::{self, Backend, Container, InUse, Request, Scope, Waiter};
+use crate::backend::{self, Backend, Container, InUse, Request, Scope, Waiter, removal};
 use crate::config;
 use crate::config::{AgentTransport, ExecutionMode, ImagePullPolicy};
 use crate::fuzzing::Target;
@@ -44,7 +44,7 @@ use crate::http::{Address, Deadline};
 use agent::Agent;
 use api::{Api, encode};
 use attached::Attached;
-use lease::{Lease, REMOVE_ATTEMPTS, Shared};
+use lease::{Lease, Shared};
 use link::{Link, Starting, present};
 use socket::Socket;
 
@@ -163,7 +163,7 @@ impl Docker {
             patience: settings.container_start,
         };
         let stream = starting.accept(&mut *link)?;
-        lease.attempts = REMOVE_ATTEMPTS;
+        lease.attempts = removal::ATTEMPTS;
         Ok(Container { stream, lease: Box::new(lease) })
     }
 

@@ -11,10 +11,10 @@ use serde_json::{Map, Value, json};
 
 use super::multiplex::{Demultiplexer, Kind};
 use super::personal::put_files;
-use super::{Docker, Error, Lease, REMOVE_ATTEMPTS, Shared, body, encode, image, present, sidecars};
+use super::{Docker, Error, Lease, Shared, body, encode, image, present, sidecars};
 use crate::agent::signal_name;
 use crate::backend::native::{self, Attached, Command, End, Executor, Failure, Output, Running};
-use crate::backend::{Backend, Container, Request, Scope, Waiter};
+use crate::backend::{Backend, Container, Request, Scope, Waiter, removal};
 use crate::config;
 use crate::http::{Deadline, Transport, Upgraded};
 use crate::metadata::Metadata;
@@ -82,7 +82,7 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
             metadata: Arc::clone(&request.metadata),
         },
     };
-    lease.attempts = REMOVE_ATTEMPTS;
+    lease.attempts = removal::ATTEMPTS;
     let (shared, settings) = (Arc::clone(&docker.shared), Arc::clone(settings));
     let executor = Native { shared, settings, target, lease };
     native::start(&request.connection, Box::new(executor)).map_err(|source| Error::Native { source })

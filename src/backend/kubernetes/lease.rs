@@ -7,13 +7,10 @@ use serde_json::json;
 
 use super::Error;
 use super::api::Api;
-use crate::backend::Request;
 use crate::backend::in_use::{Names, Use};
+use crate::backend::{Request, removal};
 use crate::http::{Deadline, encode};
 
-/// How often a removal is tried, and how long is waited after the first failure; each further wait is twice as long.
-pub(super) const REMOVE_ATTEMPTS: u32 = 5;
-const REMOVE_INTERVAL: Duration = Duration::from_millis(500);
 /// How long programs have to end, in seconds: those that are left have been hung up with their connection.
 const GRACE: u32 = 1;
 
@@ -71,19 +68,9 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let mut wait = REMOVE_INTERVAL;
-        for attempt in 1..=self.attempts {
-            match if self.created { self.shared.remove(&self.namespace, &self.pod) } else { Ok(()) } {
-                Ok(()) => break,
-                Err(error) if attempt == self.attempts => {
-                    log::error!("{error}; pod {} stays until the next reaping", self.pod);
-                }
-                Err(error) => {
-                    log::warn!("{error}; pod {}, attempt {attempt} of {}", self.pod, self.attempts);
-                    std::thread::sleep(wait);
-                    wait *= 2;
-                }
-            }
+        if self.created {
+            let remove = || self.shared.remove(&self.namespace, &self.pod);
+            removal::attempt(&format!("pod {}", self.pod), self.attempts, remove);
         }
     }
 }

@@ -29,13 +29,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::backend::in_use::Names;
-use crate::backend::{self, Backend, Container, Request, Scope, Waiter};
+use crate::backend::{self, Backend, Container, Request, Scope, Waiter, removal};
 use crate::config::{self, ExecutionMode};
 use crate::http::{Deadline, encode};
 use api::Api;
 use call::Call;
 use exec::Place;
-use lease::{Lease, REMOVE_ATTEMPTS, Shared};
+use lease::{Lease, Shared};
 use pod::Owner;
 use start::{Agent, Starting};
 
@@ -108,7 +108,7 @@ impl Kubernetes {
         };
         let stream = Starting { call, created: &created, agent }.accept()?;
         call.put_files(&request.metadata)?;
-        lease.attempts = REMOVE_ATTEMPTS;
+        lease.attempts = removal::ATTEMPTS;
         match stream {
             Some(stream) => Ok(Container { stream: Box::new(stream), lease: Box::new(lease) }),
             None => native::start(self, request, place, Some(lease)),
