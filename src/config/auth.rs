@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::kind::{Named, Scalar, any_number_of, choice, duration, integer, parsed, path, text};
+use super::kind::{Named, Scalar, any_number_of, choice, duration, integer, is_line, parsed, path, text};
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::ssh::authentication_methods;
@@ -29,7 +29,7 @@ pub(super) fn section() -> Section<Config> {
 }
 
 fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= LONGEST_NAME && !name.contains(char::is_control)
+    is_line(name) && name.len() <= LONGEST_NAME
 }
 
 fn user() -> Section<User> {

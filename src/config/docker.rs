@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Config;
 use super::docker_api::{AUTH_CONFIG, CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
 use super::docker_connection::{self, DockerConnection};
-use super::kind::{Named, Scalar, any_number_of, choice, duration, one_or_more, parsed, switch, text};
+use super::kind::{Named, Scalar, any_number_of, choice, duration, is_line, one_or_more, parsed, switch, text};
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::sidecar::{Sidecar, Sidecars};
@@ -228,11 +228,6 @@ pub(super) fn of_users() -> Section<Docker> {
 
 fn execution() -> Section<Docker> {
     const NAME: &str = "a text with %u for the user's name";
-    const MODES: &[(&str, ExecutionMode)] = &[
-        ("connection", ExecutionMode::Connection),
-        ("session", ExecutionMode::Session),
-        ("persistent", ExecutionMode::Persistent),
-    ];
     // A year: what is never to go is not berth's to make.
     const KEEP: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(31_536_000);
     let name = || parsed(NAME, ContainerName::parse);
@@ -245,7 +240,7 @@ fn execution() -> Section<Docker> {
         ("Never", ImagePullPolicy::Never),
     ];
     Section::new()
-        .key("mode", |docker: &mut Docker| &mut docker.mode, choice(MODES, &[]))
+        .key("mode", |docker: &mut Docker| &mut docker.mode, execution_mode())
         .key("imagePullPolicy", |docker| &mut docker.image_pull_policy, choice(POLICIES, &[]))
         .key("container", |docker| &mut docker.container, &CONFIG)
         .key("host", |docker| &mut docker.host_config, &HOST_CONFIG)
@@ -267,11 +262,21 @@ fn execution() -> Section<Docker> {
         .key("keep", |docker| &mut docker.persistent.keep, duration(KEEP))
 }
 
+/// Which of a user's doings share a container or pod.
+pub(super) fn execution_mode() -> impl Kind<ExecutionMode> {
+    const MODES: &[(&str, ExecutionMode)] = &[
+        ("connection", ExecutionMode::Connection),
+        ("session", ExecutionMode::Session),
+        ("persistent", ExecutionMode::Persistent),
+    ];
+    choice(MODES, &[])
+}
+
 /// Commands of subsystems, by their names.
 pub(super) fn subsystems() -> Named<Scalar<String>> {
     Named {
         allowed: "a name",
-        good: |name| !name.is_empty() && !name.contains(char::is_control),
+        good: is_line,
         value: text("a command", |command| !command.is_empty() && !command.contains('\0')),
     }
 }

@@ -196,12 +196,14 @@ pub(super) fn name(offered: &'static [&'static str]) -> Scalar<String> {
     Scalar { schema: json!({"enum": offered}), ..Scalar::with("the name of an algorithm", parse) }
 }
 
+/// Whether a text has something in it, and stays in its line.
+pub(super) fn is_line(text: &str) -> bool {
+    !text.is_empty() && !text.contains(char::is_control)
+}
+
 /// A file's name, made relative to the configuration's directory.
 pub(super) fn path() -> Scalar<PathBuf> {
-    let parse = |text: &str, reader: &Reader<'_>| {
-        let good = !text.is_empty() && !text.contains(char::is_control);
-        good.then(|| reader.directory.join(text)).ok_or(None)
-    };
+    let parse = |text: &str, reader: &Reader<'_>| is_line(text).then(|| reader.directory.join(text)).ok_or(None);
     Scalar::with("the path of a file or directory", parse)
 }
 
@@ -211,8 +213,7 @@ pub(super) fn pem() -> Scalar<Pem> {
         if text.trim_start().starts_with("-----BEGIN ") {
             return Ok(Pem::Text(text.to_owned()));
         }
-        let good = !text.is_empty() && !text.contains(char::is_control);
-        good.then(|| Pem::File(reader.directory.join(text))).ok_or(None)
+        is_line(text).then(|| Pem::File(reader.directory.join(text))).ok_or(None)
     };
     Scalar::with("PEM (-----BEGIN ...), or the path of a file of it", parse)
 }

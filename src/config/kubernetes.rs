@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::docker::{ContainerName, ExecutionMode, IDLE_COMMAND, check_subsystems, subsystems, with_sftp};
+use super::docker::{
+    ContainerName, ExecutionMode, IDLE_COMMAND, check_subsystems, execution_mode, subsystems, with_sftp,
+};
 use super::kind::{
-    Named, any_number_of, choice, duration, integer, one_or_more, parsed, path, pem, pem_file, switch, text,
+    Named, any_number_of, duration, integer, is_line, one_or_more, parsed, path, pem, pem_file, switch, text,
 };
 use super::pem::Pem;
 use super::reader::{Kind, Reader};
@@ -188,7 +190,7 @@ pub(super) fn of_users() -> Section<Kubernetes> {
 }
 
 fn connection() -> Section<KubernetesConnection> {
-    let word = |allowed| text(allowed, |text| !text.is_empty() && !text.contains(char::is_control)).optional();
+    let word = |allowed| text(allowed, is_line).optional();
     let secret = |allowed| parsed(allowed, parse_secret).optional();
     let prefix = text("a path such as /api", |text| {
         text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte))
@@ -215,28 +217,16 @@ fn connection() -> Section<KubernetesConnection> {
 }
 
 fn parse_secret(text: &str) -> Result<Secret, &'static str> {
-    match text.is_empty() || text.contains(char::is_control) {
-        true => Err("must be one line of text"),
-        false => Ok(Secret(text.to_owned())),
-    }
+    if is_line(text) { Ok(Secret(text.to_owned())) } else { Err("must be one line of text") }
 }
 
 fn pod() -> Section<Kubernetes> {
-    const MODES: &[(&str, ExecutionMode)] = &[
-        ("connection", ExecutionMode::Connection),
-        ("session", ExecutionMode::Session),
-        ("persistent", ExecutionMode::Persistent),
-    ];
-    let name = |allowed| text(allowed, |name| !name.is_empty() && !name.contains(char::is_control));
-    let exposed = |value| Named {
-        allowed: "the name of metadata",
-        good: |name| !name.is_empty() && !name.contains(char::is_control),
-        value: name(value),
-    };
+    let name = |allowed| text(allowed, is_line);
+    let exposed = |value| Named { allowed: "the name of metadata", good: is_line, value: name(value) };
     let image = text("the name of an image", |name| !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic()));
     let word = || text("a text", |_| true);
     Section::new()
-        .key("mode", |kubernetes: &mut Kubernetes| &mut kubernetes.mode, choice(MODES, &[]))
+        .key("mode", |kubernetes: &mut Kubernetes| &mut kubernetes.mode, execution_mode())
         .key("metadata", |kubernetes| &mut kubernetes.metadata, Object)
         .key("spec", |kubernetes| &mut kubernetes.spec, Object)
         .key("consoleContainerNumber", |kubernetes| &mut kubernetes.console_container, integer(0..=1000))

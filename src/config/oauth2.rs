@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::kind::{address, any_number_of, choice, duration, parsed, switch, text};
+use super::kind::{address, any_number_of, choice, duration, is_line, parsed, switch, text};
 use super::reader::Reader;
 use super::section::Section;
 use super::webhook::{HttpServer, SHORTEST, Server, parse_url, server};
@@ -151,10 +151,6 @@ impl Default for Typed {
     }
 }
 
-fn is_text(text: &str) -> bool {
-    !text.is_empty() && !text.contains(char::is_control)
-}
-
 fn is_scope(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\".contains(&byte))
 }
@@ -171,7 +167,7 @@ pub(super) fn section() -> Section<Typed> {
     const PROVIDERS: &[(&str, Option<Name>)] =
         &[("github", Some(Name::GitHub)), ("oidc", Some(Name::Oidc)), ("generic", Some(Name::Generic))];
     const TLS: &str = "browsers are answered without TLS: remove it, and put a proxy in front";
-    let word = |what| text(what, is_text);
+    let word = |what| text(what, is_line);
     let scopes = || {
         Section::new()
             .key("extraScopes", |keys: &mut Keys| &mut keys.scopes, any_number_of(text("a scope", is_scope)))
@@ -224,7 +220,7 @@ fn server_of_keys(section: Section<Keys>) -> Section<Keys> {
 }
 
 fn parse_secret(text: &str) -> Result<ClientSecret, &'static str> {
-    if is_text(text) { Ok(ClientSecret(text.to_owned())) } else { Err("must be a text without control characters") }
+    if is_line(text) { Ok(ClientSecret(text.to_owned())) } else { Err("must be a text without control characters") }
 }
 
 impl Typed {
