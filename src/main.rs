@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use berth::auth::{LONGEST_PASSWORD, PasswordHash, TotpSecret, Users};
 use berth::backend::Backends;
-use berth::config::{self, BackendKind, Config};
+use berth::config::{self, BackendKind, Config, Own};
 use berth::ssh::Services;
 use berth::webhook::{ConfigServer, Webhooks};
 use berth::{agent, geoip, logger, ssh};
@@ -209,12 +209,12 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
     }
     let template = config.template();
     let users = config.own.try_map(|own| {
-        let mut settings = template.clone();
-        own.map(|own| {
-            settings.put(own);
+        let find = |own: &Own| {
+            let mut settings = template.clone();
+            settings.put(own.clone());
             backends.find(&settings).map_err(failed)
-        })
-        .transpose()
+        };
+        own.as_ref().map(find).transpose()
     })?;
     let mut services = Services::new(backends.clone(), config.security, config.forwarding, config.ssh.max_sessions)
         .with_backends(users);

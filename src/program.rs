@@ -37,7 +37,6 @@ impl fmt::Display for Error {
 /// Runs a program for `patience` at most, with no descriptors but the standard three and nothing to read. Gives what it
 /// printed, up to `limit` bytes, and what it complained of. Ends it, with all that it has started, where it takes too
 /// long or prints too much, and with this thread.
-///
 pub(crate) fn run(mut command: Command, limit: usize, patience: Duration) -> Result<(Vec<u8>, String), Error> {
     let alone = || {
         set_parent_process_death_signal(Some(Signal::KILL))?;

@@ -43,8 +43,8 @@ impl<T> ByName<T> {
     }
 
     /// The same of something else, made of each.
-    pub fn try_map<U, E>(self, make: impl Fn(T) -> Result<U, E>) -> Result<ByName<U>, E> {
-        let entries = self.entries.into_iter().map(|(name, thing)| Ok((name, make(thing)?)));
+    pub fn try_map<U, E>(&self, make: impl Fn(&T) -> Result<U, E>) -> Result<ByName<U>, E> {
+        let entries = self.entries.iter().map(|(name, thing)| Ok((name.clone(), make(thing)?)));
         Ok(ByName { entries: entries.collect::<Result<_, E>>()?, single: self.single })
     }
 

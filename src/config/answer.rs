@@ -4,14 +4,13 @@
 //! are merged, and all else replaces what was there. ContainerSSH's own library answers with all keys that there are.
 
 use std::collections::BTreeMap;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value as Json;
 
 use super::reader::{Kind, Reader};
 use super::yaml::{Node, Value};
 use super::{BackendKind, Config, Error, Own, connection_section, docker, docker_connection, kubernetes, sshproxy};
-use crate::auth::ByName;
 
 /// What cannot be set for one connection.
 const STATIC: &[&str] =
@@ -61,7 +60,7 @@ impl Config {
     pub fn for_user(&self, user: &str) -> Config {
         let mut config = self.clone();
         config.forwarding.everyone = self.forwarding.of(user).clone();
-        config.forwarding.users = ByName::default();
+        config.forwarding.users = Arc::default();
         if let Some(Some(own)) = self.own.get(user) {
             config.put(own.clone());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::kind::{Named, Scalar, any_number_of, choice, duration, integer, is_line, parsed, path, text};
@@ -143,8 +144,8 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
         }
         owns.insert(name.clone(), own);
     }
-    config.forwarding.users = ByName::new(forwardings);
-    config.own = ByName::new(owns);
+    config.forwarding.users = Arc::new(ByName::new(forwardings));
+    config.own = Arc::new(ByName::new(owns));
 }
 
 /// What does not go together in the settings of a backend: by key, and why.

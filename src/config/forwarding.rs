@@ -1,5 +1,7 @@
 //! What of forwarding is allowed: the section `security.forwarding`, and a user's own.
 
+use std::sync::Arc;
+
 use super::kind::{any_number_of, choice, parsed};
 use super::section::Section;
 use crate::auth::{ByName, ForwardAddress};
@@ -11,7 +13,7 @@ pub struct Forwardings {
     /// `security.forwarding`
     pub everyone: Forwarding,
     /// The same for users of `auth.users`, with what their groups and they themselves have over that.
-    pub users: ByName<Forwarding>,
+    pub users: Arc<ByName<Forwarding>>,
 }
 
 impl Forwardings {

@@ -31,6 +31,7 @@ pub(crate) mod yaml;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use describe::{explain, schema};
 pub use docker::{ContainerName, Docker, ExecutionMode, ImagePullPolicy, Persistent};
@@ -85,7 +86,7 @@ pub struct Config {
     /// `sshproxy`
     pub sshproxy: SshProxy,
     /// Both for users of `auth.users`, where they or their groups have something over that.
-    pub own: ByName<Option<Own>>,
+    pub own: Arc<ByName<Option<Own>>>,
     /// `docker.connection` as typed: what it means depends on the environment, too.
     docker_connection: docker_connection::Typed,
     /// `security`, but for what follows, and `ssh.max_sessions`.
@@ -164,7 +165,7 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         webhooks_typed: webhook::Typed::default(),
         backend: BackendKind::Docker,
         docker: Docker::default(),
-        own: ByName::default(),
+        own: Arc::default(),
         kubernetes: Kubernetes::new(&place.kubernetes),
         sshproxy: SshProxy::default(),
         docker_connection: docker_connection::Typed::default(),
