@@ -12,7 +12,7 @@ use ssh2::{
 use crate::common::{Berth, DEADLINE, PASSWORD, key};
 
 /// A client that has not authenticated.
-fn connect(berth: &Berth) -> Session {
+pub fn connect(berth: &Berth) -> Session {
     let mut session = Session::new().unwrap();
     session.set_timeout(DEADLINE.as_millis() as u32);
     session.set_tcp_stream(TcpStream::connect(("127.0.0.1", berth.port)).unwrap());

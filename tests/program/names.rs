@@ -1,12 +1,12 @@
 //! Hostile user names, and what becomes of guesses.
 
 use std::fs;
-use std::net::TcpStream;
 
 use serde_json::json;
-use ssh2::{KeyboardInteractivePrompt, Prompt, Session};
+use ssh2::{KeyboardInteractivePrompt, Prompt};
 
 use crate::common::{Answer, Berth, Client, DEADLINE, PASSWORD, WebhookServer, docker, key, libraries};
+use crate::libssh2::connect;
 
 /// Names that look like something else to logs, files, shells, templates, JSON and terminals.
 const NAMES: [&str; 12] = [
@@ -32,14 +32,6 @@ impl KeyboardInteractivePrompt for Answers {
         assert_eq!((instructions, prompts.as_slice()), ("", &[("Password: ", false)][..]));
         vec![self.0.to_owned()]
     }
-}
-
-fn connect(berth: &Berth) -> Session {
-    let mut session = Session::new().unwrap();
-    session.set_timeout(DEADLINE.as_millis() as u32);
-    session.set_tcp_stream(TcpStream::connect(("127.0.0.1", berth.port)).unwrap());
-    session.handshake().unwrap();
-    session
 }
 
 /// What a client is told who tries everything.

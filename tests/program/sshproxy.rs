@@ -8,10 +8,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::{
-    Answer, Berth, Client, DEADLINE, PASSWORD, Sshd, Terminal, WebhookServer, eventually, free_port, key,
-};
+use crate::common::{Answer, Berth, Client, DEADLINE, PASSWORD, Sshd, WebhookServer, eventually, free_port, key};
 use crate::forwarding::Display;
+use crate::terminals::follows_the_window;
 
 /// The fingerprint of a server's host key.
 fn fingerprint(public: &Path) -> String {
@@ -69,13 +68,7 @@ fn much_passes_both_ways_through_new_keys() {
 #[test]
 fn a_person_has_a_terminal_that_follows_the_window() {
     let sshd = Sshd::start("", "");
-    let berth = berth_before(&sshd, |_| ());
-    let command = "trap 'stty size; exit' WINCH; stty size; echo ready; while :; do sleep 0.1; done";
-    let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", command]), 24, 80, "");
-    terminal.shows("24 80\r\nready");
-    terminal.resize(43, 132);
-    terminal.shows("43 132");
-    terminal.wait().exits(0);
+    follows_the_window(&berth_before(&sshd, |_| ()));
 }
 
 #[test]

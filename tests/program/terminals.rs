@@ -29,7 +29,11 @@ fn the_end_of_file_key_ends_the_shell() {
 
 #[test]
 fn the_window_has_the_clients_size_and_follows_it() {
-    let berth = Berth::start();
+    follows_the_window(&Berth::start());
+}
+
+/// A terminal has the client's size, and is told of a new one.
+pub fn follows_the_window(berth: &Berth) {
     let command = "trap 'stty size; exit' WINCH; stty size; echo ready; while :; do sleep 0.1; done";
     let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", command]), 24, 80, "");
     terminal.shows("24 80\r\nready");
