@@ -22,6 +22,7 @@ mod metrics;
 pub mod oauth2;
 mod pattern;
 mod program;
+mod random;
 pub mod ssh;
 mod turn;
 mod waker;

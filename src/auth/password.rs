@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use argon2::password_hash::{self, phc};
 use argon2::{Argon2, MIN_SALT_LEN, Params, PasswordHasher, PasswordVerifier, Version};
-use rustix::rand::{GetRandomFlags, getrandom};
 use sha_crypt::ShaCrypt;
 
+use crate::random;
 use crate::turn::Turns;
 
 /// The longest password, in bytes. A longer one is wrong without a look at it.
@@ -105,9 +105,8 @@ impl PasswordHash {
 
     /// Hashes a password with argon2id, 19 MiB and two passes, and a new salt.
     pub fn make(password: &[u8]) -> Result<PasswordHash, MakeError> {
-        let mut salt = [0; argon2::RECOMMENDED_SALT_LEN];
-        // Up to 256 bytes come whole, says getrandom(2).
-        getrandom(&mut salt, GetRandomFlags::empty()).map_err(|error| MakeError(error.to_string()))?;
+        let salt = random::bytes::<{ argon2::RECOMMENDED_SALT_LEN }>();
+        let salt = salt.map_err(|error| MakeError(error.to_string()))?;
         let hash = Argon2::default().hash_password_with_salt(password, &salt);
         let text = hash.map_err(|error| MakeError(error.to_string()))?.to_string();
         Ok(PasswordHash { text, scheme: Scheme::Argon2id(Params::DEFAULT_M_COST) })

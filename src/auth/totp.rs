@@ -11,9 +11,9 @@ use openssl::hash::MessageDigest;
 use openssl::memcmp;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::file;
+use crate::random;
 
 /// The lengths that a secret may have, in bytes. Some programs make shorter ones than RFC 4226 section 4 asks for.
 const SECRET: std::ops::RangeInclusive<usize> = 10..=128;
@@ -73,10 +73,7 @@ impl TotpSecret {
 
     /// A new one.
     pub fn make() -> std::io::Result<TotpSecret> {
-        let mut bytes = vec![0; NEW_SECRET];
-        // Up to 256 bytes come whole, says getrandom(2).
-        getrandom(&mut bytes, GetRandomFlags::empty())?;
-        Ok(TotpSecret(bytes))
+        Ok(TotpSecret(random::bytes::<NEW_SECRET>()?.into()))
     }
 
     /// In base32, without padding.

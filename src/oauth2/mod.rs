@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use openssl::memcmp;
 use openssl::sha::sha256;
-use rustix::rand::{GetRandomFlags, getrandom};
 use serde_json::Value;
 
 use crate::auth::{Attempt, BrowserLogin, Grant};
@@ -19,6 +18,7 @@ use crate::config::{HttpServer, OAuth2, Provider};
 use crate::fuzzing::Target;
 use crate::http::{Body, Client, Deadline, Request, encode};
 use crate::metadata::{Fact, Metadata};
+use crate::random;
 pub use wire::page;
 use wire::{form, without_padding};
 
@@ -149,7 +149,7 @@ impl OAuth2 {
     }
 
     fn begin_with_browser(&self, endpoints: &Endpoints) -> Result<(Way, String), String> {
-        let (state, verifier) = (random()?, random()?);
+        let (state, verifier) = (secret()?, secret()?);
         let challenge = without_padding(&sha256(verifier.as_bytes()));
         let mut fields = vec![
             ("response_type", "code"),
@@ -331,11 +331,8 @@ impl Login {
 }
 
 /// A name that nobody can foretell.
-fn random() -> Result<String, String> {
-    let mut bytes = [0; 32];
-    // Up to 256 bytes come whole, says getrandom(2).
-    getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|error| error.to_string())?;
-    Ok(without_padding(&bytes))
+fn secret() -> Result<String, String> {
+    random::bytes::<32>().map(|bytes| without_padding(&bytes)).map_err(|error| error.to_string())
 }
 
 /// Asks a server, with a form if there is one. Gives its JSON, whatever the status, where that may say why.

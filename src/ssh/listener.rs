@@ -20,6 +20,7 @@ use super::worker::STACK;
 use super::{ServeError, Server};
 use crate::logger;
 use crate::metrics::{self, Metric};
+use crate::random;
 use crate::waker::Waker;
 
 /// How many connections the kernel keeps for us.
@@ -273,9 +274,7 @@ fn begin(
 
 /// 32 hexadecimal digits.
 fn random_id() -> io::Result<String> {
-    let mut bytes = [0u8; 16];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(random::bytes::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// A place among the clients that have not authenticated: sshd_config(5), MaxStartups. Freed when dropped.

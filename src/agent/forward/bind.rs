@@ -11,6 +11,7 @@ use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType, 
 use rustix::process::umask;
 
 use crate::connection::forward::GatewayPorts;
+use crate::random;
 
 /// How many connections the kernel keeps for us: `sshd`'s number.
 const BACKLOG: i32 = 128;
@@ -112,7 +113,7 @@ pub fn unix_socket() -> Result<OwnedFd, Errno> {
 pub fn temporary(name: &str) -> io::Result<(OwnedFd, SocketFile)> {
     let mut last = Errno::NOENT;
     for parent in TEMPORARY {
-        let directory = Path::new(parent).join(format!("ssh-{}", random()?));
+        let directory = Path::new(parent).join(format!("ssh-{}", letters()?));
         // No second try where the name is taken: there are 62^10.
         match rustix::fs::mkdir(&directory, Mode::RWXU) {
             Ok(()) => {
@@ -128,11 +129,9 @@ pub fn temporary(name: &str) -> io::Result<(OwnedFd, SocketFile)> {
 }
 
 /// Ten letters or digits.
-fn random() -> io::Result<String> {
+fn letters() -> io::Result<String> {
     const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut bytes = [0u8; 10];
-    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())?;
-    Ok(bytes.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect())
+    Ok(random::bytes::<10>()?.iter().map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()])).collect())
 }
 
 #[cfg(test)]

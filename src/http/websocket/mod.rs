@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::{Body, Client, Deadline, Request, Response, Transport, Upgraded};
+use crate::random;
 use frame::{Decoder, Event, Opcode};
 
 /// How much is read at a time. More than the server sends at once, mostly, and what a reader can be expected to take.
@@ -82,7 +82,7 @@ pub fn open(
     protocols: &[&str],
     deadline: Deadline,
 ) -> Result<Opening, Error> {
-    let key = BASE64.encode(random::<16>()?);
+    let key = BASE64.encode(random::bytes::<16>().map_err(Error::Io)?);
     let protocols = protocols.join(", ");
     let own = [
         ("Connection", "Upgrade"),
@@ -126,13 +126,6 @@ fn check(response: &Response, key: &str, protocols: &str) -> Result<String, &'st
 /// The answer to a key: section 4.2.2.
 fn accept(key: &str) -> String {
     BASE64.encode(openssl::sha::sha1(format!("{key}{GUID}").as_bytes()))
-}
-
-fn random<const N: usize>() -> Result<[u8; N], Error> {
-    let mut bytes = [0; N];
-    // Up to 256 bytes are never given in part: getrandom(2).
-    getrandom(&mut bytes, GetRandomFlags::empty()).map_err(|errno| Error::Io(errno.into()))?;
-    Ok(bytes)
 }
 
 /// What a server says.
@@ -244,7 +237,7 @@ impl<S: Read + Write> WebSocket<S> {
         if self.close_sent {
             return Ok(());
         }
-        let key = random()?;
+        let key = random::bytes().map_err(Error::Io)?;
         self.output.truncate(self.output.len() - self.pong);
         let length = self.output.len();
         frame::append(&mut self.output, Opcode::Pong, key, &[self.input.get(payload).unwrap_or_default()]);
@@ -289,7 +282,7 @@ impl<S: Read + Write> WebSocket<S> {
         if self.close_sent {
             return Err(Error::Closed);
         }
-        let key = random()?;
+        let key = random::bytes().map_err(Error::Io)?;
         self.pong = 0;
         frame::append(&mut self.output, opcode, key, parts);
         self.flush_some()
