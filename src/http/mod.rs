@@ -23,6 +23,9 @@ pub use transport::{Address, Transport};
 
 use std::io;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use crate::fuzzing::Target;
 
 pub(crate) const FUZZ_TARGETS: &[Target] =
@@ -55,6 +58,19 @@ pub fn host_and_port(text: &str, port: u16) -> Option<(String, u16)> {
         None => return None,
     };
     (!host.is_empty() && host.chars().all(good)).then(|| (host.to_owned(), port))
+}
+
+/// The other way round: an address in brackets where its colons would be taken for the port's.
+pub fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// What a User-Agent field says: RFC 9110 section 10.1.5.
+pub const USER_AGENT: &str = concat!("berth/", env!("CARGO_PKG_VERSION"));
+
+/// What an Authorization field says of a user and password: RFC 7617.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
 
 /// Why an exchange failed. An answer with an error status is no error here: see [`Response::status`].

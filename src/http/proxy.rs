@@ -5,8 +5,6 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use rustix::event::PollFlags;
 
 use super::parse::Head;
@@ -81,10 +79,10 @@ impl Proxy {
     }
 
     fn connect(&self, peer: &mut Peer, host: &str, port: u16) -> Result<(), Error> {
-        let target = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let target = super::authority(host, port);
         let mut head = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
         if let Some((name, password)) = &self.user {
-            head.push_str(&format!("Proxy-Authorization: Basic {}\r\n", BASE64.encode(format!("{name}:{password}"))));
+            head.push_str(&format!("Proxy-Authorization: {}\r\n", super::basic(name, password)));
         }
         head.push_str("\r\n");
         peer.write(head.as_bytes())?;

@@ -44,8 +44,7 @@ impl Address {
         match self {
             // The field must be there, and nothing looks at it.
             Address::Unix(_) => "berth".to_owned(),
-            Address::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
-            Address::Tcp { host, port, .. } => format!("{host}:{port}"),
+            Address::Tcp { host, port, .. } => super::authority(host, *port),
         }
     }
 }

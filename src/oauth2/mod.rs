@@ -16,7 +16,7 @@ use serde_json::Value;
 use crate::auth::{Attempt, BrowserLogin, Grant};
 use crate::config::{HttpServer, OAuth2, Provider};
 use crate::fuzzing::Target;
-use crate::http::{Body, Client, Deadline, Request, encode};
+use crate::http::{Body, Client, Deadline, Request, USER_AGENT, basic, encode};
 use crate::metadata::{Fact, Metadata};
 use crate::random;
 pub use wire::page;
@@ -185,7 +185,7 @@ impl OAuth2 {
     /// How berth says who it is: RFC 6749 section 2.3.1.
     fn basic(&self) -> String {
         let part = |text: &str| encode(text).replace('/', "%2F");
-        wire::basic(&format!("{}:{}", part(&self.client_id), part(&self.client_secret.0)))
+        basic(&part(&self.client_id), &part(&self.client_secret.0))
     }
 }
 
@@ -343,7 +343,7 @@ fn ask(
     deadline: Deadline,
 ) -> Result<Value, String> {
     let deadline = deadline.min(Deadline::after(server.timeout));
-    let mut fields = vec![("Accept", "application/json"), ("User-Agent", concat!("berth/", env!("CARGO_PKG_VERSION")))];
+    let mut fields = vec![("Accept", "application/json"), ("User-Agent", USER_AGENT)];
     fields.extend(authorization.map(|value| ("Authorization", value)));
     let (method, body) = match form {
         Some(form) => ("POST", Body::Bytes(form.as_bytes())),

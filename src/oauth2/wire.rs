@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use base64::Engine;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use crate::http::{Page, encode};
@@ -36,11 +36,6 @@ pub fn form(fields: &[(&str, &str)]) -> String {
 /// As a URL takes it.
 pub fn without_padding(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
-}
-
-/// The field Authorization for a client and its secret.
-pub fn basic(text: &str) -> String {
-    format!("Basic {}", STANDARD.encode(text))
 }
 
 /// Whether a text of a provider's may be shown on a terminal.

@@ -106,11 +106,8 @@ impl Client {
             (base, "") => base.to_owned(),
             (base, path) => format!("{}{path}", base.trim_end_matches('/')),
         };
-        let fields = [
-            ("Content-Type", "application/json"),
-            ("Accept", "application/json"),
-            ("User-Agent", concat!("berth/", env!("CARGO_PKG_VERSION"))),
-        ];
+        let fields =
+            [("Content-Type", "application/json"), ("Accept", "application/json"), ("User-Agent", http::USER_AGENT)];
         let request = Request { method: "POST", target: &target, fields: &fields, body: Body::Bytes(body) };
         let mut response = self.http.send(request, deadline).map_err(Error::Exchange)?;
         if response.status() != 200 {

@@ -9,7 +9,7 @@ use super::Error;
 use super::kubeconfig::{Kubeconfig, read};
 use super::plugin::Plugin;
 use crate::config::{KubernetesConnection, Pem, Secret};
-use crate::http::{Proxy, host_and_port};
+use crate::http::{Proxy, authority, host_and_port};
 
 /// What a pod finds of its service account (`kubectl explain pod.spec.automountServiceAccountToken`).
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -50,11 +50,7 @@ impl std::fmt::Display for Server {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Server { tls, host, port, prefix } = self;
         let scheme = if *tls { "https" } else { "http" };
-        if host.contains(':') {
-            write!(f, "{scheme}://[{host}]:{port}{prefix}")
-        } else {
-            write!(f, "{scheme}://{host}:{port}{prefix}")
-        }
+        write!(f, "{scheme}://{}{prefix}", authority(host, *port))
     }
 }
 

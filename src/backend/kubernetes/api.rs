@@ -4,8 +4,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value as Json;
 
 use super::Error;
@@ -267,12 +265,10 @@ impl Session {
                     return Err(Error::Settings(format!("cannot read {}: {error}", path.display())));
                 }
             },
-            Credentials::Basic { name, password } => {
-                Some(format!("Basic {}", BASE64.encode(format!("{name}:{password}"))))
-            }
+            Credentials::Basic { name, password } => Some(http::basic(name, password)),
             Credentials::Plugin(_) => self.grant.as_ref().and_then(|grant| bearer(grant.token.as_ref()?)),
         };
-        let mut fields = vec![("User-Agent", concat!("berth/", env!("CARGO_PKG_VERSION")).to_owned())];
+        let mut fields = vec![("User-Agent", http::USER_AGENT.to_owned())];
         fields.extend(authorization.map(|value| ("Authorization", value)));
         fields.extend(self.access.impersonate.iter().map(|(name, value)| (name.as_str(), value.clone())));
         Ok(fields)
