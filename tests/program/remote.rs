@@ -133,16 +133,16 @@ fn nothing_that_a_user_does_is_in_dockers_log() {
 #[test]
 fn a_daemon_that_may_not_be_trusted_is_not_used() {
     let (mine, other) = (over_tls(), over_tls());
-    let relay = Relay::tls(&mine.path(""), DAEMON);
+    let relay = Relay::tls(&mine.path("daemon"), DAEMON);
     let files = |authority: &Berth, client: &Berth| {
-        json!({"cacertFile": authority.path("ca.pem"), "certFile": client.path("cert.pem"),
-            "keyFile": client.path("key.pem")})
+        json!({"cacertFile": authority.path("daemon/ca.pem"), "certFile": client.path("daemon/cert.pem"),
+            "keyFile": client.path("daemon/key.pem")})
     };
     for (connection, reason) in [
         (files(&other, &mine), "certificate verify failed: self-signed certificate in certificate chain"),
-        (json!({"cacertFile": mine.path("ca.pem")}), "certificate required"),
+        (json!({"cacertFile": mine.path("daemon/ca.pem")}), "certificate required"),
         (files(&mine, &other), "unknown ca"),
-        (json!({"cacertFile": mine.path("ca.pem"), "serverName": "other"}), "hostname mismatch"),
+        (json!({"cacertFile": mine.path("daemon/ca.pem"), "serverName": "other"}), "hostname mismatch"),
     ] {
         let berth = by_relay(&relay, connection);
         berth.exec("true").run().exits(255).says("berth: the container service is unavailable");

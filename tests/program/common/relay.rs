@@ -93,10 +93,13 @@ pub fn connect(way: Way, directory: &Path) -> (Value, Option<Relay>) {
             (json!({"host": format!("tcp://127.0.0.1:{}", relay.port)}), Some(relay))
         }
         Way::Tls => {
-            let relay = Relay::tls(directory, DAEMON);
+            // A place of its own: tests may put certificates of theirs beside the configuration.
+            let own = directory.join("daemon");
+            std::fs::create_dir(&own).unwrap();
+            let relay = Relay::tls(&own, DAEMON);
             let host = format!("tcp://127.0.0.1:{}", relay.port);
-            let connection =
-                json!({"host": host, "cacertFile": "ca.pem", "certFile": "cert.pem", "keyFile": "key.pem"});
+            let connection = json!({"host": host, "cacertFile": "daemon/ca.pem", "certFile": "daemon/cert.pem",
+                    "keyFile": "daemon/key.pem"});
             (connection, Some(relay))
         }
     }
