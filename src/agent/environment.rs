@@ -67,6 +67,10 @@ pub struct Sources<'a> {
 /// The environment as `sshd` would put it together, on top of the container's own.
 pub fn build(sources: Sources) -> BTreeMap<OsString, OsString> {
     let mut environment: BTreeMap<OsString, OsString> = sources.container.into_iter().collect();
+    if environment.get(OsStr::new("container")).is_some_and(|manager| manager == "podman") {
+        // It has a terminal's type for every container, whether that has a terminal or not.
+        environment.remove(OsStr::new("TERM"));
+    }
     environment.extend(sources.requested.iter().cloned());
     if let Some(entry) = sources.entry {
         environment.insert("USER".into(), entry.name.clone());
@@ -114,6 +118,18 @@ mod tests {
         let expected = "A=1 DISPLAY=localhost:10.0 HOME=/srv LANG=C LOGNAME=web PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
                         POLICY=server SHELL=/bin/sh SSH_TTY=/dev/pts/0 TERM=xterm USER=web";
         assert_eq!(all.join(" "), expected);
+    }
+
+    #[test]
+    fn a_terminals_type_is_not_podmans_to_say() {
+        let none = Variables::default();
+        let environment = |container: &[(&str, &str)]| {
+            let container = container.iter().map(|(name, value)| (name.into(), value.into())).collect();
+            let (requested, server, forwarded) = (&none, &none, Vec::new());
+            build(Sources { container, requested, entry: None, shell: None, server, terminal: None, forwarded })
+        };
+        assert!(!environment(&[("TERM", "xterm"), ("container", "podman")]).contains_key(OsStr::new("TERM")));
+        assert!(environment(&[("TERM", "xterm")]).contains_key(OsStr::new("TERM")));
     }
 
     #[test]

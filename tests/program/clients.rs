@@ -106,8 +106,10 @@ fn libraries_run_commands_and_learn_how_they_end() {
     let berth = Berth::start();
     for library in LIBRARIES {
         let exec = |command: &str| library.client(&berth, "key", "exec", &[command]);
-        let ran = exec("cat; echo problem >&2; exit 7").input(all_bytes()).run().exits(7).says("problem\n");
-        assert!(ran.stdout == all_bytes(), "{ran:?}");
+        // Dropbear's may hang after more than that, with sshd, too.
+        let bytes = &all_bytes()[..10_000];
+        let ran = exec("cat; echo problem >&2; exit 7").input(bytes).run().exits(7).says("problem\n");
+        assert!(ran.stdout == bytes, "{ran:?}");
         exec("exit 255").run().exits(255);
         exec("no-such-command").run().exits(127).says("no-such-command");
         let killed = exec("kill -TERM $$").run();
@@ -199,8 +201,10 @@ fn putty_and_dropbear_run_commands_and_learn_how_they_end() {
     let berth = Berth::start();
     for client in PROGRAMS {
         let exec = |command: &str| client(&berth, &[]).arg(command);
-        let ran = exec("cat; echo problem >&2; exit 7").input(all_bytes()).run().exits(7).says("problem\n");
-        assert!(ran.stdout == all_bytes(), "{ran:?}");
+        // Dropbear's may hang after more than that, with sshd, too.
+        let bytes = &all_bytes()[..10_000];
+        let ran = exec("cat; echo problem >&2; exit 7").input(bytes).run().exits(7).says("problem\n");
+        assert!(ran.stdout == bytes, "{ran:?}");
         exec("no-such-command").run().exits(127).says("no-such-command");
     }
     // Dropbear's does not look at signals.

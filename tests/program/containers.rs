@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::common::{Berth, Client, DEADLINE, Running, docker, eventually};
+use crate::common::{Berth, Client, DEADLINE, Running, daemon_socket, docker, eventually};
 
 /// What is promised of a container whose client is gone.
 const SOON: Duration = Duration::from_secs(5);
@@ -244,7 +244,7 @@ fn any_user_who_may_open_the_docker_socket_may_serve() {
             if !rustix::process::getuid().is_root() {
                 return Client::new("env").args(serve).arg(directory.join("config.yaml"));
             }
-            let group = Client::new("stat").args(["-c", "%g", "/var/run/docker.sock"]).run().succeeds().text();
+            let group = Client::new("stat").args(["-c", "%g", &daemon_socket()]).run().succeeds().text();
             Client::new("chown").args(["-R", "61234:61234"]).arg(directory).run().succeeds();
             let user = ["--reuid", "61234", "--regid", "61234", "--groups", group.trim(), "--no-new-privs"];
             Client::new("setpriv").args(user).args(serve).arg(directory.join("config.yaml"))

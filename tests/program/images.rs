@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, PASSWORD, Registry, directory_of, docker, eventually};
+use crate::common::{Berth, Client, PASSWORD, Registry, daemon, directory_of, docker, eventually};
 
 /// What "at once" is.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -47,7 +47,7 @@ fn a_daemon_that_is_down_is_told_at_once_and_may_come_later() {
     let terminal = berth.ssh(["-tt", "berth"]).run().exits(255);
     assert!(terminal.stderr.contains("berth: the container service is unavailable\r\n"), "{terminal:?}");
     let listen = format!("UNIX-LISTEN:{},fork", berth.path("docker.sock").display());
-    let _daemon = Client::new("socat").args([&listen, "UNIX-CONNECT:/var/run/docker.sock"]).spawn();
+    let _daemon = Client::new("socat").args([&listen, &daemon()]).spawn();
     eventually("a daemon", AT_ONCE, || berth.path("docker.sock").exists());
     berth.exec("echo in").run().succeeds().prints("in\n");
 }

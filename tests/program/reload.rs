@@ -5,7 +5,7 @@ use std::net::TcpStream;
 
 use serde_json::{Value, json};
 
-use crate::common::{Berth, DEADLINE, docker, eventually, free_port, key, unique};
+use crate::common::{Berth, DEADLINE, daemon_socket, docker, eventually, free_port, key, unique};
 
 fn image(config: &mut Value, variable: &str) {
     config["docker"]["execution"]["container"]["env"] = json!([format!("VERSION={variable}")]);
@@ -53,9 +53,10 @@ fn what_lives_of_old_connections_is_not_reaped() {
         });
         master.exec("ls /mine").run().succeeds().prints("/mine\n");
     };
-    reload("unix:///var/run/docker.sock");
+    let socket = daemon_socket();
+    reload(&format!("unix://{socket}"));
     // By another name, so it is another daemon for all that berth knows.
-    reload("unix:///var/run/../run/docker.sock");
+    reload(&format!("unix:///.{socket}"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::common::{Berth, Client, DAEMON, DEADLINE, Relay, Terminal, Way, directory_of, docker};
+use crate::common::{Berth, Client, DEADLINE, Relay, Terminal, Way, daemon, directory_of, docker};
 
 /// What is promised of a container whose client is gone.
 const SOON: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ fn nothing_that_a_user_does_is_in_dockers_log() {
 #[test]
 fn a_daemon_that_may_not_be_trusted_is_not_used() {
     let (mine, other) = (over_tls(), over_tls());
-    let relay = Relay::tls(&mine.path("daemon"), DAEMON);
+    let relay = Relay::tls(&mine.path("daemon"), &daemon());
     let files = |authority: &Berth, client: &Berth| {
         json!({"cacertFile": authority.path("daemon/ca.pem"), "certFile": client.path("daemon/cert.pem"),
             "keyFile": client.path("daemon/key.pem")})
@@ -158,7 +158,8 @@ fn a_context_of_dockers_client_leads_to_its_daemon() {
     let berth = Berth::by(
         |directory| {
             let berth = Client::new(env!("CARGO_BIN_EXE_berth")).args(["serve", "--config"]);
-            let berth = berth.arg(directory.join("config.yaml"));
+            // Which comes first.
+            let berth = berth.arg(directory.join("config.yaml")).without("DOCKER_HOST");
             berth.env("DOCKER_CONFIG", directory.join("docker")).env("DOCKER_CONTEXT", "far")
         },
         |config| {

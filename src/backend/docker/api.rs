@@ -1,5 +1,6 @@
 //! Calls of the Docker Engine API, by the version that the daemon and berth share.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ pub(super) struct Api {
     fixed: Option<Version>,
     /// Negotiated at the first call, and again after the daemon was down: it may come back as another version.
     version: Mutex<Option<Version>>,
+    is_podman: AtomicBool,
 }
 
 impl Api {
@@ -56,7 +58,15 @@ impl Api {
     pub(super) fn new(connection: &DockerConnection, timeout: Duration) -> Api {
         let DockerConnection { host, address, base, api_version, .. } = connection.clone();
         let fixed = api_version.as_deref().and_then(Version::parse);
-        Api { client: Client::new(address), host, base, timeout, fixed, version: Mutex::default() }
+        Api {
+            client: Client::new(address),
+            host,
+            base,
+            timeout,
+            fixed,
+            version: Mutex::default(),
+            is_podman: AtomicBool::default(),
+        }
     }
 
     /// The deadline of an ordinary call that begins now.
@@ -77,10 +87,16 @@ impl Api {
         })?;
         // A daemon that is still starting answers 503 or 500, with the version all the same.
         let offered = response.field("api-version").unwrap_or_default().to_owned();
+        self.is_podman.store(response.field("libpod-api-version").is_some(), Ordering::Relaxed);
         self.checked(STEP, response, deadline)?.bytes(MESSAGE_LIMIT, deadline).map_err(|e| self.failed(STEP, e))?;
         let version = self.fixed.or_else(|| negotiate(&offered)).ok_or(Error::Version { daemon: offered })?;
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
         Ok(version.to_string())
+    }
+
+    /// Whether the daemon that was talked to is Podman, which does some things in its own way.
+    pub(super) fn is_podman(&self) -> bool {
+        self.is_podman.load(Ordering::Relaxed)
     }
 
     /// `/v1.41` and the path.
@@ -166,7 +182,7 @@ impl Api {
 
     fn json(&self, step: &'static str, mut response: Response, deadline: Deadline) -> Result<Value, Error> {
         match response.bytes(ANSWER_LIMIT, deadline).map_err(|e| self.failed(step, e))?.as_slice() {
-            [] => Ok(Value::Null),
+            [] | b"\n" => Ok(Value::Null),
             bytes => serde_json::from_slice(bytes).map_err(|e| Error::Answer { step, detail: e.to_string() }),
         }
     }
@@ -188,7 +204,7 @@ impl Api {
             // The daemon was exchanged for one that does not speak this version.
             self.forget_version();
         }
-        Err(Error::Api { step, status, message })
+        Err(Error::Api { step, status: docker_status(status, &message), message })
     }
 
     /// The error for a call without answer.
@@ -208,6 +224,15 @@ impl Api {
 
     fn forget_version(&self) {
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+/// The status that Docker has for what Podman answers with 500.
+fn docker_status(status: u16, message: &str) -> u16 {
+    match status {
+        500 if message.contains("no such container") => 404,
+        500 if message.contains("name is already in use") => 409,
+        status => status,
     }
 }
 
@@ -233,6 +258,16 @@ mod tests {
         assert!(Version::parse("1.9") < Version::parse("1.40"));
         assert_eq!(Version::parse("1.41").map(|v| v.to_string()), Some("1.41".into()));
         assert_eq!(Version::parse("nonsense"), None);
+    }
+
+    #[test]
+    fn podmans_statuses_become_dockers() {
+        assert_eq!(docker_status(500, "inspecting: no such container"), 404);
+        assert_eq!(
+            docker_status(500, "creating: the container name \"x\" is in use: that name is already in use"),
+            409
+        );
+        assert_eq!((docker_status(500, "no space left"), docker_status(409, "in use")), (500, 409));
     }
 
     #[test]

@@ -145,8 +145,12 @@ impl<'a> Progress<'a> {
         let Ok(message) = serde_json::from_slice::<Value>(line) else { return Ok(()) };
         let error = message.get("errorDetail").and_then(|detail| detail.get("message")).or(message.get("error"));
         if let Some(error) = error {
-            let message = error.as_str().unwrap_or("unknown error").to_owned();
-            return Err(Error::Pull { image: self.image.to_owned(), message });
+            let (image, message) = (self.image.to_owned(), error.as_str().unwrap_or("unknown error").to_owned());
+            // Podman begins its answer before it asks the registry.
+            return Err(match message.contains("manifest unknown") {
+                true => Error::ImageNotFound { image, message },
+                false => Error::Pull { image, message },
+            });
         }
         let (Some(status), Some(layer)) = (text(&message, "status"), text(&message, "id")) else { return Ok(()) };
         let count = |name| message.get("progressDetail").and_then(|detail| detail.get(name)).and_then(Value::as_u64);

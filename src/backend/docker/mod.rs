@@ -59,6 +59,8 @@ pub struct Docker {
     agent: Arc<Agent>,
     /// Whether agents are reached by sockets, and not by their standard input and output.
     sockets: Arc<AtomicBool>,
+    /// Whether one was.
+    sockets_work: Arc<AtomicBool>,
     shared: Arc<Shared>,
 }
 
@@ -84,8 +86,15 @@ impl Docker {
             AgentTransport::Attach => false,
         };
         let shared = Arc::new(Shared::new(api, settings.container_stop, in_use));
-        let (settings, sockets) = (Arc::new(settings), Arc::new(AtomicBool::new(sockets)));
-        Ok(Docker { settings, instance, run_directory, agent: Arc::new(Agent::new(agent)), sockets, shared })
+        Ok(Docker {
+            settings: Arc::new(settings),
+            instance,
+            run_directory,
+            agent: Arc::new(Agent::new(agent)),
+            sockets: Arc::new(AtomicBool::new(sockets)),
+            sockets_work: Arc::default(),
+            shared,
+        })
     }
 
     /// Sees whether the daemon answers, and returns the API version that will be spoken. For a word in the log at
@@ -101,42 +110,53 @@ impl Docker {
         if self.settings.mode == ExecutionMode::Persistent {
             return persistent::start(self, request, waiter);
         }
-        match self.try_start(request, waiter) {
+        let sockets = self.sockets.load(Ordering::Relaxed);
+        match self.try_start(request, waiter, sockets) {
             // The agent's volume was removed behind our back, and the daemon has made an empty one in its place.
             Err(Error::Api { message, .. }) if message.contains(agent::PATH) && message.contains("no such file") => {
                 log::warn!("docker: the agent is missing in its volume, which is filled again: {message}");
                 self.agent.forget();
-                self.try_start(request, waiter)
+                self.try_start(request, waiter, sockets)
             }
             // It has another root directory: berth is in a container, or the daemon in a virtual machine.
-            Err(Error::Api { message, .. }) if self.is_about_sockets(&message) && self.may_do_without_sockets() => {
+            Err(error) if sockets && self.may_do_without_sockets(&error) => {
+                let container = self.try_start(request, waiter, false).map_err(|_| error)?;
                 log::info!(
                     "docker: the daemon does not see berth's run directory; agents use standard input and output"
                 );
                 self.sockets.store(false, Ordering::Relaxed);
-                self.try_start(request, waiter)
+                Ok(container)
             }
-            result => result,
+            result => {
+                self.sockets_work.fetch_or(sockets && result.is_ok(), Ordering::Relaxed);
+                result
+            }
         }
     }
 
-    /// Whether the daemon complains that there is no run directory: Docker and Podman have their own words for that.
-    fn is_about_sockets(&self, message: &str) -> bool {
-        message.contains(&*self.run_directory.to_string_lossy())
-            && ["does not exist", "no such file or directory"].iter().any(|words| message.contains(words))
+    /// Whether there may be no run directory where the daemon is, which nobody has asked for.
+    fn may_do_without_sockets(&self, error: &Error) -> bool {
+        self.settings.connection.agent_transport == AgentTransport::Auto
+            && match error {
+                // Docker and Podman have their own words for that.
+                Error::Api { message, .. } => {
+                    message.contains(&*self.run_directory.to_string_lossy())
+                        && ["does not exist", "no such file or directory"].iter().any(|words| message.contains(words))
+                }
+                // Or Podman has made an empty one, in which the agent has found no socket.
+                Error::Exited { .. } => !self.sockets_work.load(Ordering::Relaxed),
+                _ => false,
+            }
     }
 
-    fn may_do_without_sockets(&self) -> bool {
-        self.settings.connection.agent_transport == AgentTransport::Auto && self.sockets.load(Ordering::Relaxed)
-    }
-
-    fn try_start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
+    /// Starts a container whose agent is reached by a socket, or by its standard input and output.
+    fn try_start(&self, request: &Request, waiter: &dyn Waiter, by_socket: bool) -> Result<Container, Error> {
         const START: &str = "start the container";
         let api = &self.shared.api;
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request);
         let settings = &sidecars::start(self, &mut lease, request, waiter)?;
-        let socket = match self.sockets.load(Ordering::Relaxed) {
+        let socket = match by_socket {
             true => Some(Socket::listen(&self.run_directory, &request.id())?),
             false => None,
         };
@@ -249,7 +269,7 @@ impl Backend for Docker {
         let filters = json!({ "label": [format!("{}={}", body::INSTANCE_LABEL, self.instance)] }).to_string();
         let path = format!("/containers/json?all=true&filters={}", encode(&filters));
         let list = api.call("list this instance's containers", "GET", &path, None, api.deadline())?;
-        let (mut count, mut result) = (0, Ok(()));
+        let (mut strays, mut result) = (Vec::new(), Ok(()));
         for container in list.as_array().into_iter().flatten() {
             let Some(id) = container.get("Id").and_then(Value::as_str) else { continue };
             let labels = container.get("Labels").unwrap_or(&Value::Null);
@@ -261,10 +281,17 @@ impl Backend for Docker {
             }
             let connection = labels.get(body::CONNECTION_LABEL).and_then(Value::as_str);
             if connection.is_none_or(|connection| !live.contains(connection)) {
-                match self.shared.remove(id) {
-                    Ok(()) => count += 1,
-                    Err(e) => result = Err(e),
-                }
+                strays.push(id);
+            }
+        }
+        let (count, mut removed) = (strays.len(), true);
+        // Podman removes no container whose network another one still has.
+        while removed && !strays.is_empty() {
+            let (before, mut failure) = (strays.len(), None);
+            strays.retain(|id| self.shared.remove(id).map_err(|error| failure = Some(error)).is_err());
+            removed = strays.len() < before;
+            if let Some(error) = failure.filter(|_| !removed) {
+                result = Err(error);
             }
         }
         result?;

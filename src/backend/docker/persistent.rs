@@ -10,7 +10,7 @@ use super::link::{Link, Starting, present};
 use super::{Docker, Error, agent, encode, kept};
 use crate::backend::{Container, Request, Waiter};
 use crate::config::ContainerName;
-use crate::http::Deadline;
+use crate::http::{Body, Deadline};
 use crate::pattern;
 
 /// Where the agent is put, the best first. Not all images have them all, and any may be read-only.
@@ -167,6 +167,10 @@ impl Found {
         let name = format!(".berth-{}", request.id());
         let mut refusal = None;
         for directory in DIRECTORIES.into_iter().filter(|directory| !hidden.contains(directory)) {
+            // It would make the directory, and that would stay.
+            if api.is_podman() && !self.has(directory, docker)? {
+                continue;
+            }
             match docker.agent.copy(api, &self.id, directory, &name, deadline) {
                 Ok(()) => {
                     let path = format!("{}/{name}", directory.trim_end_matches('/'));
@@ -179,6 +183,15 @@ impl Found {
         }
         let reason = refusal.map_or_else(String::new, |error| error.to_string());
         Err(Error::ReadOnly { name: self.name.clone(), reason })
+    }
+
+    /// Whether there is such a file or directory.
+    fn has(&self, path: &str, docker: &Docker) -> Result<bool, Error> {
+        let (api, path) = (&docker.shared.api, format!("/containers/{}/archive?path={}", self.id, encode(path)));
+        match api.open("look into the container", "HEAD", &path, Body::Empty, api.deadline()) {
+            Err(error) if error.is_status(404) => Ok(false),
+            result => result.map(|_| true),
+        }
     }
 
     fn execute(

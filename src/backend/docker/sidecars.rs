@@ -39,7 +39,12 @@ pub(super) fn start(
     }
     let labels = body::labels(&docker.instance, request);
     let network = hold_network(docker, lease, labels.clone(), waiter)?;
+    let hostname = settings.container.remove("Hostname").filter(|_| docker.shared.api.is_podman());
     leave_network(&mut settings, &network);
+    if let Some(hostname) = hostname {
+        // Which is no part of what Podman's containers share.
+        settings.container.insert("Hostname".into(), hostname);
+    }
     for (index, sidecar) in sidecars.iter().enumerate() {
         present(waiter)?;
         let (container, host_config) = (sidecar.container.clone(), sidecar.host_config.clone());
@@ -169,13 +174,14 @@ fn wait(docker: &Docker, lease: &Lease, sidecar: &Sidecar, waiter: &dyn Waiter) 
         let state = api.call("inspect a sidecar", "GET", &path, None, api.deadline())?;
         let text = |pointer| state.pointer(pointer).and_then(Value::as_str);
         let status = state.pointer("/State/ExitCode").and_then(Value::as_i64).unwrap_or(-1);
-        let ended = matches!(text("/State/Status"), Some("exited" | "dead"));
+        // Podman's is "stopped" until it has cleaned up.
+        let ended = matches!(text("/State/Status"), Some("exited" | "dead" | "stopped"));
         match (sidecar.readiness, text("/State/Health/Status")) {
             (Readiness::Completed, _) if ended && status == 0 => return Ok(()),
             _ if ended => return fail(&format_args!("it has ended with status {status}")),
             (Readiness::Healthy, Some("healthy")) => return Ok(()),
             (Readiness::Healthy, Some("unhealthy")) => return fail(&"its health check fails"),
-            (Readiness::Healthy, None | Some("none")) => {
+            (Readiness::Healthy, None | Some("none" | "")) => {
                 return fail(&"it has no health check, so it is never healthy");
             }
             _ => {}

@@ -50,6 +50,12 @@ impl Client {
         self
     }
 
+    /// Leaves the caller's variable out.
+    pub fn without(mut self, name: &str) -> Self {
+        self.command.env_remove(name);
+        self
+    }
+
     /// What the program can read, up to the end of file.
     pub fn input(mut self, input: impl Into<Vec<u8>>) -> Self {
         self.input = Some(input.into());

@@ -2,6 +2,14 @@
 
 use super::client::Client;
 
+/// The daemon's socket: Docker's own, or that of which `DOCKER_HOST` tells, as `scripts/podman` sets it.
+pub fn daemon_socket() -> String {
+    match std::env::var("DOCKER_HOST") {
+        Ok(host) => host.strip_prefix("unix://").expect("DOCKER_HOST is a socket").to_owned(),
+        Err(_) => "/var/run/docker.sock".to_owned(),
+    }
+}
+
 /// Runs `docker` with these arguments, which must succeed, and gives what it printed.
 #[track_caller]
 pub fn docker(arguments: &[&str]) -> String {

@@ -19,12 +19,12 @@ mod webhook;
 
 pub use berth::{Berth, Master, PASSWORD, directory_of, much, on_this_machines_network, this_machine, unique};
 pub use client::{Client, Ran, Running, libraries};
-pub use docker::docker;
+pub use docker::{daemon_socket, docker};
 pub use key::key;
 pub use podman::Podman;
 pub use process::{DEADLINE, LONG, eventually, free_port};
 pub use registry::Registry;
-pub use relay::{DAEMON, Relay, Way};
+pub use relay::{Relay, Way, daemon};
 pub use security_key::{PRESENT, SecurityKey, VERIFIED};
 pub use ssh_agent::{offer_keys, offer_security_key, string};
 pub use sshd::Sshd;

@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
 use super::berth::{Directory, unique};
 use super::client::{Client, Running};
 use super::docker::docker;
@@ -24,8 +27,10 @@ impl Registry {
     /// [`PASSWORD`]: super::PASSWORD
     pub fn with_password() -> Self {
         let registry = Registry::with(true);
-        let login = ["login", "-u", "berth", "-p", super::PASSWORD];
-        registry.docker().args(login).arg(&registry.address).run().succeeds();
+        // As `docker login` writes it, which Podman's service refuses without TLS.
+        let credentials = STANDARD.encode(format!("berth:{}", super::PASSWORD));
+        let config = serde_json::json!({"auths": {&registry.address: {"auth": credentials}}});
+        fs::write(registry.directory.path().join("config.json"), config.to_string()).unwrap();
         registry
     }
 
@@ -77,7 +82,8 @@ impl Registry {
         let container = docker(&["create", "berth-test/busybox", "true"]);
         let from = format!("{}/.", root.display());
         docker(&["cp", &from, &format!("{container}:/")]);
-        docker(&["commit", &container, &self.local(version)]);
+        let script = r#"docker export "$0" | docker import - "$1""#;
+        Client::new("sh").args(["-c", script, &container, &self.local(version)]).run().succeeds();
         docker(&["rm", &container]);
         docker(&["tag", &self.local(version), &image]);
         self.docker().args(["push", &image]).run().succeeds();

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::client::{Client, Running};
+use super::docker::daemon_socket;
 
 /// How a test's server reaches the daemon, and the agents in its containers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +39,9 @@ impl Way {
 }
 
 /// The daemon's socket, as socat has it.
-pub const DAEMON: &str = "UNIX-CONNECT:/var/run/docker.sock";
+pub fn daemon() -> String {
+    format!("UNIX-CONNECT:{}", daemon_socket())
+}
 
 /// A port that leads to another socket. Gone when dropped.
 pub struct Relay {
@@ -49,7 +52,7 @@ pub struct Relay {
 impl Relay {
     /// Without TLS, to the daemon.
     pub fn tcp() -> Self {
-        Relay::listen("TCP-LISTEN:0,bind=127.0.0.1,reuseaddr,fork", DAEMON)
+        Relay::listen("TCP-LISTEN:0,bind=127.0.0.1,reuseaddr,fork", &daemon())
     }
 
     /// With TLS, to what socat has for `target`, for clients with a certificate of the authority's. Puts `ca.pem`, and `cert.pem` and `key.pem` for a
@@ -96,7 +99,7 @@ pub fn connect(way: Way, directory: &Path) -> (Value, Option<Relay>) {
             // A place of its own: tests may put certificates of theirs beside the configuration.
             let own = directory.join("daemon");
             std::fs::create_dir(&own).unwrap();
-            let relay = Relay::tls(&own, DAEMON);
+            let relay = Relay::tls(&own, &daemon());
             let host = format!("tcp://127.0.0.1:{}", relay.port);
             let connection = json!({"host": host, "cacertFile": "daemon/ca.pem", "certFile": "daemon/cert.pem",
                     "keyFile": "daemon/key.pem"});
