@@ -25,7 +25,9 @@ use super::error::Error;
 use super::host::{Exit, Host};
 use super::outbound::Outbound;
 use super::session::{Answer, Session, Surroundings, exit_message};
-use crate::connection::message::{ChannelRequest, MAXIMUM_PACKET, WINDOW, bare, exit_status, number, window_adjust};
+use crate::connection::message::{
+    ChannelRequest, MAXIMUM_PACKET, WINDOW, bare, exit_status, notice, number, window_adjust,
+};
 use crate::connection::wire::Malformed;
 
 /// How many messages one descriptor may add before the next gets its turn.
@@ -395,6 +397,18 @@ impl<H: Host> Channel<H> {
             out.send(&exit_message(self.peer, exit));
         }
         ours
+    }
+
+    /// Tells the user a line, where a program runs whose output has not ended.
+    pub fn tell(&mut self, line: &str, out: &mut Outbound) {
+        let runs = matches!(&self.kind, Kind::Session(session) if !session.is_larval() && !session.has_ended());
+        if !runs || self.eof_sent || self.close_sent {
+            return;
+        }
+        let has_terminal = self.has_terminal();
+        if let Some(notice) = notice(self.peer, line, has_terminal, &mut self.send_window, self.send_maximum) {
+            out.send(&notice);
+        }
     }
 
     /// Sends `signal` to the program.

@@ -20,7 +20,7 @@ use super::host::{Exit, Host};
 use super::outbound::Outbound;
 use super::session::Surroundings;
 use crate::connection::forward::HostPort;
-use crate::connection::frame::{HELLO, VERSION};
+use crate::connection::frame::{HELLO, STOPPING, VERSION};
 use crate::connection::hello::{self, Hello};
 use crate::connection::message::{
     ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, OpenFailure, WINDOW, number, open_confirmation, open_failure,
@@ -455,8 +455,19 @@ impl<H: Host> Connection<H> {
         }
     }
 
-    /// Opens no more sessions, and accepts no more connections.
+    /// Tells the users of all sessions a line.
+    pub fn tell(&mut self, line: &str) {
+        for slot in &mut self.channels {
+            if let Slot::Open(channel) = slot {
+                channel.tell(line, &mut self.out);
+            }
+        }
+    }
+
+    /// The container is being stopped: tells so, opens no more sessions, and accepts no more connections.
     pub fn stop(&mut self) {
+        self.out.send(&GlobalRequest { name: STOPPING, want_reply: false, specific: b"" }.encode());
+        self.tell("the container is being stopped");
         self.no_more_sessions = true;
         self.listeners.close_all();
     }

@@ -185,7 +185,7 @@ impl Init {
             if signal == Signal::CHILD.as_raw() {
                 self.reap();
             } else if self.stop.is_none() {
-                // docker stop. Sessions end as when a terminal hangs up, and their clients hear how.
+                // docker stop. Sessions end as when a terminal hangs up, and their clients hear why and how.
                 self.stop = Some(Instant::now() + STOP);
                 self.endpoint.connection.stop();
                 self.hang_up();

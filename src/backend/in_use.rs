@@ -32,6 +32,13 @@ impl Names {
     }
 }
 
+impl Use {
+    /// What is in use.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
 impl Drop for Use {
     fn drop(&mut self) {
         let mut names = self.names.lock();

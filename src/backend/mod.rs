@@ -58,12 +58,20 @@ pub trait Waiter {
 
 /// A running container and the stream of its agent.
 pub struct Container {
-    /// Removes the container when it is dropped, which takes a round trip to the daemon. Before the stream is: an agent
-    /// ends its container with its stream, and this may have to wait for its turn.
-    pub lease: Box<dyn Send>,
+    /// Dropped before the stream is: an agent ends its container with its stream, and this may have to wait for its turn.
+    pub lease: Box<dyn Lease>,
     /// The agent's stream, connected. No byte has been read from it.
     pub stream: Box<dyn Stream>,
 }
+
+/// Owns a container. Removes it when it is dropped, unless it is to stay, which takes a round trip to the daemon.
+pub trait Lease: Send {
+    /// The container ends, and not because its client has gone: whoever knows the reason when this is dropped tells it to
+    /// the log.
+    fn ended(&mut self) {}
+}
+
+impl Lease for () {}
 
 impl Request {
     /// A name that no other container's request has: the connection's id, and for a further container its number.

@@ -13,6 +13,9 @@ pub const VERSION: u32 = 1;
 /// The name of the global request that each side sends first.
 pub const HELLO: &[u8] = b"hello@berth";
 
+/// The name of the global request by which an agent says that its container is being stopped.
+pub const STOPPING: &[u8] = b"stopping@berth";
+
 /// The peer announced a frame over [`MAXIMUM`], or an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadLength(pub u32);

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use libssh_server::Session;
 use rustix::event::PollFlags;
+use rustix::net::{Shutdown, shutdown};
 
 use super::bridge::{End, LIMIT, protocol_error};
 use super::channels::{Channels, Refusal};
@@ -30,6 +31,9 @@ use crate::connection::wire::{Malformed, Reader};
 /// Bytes read from the agent at a time.
 const READ: usize = 64 * 1024;
 
+/// What users are told of a container that is gone.
+pub const ENDED: &str = "the container has ended";
+
 /// A running container's agent.
 pub struct Agent {
     container: Container,
@@ -41,6 +45,8 @@ pub struct Agent {
     input: Queue,
     /// Whether its hello has come.
     greeted: bool,
+    /// Whether it has said that the container is being stopped.
+    is_stopping: bool,
     habits: Habits,
 }
 
@@ -55,7 +61,7 @@ impl Agent {
         habits: Habits,
     ) -> Self {
         let (output, input) = (Queue::default(), Queue::default());
-        let mut agent = Agent { container, base, output, input, greeted: false, habits };
+        let mut agent = Agent { container, base, output, input, greeted: false, is_stopping: false, habits };
         let environment = environment.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         agent.send(&Hello { environment, listening, symlinks: habits.symlinks }.encode());
         agent
@@ -111,15 +117,19 @@ impl Agent {
         forwards: Option<&mut Forwards>,
     ) -> Result<(), End> {
         match self.input.fill(READ, |room| self.container.stream.read(room)) {
-            Ok(0) => return Err(End::Disconnect(reason::BY_APPLICATION, "the container has ended".into())),
+            Ok(0) => {
+                self.container.lease.ended();
+                return Err(End::Disconnect(reason::BY_APPLICATION, ENDED.into()));
+            }
             Ok(_) => (),
             Err(error) if is_transient(&error) => return Ok(()),
             Err(error) => {
                 log::warn!("{id}: the agent's stream: {error}");
+                self.container.lease.ended();
                 return Err(End::Disconnect(reason::BY_APPLICATION, "the container is lost".into()));
             }
         }
-        self.deliver(session, early, channels, forwards).inspect_err(|end| {
+        self.deliver(id, session, early, channels, forwards).inspect_err(|end| {
             if let End::Disconnect(_, text) = end {
                 log::error!("{id}: the agent broke the protocol: {text}");
             }
@@ -129,6 +139,7 @@ impl Agent {
     /// Carries its whole messages to the client.
     fn deliver(
         &mut self,
+        id: &str,
         session: &mut Session,
         early: &mut Early,
         channels: &mut Channels,
@@ -189,14 +200,20 @@ impl Agent {
                     forwards.send_answers(session)?;
                 }
                 number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => {
-                    channels.said(Reader::new(body).u32()?, kind)?;
+                    channels.said(kind, body)?;
                     let is_eow = || Ok::<_, Malformed>(ChannelRequest::decode(body)?.name == b"eow@openssh.com");
                     if kind != number::CHANNEL_REQUEST || self.habits.knows_eow || !is_eow()? {
                         session.send(message)?;
                     }
                 }
-                // It has nothing to ask for.
-                number::GLOBAL_REQUEST => (),
+                // It has nothing to ask for, but something to say, once.
+                number::GLOBAL_REQUEST => {
+                    if GlobalRequest::decode(body)?.name == frame::STOPPING && !self.is_stopping {
+                        log::info!("{id}: the container is being stopped");
+                        self.is_stopping = true;
+                        self.container.lease.ended();
+                    }
+                }
                 _ => return Err(protocol_error("unknown message")),
             }
             self.input.pop();
@@ -215,6 +232,15 @@ impl Agent {
     pub fn shrink(&mut self) {
         self.output.shrink();
         self.input.shrink();
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if self.is_stopping {
+            // It would wait for its client to have heard all, who has gone, and its container with it.
+            let _ = shutdown(self.container.stream.as_fd(), Shutdown::Both);
+        }
     }
 }
 

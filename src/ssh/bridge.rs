@@ -17,7 +17,7 @@ use std::sync::Arc;
 use libssh_server::Session;
 use rustix::event::PollFlags;
 
-use super::agent::Agent;
+use super::agent::{Agent, ENDED};
 use super::authentication::Login;
 use super::channels::NUMBERS;
 use super::early;
@@ -316,7 +316,7 @@ impl Bridge {
                 let Guest { index, has_had_session, channels, .. } = &self.guests[guest];
                 let listens = self.forwards.guest == Some(*index) && self.forwards.are_in_use();
                 if *has_had_session && channels.are_closed_by_agent() && !listens {
-                    self.end(session, guest)?;
+                    self.end(session, guest, ENDED)?;
                 }
             }
         }
@@ -324,10 +324,10 @@ impl Bridge {
         Ok(())
     }
 
-    /// Removes a guest's container, while the connection goes on.
-    fn end(&mut self, session: &mut Session, guest: usize) -> Result<(), End> {
+    /// Removes a guest's container, while the connection goes on. Who is in it still is told this line.
+    fn end(&mut self, session: &mut Session, guest: usize, line: &str) -> Result<(), End> {
         let guest = &mut self.guests[guest];
-        if let Some(agent) = guest.end(session)? {
+        if let Some(agent) = guest.end(session, line)? {
             self.removals.push(Pending::start(self.waker.clone(), move || drop(agent)));
         }
         if self.forwards.guest == Some(guest.index) {
@@ -365,7 +365,7 @@ impl Bridge {
             // Other sessions have their own.
             Err(End::Disconnect(_, text)) if self.backend.scope() == Scope::Session => {
                 log::info!("{}: a session ends: {text}", self.id);
-                self.end(session, position)?;
+                self.end(session, position, &text)?;
             }
             result => result?,
         }

@@ -9,8 +9,8 @@ use libssh_server::{Error, Session};
 
 use super::early::Early;
 use super::forwards::Forwards;
-use crate::connection::message::{Open, OpenFailure, bare, exit_signal, number, open_failure};
-use crate::connection::wire::Malformed;
+use crate::connection::message::{MAXIMUM_PACKET, Open, OpenFailure, bare, exit_signal, notice, number, open_failure};
+use crate::connection::wire::{Malformed, Reader};
 
 /// An agent's channel numbers are below this: the server adds to them which agent's they are.
 pub const NUMBERS: u32 = 1 << 24;
@@ -36,13 +36,21 @@ struct Channel {
     /// The agent's number, once it has confirmed the channel.
     agent: Option<u32>,
     is_session: bool,
+    /// What is left of the window that the client gave, while output may come: the last words are the server's.
+    window: Option<u32>,
     closed_by_agent: bool,
     closed_by_client: bool,
 }
 
 impl Channel {
-    fn new(agent: Option<u32>, is_session: bool) -> Self {
-        Channel { agent, is_session, closed_by_agent: false, closed_by_client: false }
+    fn new(agent: Option<u32>, is_session: bool, window: u32) -> Self {
+        Channel { agent, is_session, window: Some(window), closed_by_agent: false, closed_by_client: false }
+    }
+
+    fn spend(&mut self, data: &[u8]) {
+        if let Some(window) = &mut self.window {
+            *window = window.saturating_sub(u32::try_from(data.len()).unwrap_or(u32::MAX));
+        }
     }
 }
 
@@ -80,7 +88,7 @@ impl Channels {
 
     /// The client opens a channel.
     pub fn offer(&mut self, open: &Open<'_>) {
-        self.open.insert(open.sender, Channel::new(None, open.channel_type == b"session"));
+        self.open.insert(open.sender, Channel::new(None, open.channel_type == b"session", open.window));
     }
 
     /// The agent has confirmed the client's channel, and calls it `agent`.
@@ -101,19 +109,38 @@ impl Channels {
         Ok(())
     }
 
-    /// The agent says something on the client's channel: `kind` is the message's number.
-    pub fn said(&mut self, client: u32, kind: u8) -> Result<(), Malformed> {
+    /// The agent says something on the client's channel: `kind` is the message's number, `body` what follows that.
+    pub fn said(&mut self, kind: u8, body: &[u8]) -> Result<(), Malformed> {
+        let mut fields = Reader::new(body);
+        let client = fields.u32()?;
         let Some(channel) = self.open.get_mut(&client) else { return Err(Malformed) };
         if channel.agent.is_none() || channel.closed_by_agent {
             return Err(Malformed);
         }
-        if kind == number::CHANNEL_CLOSE {
-            channel.closed_by_agent = true;
-            if channel.closed_by_client {
-                self.open.remove(&client);
+        match kind {
+            number::CHANNEL_DATA => channel.spend(fields.string()?),
+            number::CHANNEL_EXTENDED_DATA => {
+                let _kind = fields.u32()?;
+                channel.spend(fields.string()?);
             }
+            number::CHANNEL_EOF => channel.window = None,
+            number::CHANNEL_CLOSE => {
+                channel.closed_by_agent = true;
+                if channel.closed_by_client {
+                    self.open.remove(&client);
+                }
+            }
+            _ => (),
         }
         Ok(())
+    }
+
+    /// The client takes so many more bytes on the agent's channel.
+    pub fn widened(&mut self, agent: u32, bytes: u32) {
+        let channel = self.open.values_mut().find(|channel| channel.agent == Some(agent));
+        if let Some(window) = channel.and_then(|channel| channel.window.as_mut()) {
+            *window = window.saturating_add(bytes);
+        }
     }
 
     /// The client has closed the agent's channel.
@@ -148,13 +175,14 @@ impl Channels {
     /// The client answers the agent's open, with its own number where it confirms. Whether there was one to answer.
     pub fn answered(&mut self, agent: u32, client: Option<u32>) -> bool {
         if let Some(client) = client {
-            self.open.insert(client, Channel::new(Some(agent), false));
+            self.open.insert(client, Channel::new(Some(agent), false, 0));
         }
         self.opening.remove(&agent)
     }
 
-    /// The agent is gone: the client is told so for each channel, and for a session as of a command that was killed.
-    pub fn abandon(&mut self, session: &mut Session, early: &mut Early) -> Result<(), Error> {
+    /// The agent is gone: the client is told so for each channel, and for a session with this line, and as of a command
+    /// that was killed.
+    pub fn abandon(&mut self, session: &mut Session, early: &mut Early, line: &str) -> Result<(), Error> {
         let mut result = Ok(());
         self.open.retain(|&client, channel| {
             let mut send = |message: &[u8]| {
@@ -170,6 +198,11 @@ impl Channels {
             }
             if !channel.closed_by_agent {
                 if channel.is_session {
+                    // It may have a terminal, and a line's end for that does no harm elsewhere: `ssh` has no other.
+                    let window = channel.window.as_mut();
+                    if let Some(notice) = window.and_then(|window| notice(client, line, true, window, MAXIMUM_PACKET)) {
+                        send(&notice);
+                    }
                     send(&exit_signal(client, "KILL", false));
                 }
                 send(&bare(number::CHANNEL_CLOSE, client));
@@ -185,27 +218,34 @@ impl Channels {
 mod tests {
     use super::{Channels, NUMBERS, Refusal};
     use crate::connection::message::{Open, number};
-    use crate::connection::wire::Malformed;
+    use crate::connection::wire::{Malformed, Write};
 
     fn open(channel_type: &'static str, sender: u32) -> Open<'static> {
         Open { channel_type: channel_type.as_bytes(), sender, window: 1, maximum_packet: 1, specific: b"" }
     }
 
+    /// The agent says something on a channel, with a byte of data.
+    fn said(channels: &mut Channels, client: u32, kind: u8) -> Result<(), Malformed> {
+        let mut body = client.to_be_bytes().to_vec();
+        body.put_string("x");
+        channels.said(kind, &body)
+    }
+
     #[test]
     fn an_agent_speaks_on_channels_that_it_has_confirmed_and_not_closed() {
         let mut channels = Channels::default();
-        assert_eq!(channels.said(3, number::CHANNEL_DATA), Err(Malformed));
+        assert_eq!(said(&mut channels, 3, number::CHANNEL_DATA), Err(Malformed));
         channels.offer(&open("session", 3));
-        assert_eq!(channels.said(3, number::CHANNEL_DATA), Err(Malformed));
+        assert_eq!(said(&mut channels, 3, number::CHANNEL_DATA), Err(Malformed));
         assert_eq!(channels.confirmed(4, 0), Err(Malformed));
         assert_eq!(channels.confirmed(3, NUMBERS), Err(Malformed));
         assert_eq!(channels.confirmed(3, 7), Ok(()));
         assert_eq!(channels.confirmed(3, 7), Err(Malformed));
         assert_eq!(channels.refused(3), Err(Malformed));
-        assert_eq!(channels.said(3, number::CHANNEL_DATA), Ok(()));
+        assert_eq!(said(&mut channels, 3, number::CHANNEL_DATA), Ok(()));
         assert_eq!(channels.sessions(), 1);
-        assert_eq!(channels.said(3, number::CHANNEL_CLOSE), Ok(()));
-        assert_eq!(channels.said(3, number::CHANNEL_DATA), Err(Malformed));
+        assert_eq!(said(&mut channels, 3, number::CHANNEL_CLOSE), Ok(()));
+        assert_eq!(said(&mut channels, 3, number::CHANNEL_DATA), Err(Malformed));
         assert_eq!((channels.sessions(), channels.is_empty(), channels.are_closed_by_agent()), (0, false, true));
         channels.closed_by_client(7);
         assert!(channels.is_empty());
@@ -218,8 +258,24 @@ mod tests {
         channels.confirmed(3, 7).unwrap();
         channels.closed_by_client(7);
         assert!(channels.contains(3) && !channels.are_closed_by_agent());
-        channels.said(3, number::CHANNEL_CLOSE).unwrap();
+        said(&mut channels, 3, number::CHANNEL_CLOSE).unwrap();
         assert!(!channels.contains(3));
+    }
+
+    #[test]
+    fn what_is_left_of_a_window_is_known_until_the_output_has_ended() {
+        let mut channels = Channels::default();
+        channels.offer(&open("session", 3));
+        channels.confirmed(3, 7).unwrap();
+        channels.widened(7, 2);
+        for left in [2, 1, 0, 0] {
+            said(&mut channels, 3, number::CHANNEL_DATA).unwrap();
+            assert_eq!(channels.open[&3].window, Some(left));
+        }
+        said(&mut channels, 3, number::CHANNEL_EOF).unwrap();
+        channels.widened(7, 2);
+        assert_eq!(channels.open[&3].window, None);
+        assert_eq!(channels.said(number::CHANNEL_DATA, &[0, 0, 0, 3, 0, 0, 0, 9]), Err(Malformed));
     }
 
     #[test]
@@ -238,7 +294,7 @@ mod tests {
         assert_eq!(opens(3), Ok(()));
         assert_eq!(opens(3), Err(Refusal::Number));
         assert!(channels.answered(3, Some(8)) && !channels.answered(3, None) && !channels.answered(4, None));
-        assert_eq!(channels.said(8, number::CHANNEL_DATA), Ok(()));
+        assert_eq!(said(&mut channels, 8, number::CHANNEL_DATA), Ok(()));
         let mut opens = |sender| channels.open(&open("x11", sender), None).unwrap();
         for sender in 0..1024 {
             assert_eq!(opens(sender), Ok(()));

@@ -251,11 +251,9 @@ impl Channel {
     /// Writes the lines to the channel's stderr, as far as the client's window goes.
     fn write_lines(&mut self, session: &mut Session) -> Result<(), Error> {
         for line in std::mem::take(&mut self.lines) {
-            let text = format!("berth: {line}{}", if self.terminal { "\r\n" } else { "\n" });
-            let length = text.len().min(self.window as usize).min(self.maximum_packet as usize);
-            self.window -= length as u32;
-            if length > 0 {
-                session.send(&message::stderr(self.client, &text.as_bytes()[..length]))?;
+            let window = &mut self.window;
+            if let Some(notice) = message::notice(self.client, &line, self.terminal, window, self.maximum_packet) {
+                session.send(&notice)?;
             }
         }
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use libssh_server::Session;
 use rustix::event::PollFlags;
 
-use super::agent::Agent;
+use super::agent::{Agent, ENDED};
 use super::bridge::{End, LIMIT, protocol_error};
 use super::channels::{Channels, NUMBERS};
 use super::early::{self, Early, Verdict};
@@ -128,7 +128,7 @@ impl Guest {
         }
         match &mut self.state {
             State::Running(agent) => agent.send_to(message, agents % NUMBERS),
-            State::Starting { .. } | State::Gone => self.channels.abandon(session, &mut self.early)?,
+            State::Starting { .. } | State::Gone => self.channels.abandon(session, &mut self.early, ENDED)?,
         }
         Ok(())
     }
@@ -150,9 +150,13 @@ impl Guest {
             State::Starting { .. } => return Err(protocol_error("no such channel")),
             State::Gone => (),
         }
-        if message[0] == number::CHANNEL_CLOSE {
-            self.channels.closed_by_client(number);
-            self.early.forget(recipient);
+        match message[0] {
+            number::CHANNEL_CLOSE => {
+                self.channels.closed_by_client(number);
+                self.early.forget(recipient);
+            }
+            number::CHANNEL_WINDOW_ADJUST => self.channels.widened(number, Reader::new(&message[5..]).u32()?),
+            _ => (),
         }
         Ok(true)
     }
@@ -192,11 +196,11 @@ impl Guest {
         Ok(self.early.show(session, queue)?)
     }
 
-    /// The agent is gone, or is to go: the client is told so for all that it has there. Gives what there was of it, which
-    /// removes the container when it is dropped.
-    pub fn end(&mut self, session: &mut Session) -> Result<Option<Agent>, End> {
+    /// The agent is gone, or is to go: the client is told so, with this line, for all that it has there. Gives what there
+    /// was of it, which removes the container when it is dropped.
+    pub fn end(&mut self, session: &mut Session, line: &str) -> Result<Option<Agent>, End> {
         let State::Running(agent) = std::mem::replace(&mut self.state, State::Gone) else { return Ok(None) };
-        self.channels.abandon(session, &mut self.early)?;
+        self.channels.abandon(session, &mut self.early, line)?;
         Ok(Some(agent))
     }
 

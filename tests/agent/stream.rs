@@ -3,8 +3,8 @@
 use std::io::Write as _;
 use std::process::Command;
 
-use berth::connection::frame::HELLO;
-use berth::connection::message::GlobalRequest;
+use berth::connection::frame::{HELLO, STOPPING};
+use berth::connection::message::{GlobalRequest, MAXIMUM_PACKET, number};
 
 use crate::harness::{Outcome, Server, is_running, number_in, wait_for_end};
 
@@ -49,7 +49,22 @@ fn sigterm_hangs_sessions_up_tells_their_clients_and_ends_the_agent() {
     server.exec(channel, "echo ready; exec sleep 100");
     server.until(&mut Outcome::default(), "ready");
     assert!(Command::new("kill").arg(server.agent.id().to_string()).status().unwrap().success());
-    assert!(server.outcome().events().contains("signal HUP"));
+    let stopping = server.expect(&[number::GLOBAL_REQUEST]);
+    assert_eq!(GlobalRequest::decode(&stopping[1..]).unwrap().name, STOPPING);
+    let outcome = server.outcome();
+    assert!(outcome.events().contains("signal HUP"), "{outcome:?}");
+    assert_eq!(outcome.error(), "berth: the container is being stopped\n");
     server.close(channel);
     assert_eq!(server.wait().0.code(), Some(0));
+}
+
+#[test]
+fn what_is_said_of_the_containers_end_stays_within_the_clients_window() {
+    let mut server = Server::start();
+    let channel = server.open_with(10, MAXIMUM_PACKET);
+    server.exec(channel, "printf ready; exec sleep 100");
+    server.until(&mut Outcome::default(), "ready");
+    assert!(Command::new("kill").arg(server.agent.id().to_string()).status().unwrap().success());
+    server.expect(&[number::GLOBAL_REQUEST]);
+    assert_eq!(server.outcome().error(), "berth");
 }

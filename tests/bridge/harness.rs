@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth::auth::{Attempt, Authenticator, ForwardAddress, Grant, Offer, Restrictions};
-use berth::backend::{Backend, Container, Error, Request, Scope, Waiter};
+use berth::backend::{Backend, Container, Error, Lease, Request, Scope, Waiter};
 use berth::config;
 use berth::connection::frame::{self, HELLO, VERSION};
 use berth::connection::message::{GlobalRequest, number};
@@ -106,6 +106,8 @@ impl Backend for Agents {
         Ok(0)
     }
 }
+
+impl Lease for Killed {}
 
 /// A process that does not outlive the test.
 pub struct Killed(pub Child);

@@ -26,9 +26,12 @@ fn answers() {
 fn sessions_end_with_the_api_server_and_new_ones_work_when_it_is_back() {
     let _alone = Use::alone();
     let berth = Berth::start();
-    let session = session(&berth);
+    let without_agent = with(|kubernetes| kubernetes["pod"]["disableAgent"] = true.into());
+    let sessions = [session(&berth), session(&without_agent)];
     cluster(&["signal", "KILL", "apiserver"]).run().succeeds();
-    session.wait().exits(255).says("the container is lost");
+    let [session, without_agent] = sessions.map(|session| session.wait().exits(255));
+    session.says("the container is lost");
+    without_agent.says("berth: the container has ended\n");
     answers();
     eventually("a session", DEADLINE, || berth.exec("echo again").run().text() == "again\n");
 }
@@ -73,13 +76,14 @@ fn an_api_server_that_does_not_answer_is_told_and_users_come_in_when_it_does() {
 }
 
 #[test]
-fn a_pod_that_is_deleted_ends_its_connection() {
+fn a_pod_that_is_deleted_ends_its_connection_and_says_so() {
     let berth = Berth::start();
     let session = berth.exec("echo in; sleep 1000").spawn();
     session.stdout.line("in");
     let name = berth.containers().remove(0);
     api("DELETE", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}"), None);
-    session.wait().exits(255);
+    session.wait().exits(255).says("berth: the container is being stopped\n");
+    berth.log().line(&format!(": pod {name} ends: it was deleted"));
     berth.has_containers(0, SOON);
 }
 
@@ -123,14 +127,15 @@ fn a_quota_that_is_used_up_is_told() {
 }
 
 #[test]
-fn a_pod_that_is_evicted_ends_its_connection() {
+fn a_pod_that_is_evicted_ends_its_connection_and_says_so() {
     let berth = Berth::start();
     let session = berth.exec("echo in; sleep 1000").spawn();
     session.stdout.line("in");
     let name = berth.containers().remove(0);
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": name}});
     api("POST", &format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}/eviction"), Some(&eviction));
-    session.wait().exits(255);
+    session.wait().exits(255).says("berth: the container is being stopped\n");
+    berth.log().line(&format!(": pod {name} ends: EvictionByEvictionAPI"));
     berth.has_containers(0, SOON);
 }
 

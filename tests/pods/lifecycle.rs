@@ -75,5 +75,9 @@ fn a_pod_that_has_run_for_as_long_as_its_spec_allows_ends_its_connection() {
         session.stdout.line("in");
         let ran = session.wait();
         assert_ne!(ran.code, Some(0), "{ran:?}");
+        if !without_agent {
+            ran.says("berth: the container is being stopped\n");
+            berth.log().line(" ends: DeadlineExceeded");
+        }
     }
 }

@@ -44,6 +44,12 @@ fn the_role_that_comes_with_berth_is_enough_and_less_is_told() {
         }
     }
     let berth = serve("connection", false);
+    let running = berth.exec("echo in; sleep 1000").spawn();
+    running.stdout.line("in");
+    let path = format!("/api/v1/namespaces/{}/pods/{}", namespace.0, berth.containers()[0]);
+    api("DELETE", &path, None);
+    running.wait().exits(255);
+    berth.log().line(" ends: it was deleted");
     cluster(&["kubectl", "--namespace", &namespace.0, "delete", "rolebinding", "berth"]).run().succeeds();
     berth.exec("true").run().exits(255).says("the container service refuses to start containers");
     berth.log().line("pods is forbidden");

@@ -43,12 +43,13 @@ fn each_session_of_a_connection_may_have_a_container_of_its_own_until_it_ends() 
 fn a_session_whose_container_is_killed_ends_and_the_others_go_on() {
     let berth = Berth::with(a_container_per_session);
     let master = berth.master();
-    let doomed = held(master.exec(HOLD));
+    // Not one that ends with its input.
+    let doomed = held(master.exec("echo in; sleep 1000"));
     let [container] = &berth.containers()[..] else { panic!("one container") };
     let container = container.clone();
     let other = held(master.exec(HOLD));
     berth.kill_container(&container);
-    let ran = doomed.wait();
+    let ran = doomed.wait().says("berth: the container ");
     assert_ne!(ran.code, Some(0), "{ran:?}");
     other.wait().exits(7);
     master.exec("echo again").run().succeeds().prints("again\n");

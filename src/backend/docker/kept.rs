@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::persistent::{Found, list};
 use super::{Docker, Error, body, encode, image};
-use crate::backend::{Request, Waiter, in_use};
+use crate::backend::{Lease, Request, Waiter, in_use};
 use crate::http::Deadline;
 
 /// The directory of the files, in the run directory.
@@ -37,6 +37,8 @@ impl Use {
         Use { file: file(&docker.run_directory, &docker.instance, &request.user), _user: user }
     }
 }
+
+impl Lease for Use {}
 
 impl Drop for Use {
     fn drop(&mut self) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Error;
 use super::api::{Api, encode};
 use crate::backend::in_use::{InUse, Use};
-use crate::backend::{Request, removal};
+use crate::backend::{self, Request, removal};
 use crate::http::Deadline;
 use crate::turn::Turns;
 
@@ -66,6 +66,8 @@ impl Lease {
         removal::attempt(&format!("container {container}"), self.attempts, || self.shared.remove(container));
     }
 }
+
+impl backend::Lease for Lease {}
 
 impl Drop for Lease {
     /// Removes the last that was created first.

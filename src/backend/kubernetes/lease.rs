@@ -1,15 +1,20 @@
 //! Who owns what was created.
 
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::Error;
 use super::api::Api;
+use super::{Error, outlook};
 use crate::backend::in_use::{Names, Use};
-use crate::backend::{Request, removal};
+use crate::backend::{self, Request, removal};
 use crate::http::{Deadline, encode};
+
+/// How often it is looked why a pod ends, and how long is waited between: kubelets tell of it some seconds later.
+const LOOKS: usize = 5;
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long programs have to end, in seconds: those that are left have been hung up with their connection.
 const GRACE: u32 = 1;
@@ -38,16 +43,41 @@ impl Shared {
             _ => Ok(()),
         }
     }
+
+    /// Tells the log why a connection's pod has ended, if that can be known.
+    pub(super) fn tell_end(&self, connection: &str, namespace: &str, pod: &str) {
+        // A list takes no right that starting did not take.
+        let selector = encode(&format!("metadata.name={pod}"));
+        let path = format!("/v1/namespaces/{}/pods?fieldSelector={selector}", encode(namespace));
+        let look = || -> Result<Option<String>, Error> {
+            let list = self.api.call("look at the pod", "GET", &path, None, self.api.deadline())?;
+            Ok(outlook::items(&list["items"]).next().map_or(Some(outlook::DELETED.to_owned()), outlook::end))
+        };
+        let mut end = look();
+        for _ in 1..LOOKS {
+            if !matches!(end, Ok(None)) {
+                break;
+            }
+            thread::sleep(INTERVAL);
+            end = look();
+        }
+        match end {
+            Ok(Some(end)) => log::info!("{connection}: pod {pod} ends: {end}"),
+            Ok(None) => log::info!("{connection}: pod {pod} goes on, or does not say why it ends"),
+            Err(error) => log::info!("{connection}: it is not known why pod {pod} ends: {error}"),
+        }
+    }
 }
 
-/// Owns a connection's pod, and removes it when dropped.
+/// Owns a connection's pod, and removes it when dropped; or is in one that stays.
 #[derive(Debug)]
 pub(super) struct Lease {
     shared: Arc<Shared>,
-    _connection: Use,
+    connection: Use,
     namespace: String,
     pod: String,
-    /// Whether there may be a pod: set before it is asked for, since the answer may be lost.
+    has_ended: bool,
+    /// Whether there may be a pod to remove: set before it is asked for, since the answer may be lost.
     pub(super) created: bool,
     /// How often its removal is tried: once while its user waits for the error, more often in its own time.
     pub(super) attempts: u32,
@@ -57,17 +87,27 @@ impl Lease {
     pub(super) fn new(shared: &Arc<Shared>, request: &Request, namespace: &str, pod: &str) -> Lease {
         Lease {
             shared: Arc::clone(shared),
-            _connection: shared.live.begin(&request.connection),
+            connection: shared.live.begin(&request.connection),
             namespace: namespace.to_owned(),
             pod: pod.to_owned(),
+            has_ended: false,
             created: false,
             attempts: 1,
         }
     }
 }
 
+impl backend::Lease for Lease {
+    fn ended(&mut self) {
+        self.has_ended = true;
+    }
+}
+
 impl Drop for Lease {
     fn drop(&mut self) {
+        if self.has_ended {
+            self.shared.tell_end(self.connection.name(), &self.namespace, &self.pod);
+        }
         if self.created {
             let remove = || self.shared.remove(&self.namespace, &self.pod);
             removal::attempt(&format!("pod {}", self.pod), self.attempts, remove);

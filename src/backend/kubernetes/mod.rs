@@ -111,7 +111,7 @@ impl Kubernetes {
         lease.attempts = removal::ATTEMPTS;
         match stream {
             Some(stream) => Ok(Container { stream: Box::new(stream), lease: Box::new(lease) }),
-            None => native::start(self, request, place, Some(lease)),
+            None => native::start(self, request, place, lease),
         }
     }
 

@@ -24,17 +24,11 @@ struct Native {
     shared: Arc<Shared>,
     settings: Arc<config::Kubernetes>,
     place: Place,
-    /// Of a pod that is to go.
-    _lease: Option<Lease>,
+    _lease: Lease,
 }
 
 /// Makes the endpoint that serves a client by programs in this place.
-pub(super) fn start(
-    cluster: &Kubernetes,
-    request: &Request,
-    place: Place,
-    lease: Option<Lease>,
-) -> Result<Container, Error> {
+pub(super) fn start(cluster: &Kubernetes, request: &Request, place: Place, lease: Lease) -> Result<Container, Error> {
     let (shared, settings) = (Arc::clone(&cluster.shared), Arc::clone(&cluster.settings));
     let executor = Native { shared, settings, place, _lease: lease };
     native::start(&request.connection, Box::new(executor)).map_err(|source| Error::Native { source })

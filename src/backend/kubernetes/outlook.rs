@@ -18,6 +18,9 @@ const IMAGE: [&str; 6] = [
 const CONFIGURATION: [&str; 4] =
     ["CreateContainerConfigError", "CreateContainerError", "RunContainerError", "CrashLoopBackOff"];
 
+/// What there is to say of a pod that is gone.
+pub(super) const DELETED: &str = "it was deleted";
+
 /// What a pod's status says.
 #[derive(Debug, Default)]
 pub(super) struct Outlook {
@@ -63,16 +66,22 @@ impl Outlook {
             outlook.failure.get_or_insert(found);
         }
         if matches!(status["phase"].as_str(), Some("Failed" | "Succeeded")) {
-            outlook.failure.get_or_insert_with(|| Error::Ended { message: ended(status) });
+            let message = end(pod).unwrap_or_else(|| "all of its containers have ended".to_owned());
+            outlook.failure.get_or_insert(Error::Ended { message });
         }
         outlook
     }
 }
 
-/// How a pod has ended.
-fn ended(status: &Json) -> String {
-    let mut words: Vec<String> =
-        ["reason", "message"].iter().map(|key| text(&status[*key])).filter(|word| !word.is_empty()).collect();
+/// Why a pod has ended or is about to, as far as it says so.
+pub(super) fn end(pod: &Json) -> Option<String> {
+    let status = &pod["status"];
+    let disruptions = items(&status["conditions"]).filter(|condition| condition["type"] == "DisruptionTarget");
+    let reasons = disruptions.chain([status]).flat_map(|reason| [text(&reason["reason"]), text(&reason["message"])]);
+    let mut words: Vec<String> = reasons.filter(|word| !word.is_empty()).collect();
+    if !pod["metadata"]["deletionTimestamp"].is_null() {
+        words.push(DELETED.to_owned());
+    }
     let init = items(&status["initContainerStatuses"]);
     for container in init.chain(items(&status["containerStatuses"])) {
         let state = &container["state"]["terminated"];
@@ -82,7 +91,7 @@ fn ended(status: &Json) -> String {
                 .push(format!("container {name} ended with exit status {code} ({reason}) {}", text(&state["message"])));
         }
     }
-    if words.is_empty() { "all of its containers have ended".to_owned() } else { words.join(", ") }
+    (!words.is_empty()).then(|| words.join(", "))
 }
 
 /// An event's reason and message, if it is about something wrong.
@@ -144,6 +153,17 @@ mod tests {
             "containerStatuses": [{"name": "shell", "state": {"terminated": {"reason": "StartError", "message": "no /bin/sh"}}}],
         });
         assert!(failure(missing).unwrap().contains("StartError: no /bin/sh"));
+    }
+
+    #[test]
+    fn a_pod_that_has_to_go_says_why() {
+        let condition = |kind: &str| json!({"type": kind, "status": "True", "reason": "EvictionByEvictionAPI", "message": "evicting"});
+        let mut pod = json!({"status": {"phase": "Running", "conditions": [condition("Ready")]}});
+        assert_eq!(end(&pod), None);
+        pod["metadata"] = json!({"deletionTimestamp": "2026-01-01T00:00:00Z"});
+        assert_eq!(end(&pod).unwrap(), "it was deleted");
+        pod["status"]["conditions"] = json!([condition("DisruptionTarget")]);
+        assert_eq!(end(&pod).unwrap(), "EvictionByEvictionAPI, evicting, it was deleted");
     }
 
     #[test]

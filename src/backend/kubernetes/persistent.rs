@@ -7,6 +7,7 @@ use serde_json::{Map, Value as Json};
 
 use super::call::Call;
 use super::exec::Place;
+use super::lease::Lease;
 use super::pod::Owner;
 use super::start::{Agent, Starting};
 use super::{Error, Kubernetes, native, pod};
@@ -21,6 +22,7 @@ pub(super) fn start(cluster: &Kubernetes, request: &Request, waiter: &dyn Waiter
     let namespace = cluster.namespace()?;
     let pod = find_or_create(cluster, request, &namespace, deadline)?;
     let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let lease = Lease::new(&cluster.shared, request, &namespace, &name);
     let place = Place { namespace, pod: name, container: pod::console_name(settings, &pod["spec"]) };
     let call = Call { api: &cluster.shared.api, place: &place, waiter, deadline, patience: settings.pod_start };
     if pod["status"]["phase"] != "Running" {
@@ -28,11 +30,11 @@ pub(super) fn start(cluster: &Kubernetes, request: &Request, waiter: &dyn Waiter
     }
     call.put_files(&request.metadata)?;
     if settings.disable_agent {
-        return native::start(cluster, request, place, None);
+        return native::start(cluster, request, place, lease);
     }
     let script = |size| pod::upload_to_stay(size, &request.id());
     let stream = call.upload(&cluster.agent, script)??;
-    Ok(Container { stream: Box::new(stream), lease: Box::new(()) })
+    Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })
 }
 
 fn find_or_create(cluster: &Kubernetes, request: &Request, namespace: &str, deadline: Deadline) -> Result<Json, Error> {

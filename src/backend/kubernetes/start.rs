@@ -83,7 +83,7 @@ impl Starting<'_> {
                 return Err(failure);
             }
             if heard.is_deleted {
-                return Err(Error::Ended { message: "it was deleted".into() });
+                return Err(Error::Ended { message: outlook::DELETED.into() });
             }
             let may_call = heard.outlook.is_scheduled && !matches!(self.agent, Agent::None);
             if heard.outlook.is_running || may_call && Instant::now() >= next_call {

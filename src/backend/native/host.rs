@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
@@ -62,6 +63,8 @@ impl Native {
     /// Starts the thread that carries a program's streams, and tells how it ended.
     fn attend(&self, process: &Process, connection: Box<dyn Attached>, streams: Streams) -> io::Result<()> {
         let (process, ends, waker) = (process.clone(), self.ends.clone(), self.waker.clone());
+        let complaint = streams.complaint().try_clone()?;
+        let has_terminal = streams.error.is_none();
         let work = move || {
             let end = match pump::run(connection, streams) {
                 Ok(true) => process.0.end(),
@@ -71,6 +74,10 @@ impl Native {
                     End::Lost
                 }
             };
+            if end == End::Lost {
+                complain(&complaint, "the container has ended", has_terminal);
+            }
+            drop(complaint);
             // Nobody hears it where the connection has ended.
             let _ = ends.send((process, end));
             waker.wake();
@@ -137,10 +144,7 @@ impl Host for Native {
                     Failure::NotFound => (127, "no such program in the container"),
                     Failure::Other => (255, "the program cannot be started"),
                 };
-                let line_end = if terminal.is_some() { "\r\n" } else { "\n" };
-                // A few words fit into an empty pipe.
-                let complaint = streams.error.as_ref().unwrap_or(&streams.output);
-                let _ = rustix::io::write(complaint, format!("berth: {text}{line_end}").as_bytes());
+                complain(streams.complaint(), text, terminal.is_some());
                 Ok((Started::NotRunning(status), ends))
             }
         }
@@ -149,6 +153,12 @@ impl Host for Native {
     fn signal(&mut self, process: &Process, signal: Signal) -> bool {
         process.0.signal(signal) || self.refuse("a signal")
     }
+}
+
+/// Tells the user a line, as far as there is room: an empty pipe has enough.
+fn complain(pipe: &OwnedFd, line: &str, has_terminal: bool) {
+    let line_end = if has_terminal { "\r\n" } else { "\n" };
+    let _ = rustix::io::write(pipe, format!("berth: {line}{line_end}").as_bytes());
 }
 
 /// A client's end of a terminal, where input and output are one, and that of its streams.

@@ -14,17 +14,21 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::agent::{self, Connection, Endpoint, Exit, Round};
-use crate::backend::Container;
+use crate::backend::{Container, Lease};
 use crate::waker::Waker;
 use host::{Native, Process};
 
 /// Stack of an endpoint's thread and of those that carry its programs' streams, in bytes. Only what is touched costs
 /// memory.
 const STACK: usize = 512 * 1024;
+
+/// How long what programs have said may take to be carried once their container is lost.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// SIGHUP and SIGKILL, as an exit's number.
 const HUP: i32 = 1;
@@ -152,19 +156,21 @@ fn serve(
     ended: &Receiver<(Process, End)>,
 ) -> Result<(), agent::Error> {
     let mut endpoint = Endpoint::new(OwnedFd::from(stream).into(), Connection::new(host)?);
+    // When to stop, once the container is lost.
+    let mut stop = None;
     while endpoint.flush()? {
-        match endpoint.round(waker.as_fd(), None)? {
+        if stop.is_some_and(|stop| Instant::now() >= stop || endpoint.connection.is_idle()) {
+            break;
+        }
+        match endpoint.round(waker.as_fd(), stop)? {
             Round::Served(false) => {}
             Round::Served(true) => {
                 waker.clear();
-                let mut is_lost = false;
                 for (program, end) in ended.try_iter() {
-                    is_lost |= end == End::Lost;
+                    if end == End::Lost {
+                        stop.get_or_insert_with(|| Instant::now() + LAST_WORDS);
+                    }
                     endpoint.connection.ended(&program, end.exit());
-                }
-                if is_lost {
-                    endpoint.flush()?;
-                    break;
                 }
             }
             Round::Ended => break,
@@ -178,6 +184,8 @@ struct Served {
     stop: UnixStream,
     thread: Option<JoinHandle<()>>,
 }
+
+impl Lease for Served {}
 
 impl Drop for Served {
     fn drop(&mut self) {

@@ -22,6 +22,13 @@ pub(super) struct Streams {
     pub(super) error: Option<OwnedFd>,
 }
 
+impl Streams {
+    /// Where a word about the program itself goes.
+    pub(super) fn complaint(&self) -> &OwnedFd {
+        self.error.as_ref().unwrap_or(&self.output)
+    }
+}
+
 /// Bytes on their way to a pipe.
 struct Outlet {
     /// Gone once nobody reads.

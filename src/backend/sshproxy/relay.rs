@@ -15,6 +15,7 @@ use std::time::Duration;
 use libssh_server::{Error, Session};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use crate::backend;
 use crate::connection::frame::{self, Queue, is_transient};
 use crate::connection::hello::Hello;
 use crate::connection::message::{ChannelRequest, GlobalRequest, INTERNAL_SFTP, Open, number};
@@ -291,6 +292,8 @@ impl Relay {
         Ok(())
     }
 }
+
+impl backend::Lease for Lease {}
 
 impl Drop for Lease {
     fn drop(&mut self) {
