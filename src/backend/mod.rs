@@ -9,6 +9,7 @@ mod in_use;
 pub mod kubernetes;
 mod native;
 mod removal;
+mod selection;
 pub(crate) mod sshproxy;
 mod stderr;
 
@@ -42,7 +43,7 @@ pub struct Request {
     pub user: String,
     /// The client's address.
     pub client: SocketAddr,
-    /// The container that the user has chosen, as in `ssh alice+web@host`: as the client sent it, so hostile.
+    /// The container or pod that the user has chosen, as in `ssh alice+web@host`: as the client sent it, so hostile.
     pub container: Option<String>,
     /// What else is known of the user, and meant for the container.
     pub metadata: Arc<Metadata>,
@@ -98,7 +99,7 @@ pub trait Backend: Send + Sync {
     /// What has a container of its own.
     fn scope(&self) -> Scope;
 
-    /// Whether users may choose their container.
+    /// Whether users may choose their container or pod.
     fn offers_choice(&self) -> bool;
 
     /// The commands of subsystems, by their names. [`INTERNAL_SFTP`] is the agent's own. Without a table they are

@@ -226,13 +226,20 @@ pub(super) fn of_users() -> Section<Docker> {
     )
 }
 
+/// What a [`ContainerName`] is.
+const NAME_FORM: &str = "a text with %u for the user's name";
+
+/// Names, or their patterns, of containers or pods.
+pub(super) fn container_name() -> Scalar<ContainerName> {
+    parsed(NAME_FORM, ContainerName::parse)
+}
+
 fn execution() -> Section<Docker> {
-    const NAME: &str = "a text with %u for the user's name";
     // A year: what is never to go is not berth's to make.
     const KEEP: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(31_536_000);
-    let name = || parsed(NAME, ContainerName::parse);
     // Empty in the configurations that ContainerSSH writes.
-    let own_name = parsed(NAME, |text| if text.is_empty() { Ok(None) } else { ContainerName::parse(text).map(Some) });
+    let own_name =
+        parsed(NAME_FORM, |text| if text.is_empty() { Ok(None) } else { ContainerName::parse(text).map(Some) });
     let word = || text("a text", |_| true);
     const POLICIES: &[(&str, ImagePullPolicy)] = &[
         ("Always", ImagePullPolicy::Always),
@@ -256,8 +263,8 @@ fn execution() -> Section<Docker> {
         .key("auth", |docker| docker.registry_auth.get_or_insert_default(), &AUTH_CONFIG)
         .key("sidecars", |docker| &mut docker.sidecars, Sidecars::kind())
         .key("containername", |docker| &mut docker.persistent.name, own_name)
-        .key("containerLabels", |docker| &mut docker.persistent.labels, any_number_of(name()))
-        .key("selectableContainers", |docker| &mut docker.persistent.selectable, any_number_of(name()))
+        .key("containerLabels", |docker| &mut docker.persistent.labels, any_number_of(container_name()))
+        .key("selectableContainers", |docker| &mut docker.persistent.selectable, any_number_of(container_name()))
         .key("create", |docker| &mut docker.persistent.create, switch())
         .key("keep", |docker| &mut docker.persistent.keep, duration(KEEP))
 }

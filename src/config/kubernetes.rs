@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use super::docker::{
-    ContainerName, ExecutionMode, IDLE_COMMAND, check_subsystems, execution_mode, subsystems, with_sftp,
+    ContainerName, ExecutionMode, IDLE_COMMAND, check_subsystems, container_name, execution_mode, subsystems, with_sftp,
 };
 use super::kind::{
     Named, any_number_of, duration, integer, is_line, one_or_more, parsed, path, pem, pem_file, switch, text,
@@ -34,6 +34,8 @@ pub struct Kubernetes {
     pub console_container: usize,
     /// `kubernetes.pod.consoleContainerName`: or its name.
     pub console_name: Option<String>,
+    /// `kubernetes.pod.selectablePods`: the names that users may choose from, with wildcards, in persistent mode.
+    pub selectable: Vec<ContainerName>,
     /// `kubernetes.pod.createMissingPods`: whether a pod that is not there is made, in persistent mode.
     pub create_missing: bool,
     /// `kubernetes.pod.agentImage`: an image of berth, which brings the agent. Without one, the agent is uploaded.
@@ -152,6 +154,7 @@ impl Kubernetes {
             spec: Map::new(),
             console_container: 0,
             console_name: None,
+            selectable: Vec::new(),
             create_missing: false,
             agent_image: None,
             disable_agent: false,
@@ -235,6 +238,7 @@ fn pod() -> Section<Kubernetes> {
             |kubernetes| &mut kubernetes.console_name,
             name("the name of a container").optional(),
         )
+        .key("selectablePods", |kubernetes| &mut kubernetes.selectable, any_number_of(container_name()))
         .key("createMissingPods", |kubernetes| &mut kubernetes.create_missing, switch())
         .key("agentImage", |kubernetes| &mut kubernetes.agent_image, image.optional())
         .needless(&["agentPath"], "berth brings its own agent; see agentImage")
@@ -348,9 +352,14 @@ fn contradictions(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], Stri
     let is_persistent = kubernetes.mode == ExecutionMode::Persistent;
     if is_persistent {
         wrong.extend(check_persistent(kubernetes));
-    } else if kubernetes.create_missing {
+    } else {
         let message = "is for mode: persistent; else there is a pod for each connection; remove it";
-        wrong.push((&["pod", "createMissingPods"], message.into()));
+        if kubernetes.create_missing {
+            wrong.push((&["pod", "createMissingPods"], message.into()));
+        }
+        if !kubernetes.selectable.is_empty() {
+            wrong.push((&["pod", "selectablePods"], message.into()));
+        }
     }
     if is_persistent && !kubernetes.create_missing {
         return wrong;
@@ -401,8 +410,9 @@ fn check_persistent(kubernetes: &Kubernetes) -> Option<(&'static [&'static str],
     }
     let labels = metadata.get("labels").and_then(Json::as_object).into_iter().flat_map(Map::values);
     let all: Vec<&Json> = name.into_iter().chain(labels).collect();
-    if all.is_empty() {
-        let message = "persistent: which pod? Set pod.metadata.name or pod.metadata.labels; %u is the user's name";
+    if all.is_empty() && kubernetes.selectable.is_empty() {
+        let message =
+            "persistent: which pod? Set metadata.name, metadata.labels or selectablePods; %u is the user's name";
         return Some((&["pod", "mode"], message.into()));
     }
     let wrong = all.into_iter().find_map(|value| match value.as_str() {

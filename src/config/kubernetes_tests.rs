@@ -56,6 +56,10 @@ fn pods_that_do_not_fit_together_are_told_of() {
             "missing; name at least one container",
         ),
         ("{mode: persistent, metadata: {name: a}}".into(), ""),
+        ("{mode: persistent}".into(), "kubernetes.pod.mode: persistent: which pod?"),
+        ("{mode: persistent, selectablePods: [web, '%u-*']}".into(), ""),
+        ("{mode: persistent, selectablePods: '100%'}".into(), "must be a text in which % stands before u alone"),
+        (format!("{{{spec}, selectablePods: web}}"), "kubernetes.pod.selectablePods: is for mode: persistent"),
         (format!("{{{spec}, disableAgent: true, agentImage: a}}"), "is for the agent"),
         (format!("{{{spec}, disableAgent: true, subsystems: {{sftp: internal-sftp}}}}"), "takes the agent"),
     ] {

@@ -77,3 +77,45 @@ fn a_pod_that_is_missing_is_made_and_stays() {
     let berth = with_missing_ones_made(&namespace, |pod| pod["disableAgent"] = true.into());
     berth.exec("wc -l </kept; exit 3").run().exits(3).prints("2\n");
 }
+
+#[test]
+fn users_choose_among_the_pods_that_they_may_have() {
+    let namespace = Namespace::new();
+    let path = format!("/api/v1/namespaces/{}/pods", namespace.0);
+    for name in ["web", "alice-db", "bob-db"] {
+        let container = json!({"name": "a", "image": "berth-test/busybox", "imagePullPolicy": "Never",
+            "command": ["sleep", "1000"]});
+        let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+            "spec": {"containers": [container], "terminationGracePeriodSeconds": 0}});
+        api("POST", &path, Some(&pod));
+    }
+    let choosing = |more: Value| {
+        with(|kubernetes| {
+            let pod = &mut kubernetes["pod"];
+            pod["mode"] = "persistent".into();
+            pod["selectablePods"] = json!(["web", "%u-*", "missing"]);
+            pod["metadata"] = json!({"namespace": namespace.0});
+            pod.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        })
+    };
+    let choose = |berth: &Berth, name: &str| {
+        berth.ssh(["-l", &format!("alice+{name}"), "berth", "hostname; cat"]).input("").run()
+    };
+    let berth = choosing(json!({}));
+    choose(&berth, "web").succeeds().prints("web\n");
+    choose(&berth, "alice-db").succeeds().prints("alice-db\n");
+    // Nobody gets one by another field of the selector, or by a part of a path.
+    for name in ["bob-db", "missing", "we", "", "alice-db,metadata.name!=web", "alice-none,x", "alice-/../web", "%2e"] {
+        choose(&berth, name).exits(255).says("berth: there is no container for ");
+    }
+    berth.log().line(": refused: kubernetes.pod.selectablePods has no \"bob-db\"");
+    // Without a choice there is none.
+    berth.exec("true").run().exits(255).says("berth: there is no container for alice");
+    // Or there is, and it alone is made where it is missing; and without an agent it is the same.
+    let berth = choosing(json!({
+        "metadata": {"namespace": namespace.0, "name": "own-%u"}, "createMissingPods": true, "disableAgent": true,
+    }));
+    berth.exec("hostname").run().succeeds().prints("own-alice\n");
+    choose(&berth, "web").succeeds().prints("web\n");
+    choose(&berth, "missing").exits(255).says("berth: there is no container for missing");
+}

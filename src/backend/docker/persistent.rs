@@ -8,10 +8,9 @@ use serde_json::{Value, json};
 use super::attached::Attached;
 use super::link::{Link, Starting, present};
 use super::{Docker, Error, agent, encode, kept};
-use crate::backend::{Container, Request, Waiter};
+use crate::backend::{Container, Request, Waiter, selection};
 use crate::config::ContainerName;
 use crate::http::{Body, Deadline};
-use crate::pattern;
 
 /// Where the agent is put, the best first. Not all images have them all, and any may be read-only.
 const DIRECTORIES: [&str; 3] = ["/tmp", "/var/tmp", "/"];
@@ -38,11 +37,7 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
 /// The container that the user has chosen, if that is among those to choose from.
 fn by_choice(docker: &Docker, request: &Request, name: &str, deadline: Deadline) -> Result<Found, Error> {
     let patterns = &docker.settings.persistent.selectable;
-    let is_allowed = patterns.iter().any(|allowed| {
-        allowed.fill(&request.user).is_some_and(|allowed| pattern::matches(allowed.as_bytes(), name.as_bytes()))
-    });
-    if !is_allowed {
-        log::info!("{}: refused: docker.execution.selectableContainers has no {name:?}", request.connection);
+    if !selection::may_have(request, name, patterns, "docker.execution.selectableContainers") {
         return Err(Error::NoContainer { name: name.to_owned() });
     }
     Found::inspect(docker, name, false, deadline)
@@ -97,7 +92,7 @@ impl Found {
     /// Looks at a container. What comes from a user is a whole name, since an id's beginning would do for the daemon.
     pub(super) fn inspect(docker: &Docker, name: &str, by_id: bool, deadline: Deadline) -> Result<Found, Error> {
         let missing = || Error::NoContainer { name: name.to_owned() };
-        if !is_name(name) {
+        if !selection::is_name(name) {
             return Err(missing());
         }
         let path = format!("/containers/{name}/json");
@@ -269,23 +264,4 @@ struct Place {
 struct Copied {
     directory: &'static str,
     name: String,
-}
-
-/// Whether a container can have such a name, or id: so it can stand in a path.
-fn is_name(name: &str) -> bool {
-    name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_name;
-
-    #[test]
-    fn what_a_user_says_stays_a_name_in_a_path() {
-        assert!(is_name("web-1.a_b"));
-        for name in ["", "..", "a/b", "../images", "a?x=y", "a%2fb", "-a", "é"] {
-            assert!(!is_name(name), "{name}");
-        }
-    }
 }

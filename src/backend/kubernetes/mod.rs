@@ -155,7 +155,7 @@ impl Backend for Kubernetes {
     }
 
     fn offers_choice(&self) -> bool {
-        false
+        !self.settings.selectable.is_empty()
     }
 
     fn subsystems(&self) -> Option<BTreeMap<String, String>> {

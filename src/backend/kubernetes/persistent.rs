@@ -11,7 +11,7 @@ use super::lease::Lease;
 use super::pod::Owner;
 use super::start::{Agent, Starting};
 use super::{Error, Kubernetes, native, pod};
-use crate::backend::{Container, Request, Waiter};
+use crate::backend::{Container, Request, Waiter, selection};
 use crate::config::ContainerName;
 use crate::http::{Deadline, encode};
 
@@ -40,6 +40,12 @@ pub(super) fn start(cluster: &Kubernetes, request: &Request, waiter: &dyn Waiter
 fn find_or_create(cluster: &Kubernetes, request: &Request, namespace: &str, deadline: Deadline) -> Result<Json, Error> {
     let (api, settings) = (&cluster.shared.api, &cluster.settings);
     let path = format!("/v1/namespaces/{}/pods", encode(namespace));
+    if let Some(name) = &request.container {
+        if !selection::may_have(request, name, &settings.selectable, "kubernetes.pod.selectablePods") {
+            return Err(Error::NoPod { name: name.clone() });
+        }
+        return find(cluster, request, Some(name), &path, deadline);
+    }
     let name = settings.metadata.get("name").and_then(Json::as_str).map(|name| fill(name, request)).transpose()?;
     let find = || find(cluster, request, name.as_deref(), &path, deadline);
     match (find(), &name) {
@@ -78,6 +84,10 @@ fn find(
                 .map(|(name, value)| Ok(format!("{name}={}", fill(value.as_str().unwrap_or_default(), request)?)))
                 .collect();
             let labels = labels?.join(",");
+            if labels.is_empty() {
+                // All pods would fit.
+                return Err(Error::NoPod { name: request.user.clone() });
+            }
             (labels.clone(), format!("labelSelector={}", encode(&labels)))
         }
     };
