@@ -30,6 +30,7 @@ mod terminals;
 
 mod faults;
 mod lifecycle;
+mod older;
 mod persistent;
 mod role;
 mod spec;

@@ -90,6 +90,9 @@ impl Streams {
         }
         let (socket, protocol) = api.websocket(step, &path, &PROTOCOLS, deadline)?;
         let can_close = protocol == PROTOCOLS[0];
+        if !can_close {
+            log::debug!("kubernetes: {pod}: the API server takes nothing newer than {protocol}");
+        }
         Ok(Streams { socket, can_close, channel: STATUS, claimed: 0, status: Vec::new(), end: None })
     }
 
@@ -162,12 +165,19 @@ impl Streams {
         Ok(std::mem::take(&mut self.claimed))
     }
 
-    /// Says that no more input comes, where that can be said.
-    pub(super) fn end_input(&mut self) -> io::Result<()> {
+    /// Says that no more input comes. False where that cannot be said.
+    pub(super) fn end_input(&mut self) -> io::Result<bool> {
         if self.can_close {
             self.socket.send(Kind::Binary, &[&[CLOSE, INPUT]])?;
         }
-        Ok(())
+        Ok(self.can_close)
+    }
+
+    /// Says it by the connection's end: nothing more is heard of the program, which counts as one that was good.
+    pub(super) fn close(&mut self) -> io::Result<()> {
+        const NORMAL: u16 = 1000;
+        self.end = Some(End::Exit(0));
+        Ok(self.socket.close(NORMAL)?)
     }
 
     /// Sets the rows and columns of the program's terminal.

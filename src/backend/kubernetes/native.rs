@@ -58,7 +58,8 @@ impl Executor for Native {
         });
         match program {
             Ok((program, fd)) => {
-                Ok(Running { program: program.clone(), connection: Box::new(Connection { program, fd }) })
+                let connection = Connection { program: program.clone(), fd, is_sftp: command.is_sftp };
+                Ok(Running { program, connection: Box::new(connection) })
             }
             Err(error) => {
                 log::error!("{error}");
@@ -122,6 +123,7 @@ fn failure(message: &str) -> Failure {
 struct Connection {
     program: Arc<Program>,
     fd: OwnedFd,
+    is_sftp: bool,
 }
 
 impl Attached for Connection {
@@ -137,8 +139,15 @@ impl Attached for Connection {
     }
 
     fn end_input(&mut self) {
+        let mut streams = self.program.streams();
         // It fails where the program has ended.
-        let _ = self.program.streams().end_input();
+        match streams.end_input() {
+            Ok(false) if self.is_sftp => drop(streams.close()),
+            Ok(false) => {
+                log::info!("kubernetes: a program cannot be told that its input has ended; Kubernetes 1.30 can")
+            }
+            Ok(true) | Err(_) => {}
+        }
     }
 }
 

@@ -122,8 +122,10 @@ impl Host for Native {
         let pairs = variables.map(|(name, value)| (name.as_os_str(), value.as_os_str()));
         let term = terminal.map(|(term, _)| (OsStr::new("TERM"), term)).filter(|(_, term)| !term.is_empty());
         let text = |(name, value): (&OsStr, &OsStr)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy());
+        let words = self.words(start);
         let command = Command {
-            words: self.words(start),
+            is_sftp: matches!(start, Start::Subsystem(_)) && words.last() == Some(&self.executor.sftp()),
+            words,
             environment: pairs.chain(term).map(text).collect(),
             size: terminal.map(|(_, size)| [size.ws_row, size.ws_col]),
         };

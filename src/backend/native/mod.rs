@@ -56,6 +56,8 @@ pub(super) struct Running {
 pub(super) struct Command {
     /// None are the container's own command.
     pub words: Vec<String>,
+    /// Whether it is SFTP's server: its client has heard all before it says that no more comes.
+    pub is_sftp: bool,
     /// Variables, as `NAME=VALUE`.
     pub environment: Vec<String>,
     /// The rows and columns of its terminal, where it has one.

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
 use serde_json::{Value, json};
 
 use super::berth::unique;
-use super::client::{Client, Ran};
+use super::client::{Client, Ran, Running};
 use super::process::{DEADLINE, eventually};
 
 /// Where pods are.
@@ -168,6 +168,42 @@ impl Drop for Use {
 /// Runs `tests/kubernetes/cluster` with these arguments.
 pub fn cluster(arguments: &[&str]) -> Client {
     Client::new("tests/kubernetes/cluster").args(arguments)
+}
+
+/// Another API server of the cluster, which is told to do as older ones do. Killed when dropped.
+pub struct OlderServer {
+    _process: Running,
+    port: u16,
+}
+
+impl OlderServer {
+    /// One that hands websockets on to the kubelet as they are, as they all did before 1.30: `v4.channel.k8s.io` is the
+    /// newest protocol there. Each user of this has a port of his own.
+    pub fn start(port: u16) -> Self {
+        let flag = "--feature-gates=TranslateStreamCloseWebsocketRequests=false";
+        let process = cluster(&["apiserver", &port.to_string(), flag]).spawn();
+        let server = OlderServer { _process: process, port };
+        eventually("the older API server", DEADLINE, || {
+            let ready = format!("{}/readyz", server.url());
+            Client::new("curl").args(["--insecure", "--silent", &ready]).run().text() == "ok"
+        });
+        server
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}.2:{}", host().trim_end_matches(".1"), self.port)
+    }
+
+    /// `kubernetes.connection` to it, as administrator.
+    pub fn connection(&self) -> Value {
+        let pki = |name: &str| state().join("pki").join(name);
+        json!({
+            "host": self.url(),
+            "cacertFile": pki("ca.crt"),
+            "certFile": pki("admin.crt"),
+            "keyFile": pki("admin.key"),
+        })
+    }
 }
 
 /// An image with nothing but the agent in it, made once.
