@@ -218,6 +218,23 @@ fn a_users_own_container_is_there_again_the_next_time() {
 }
 
 #[test]
+fn a_users_own_container_that_is_stopped_tells_all_who_are_in_it() {
+    let mut berth = keeping("1h");
+    let sessions = [(); 2].map(|()| {
+        let session = berth.exec("echo in; sleep 1000").spawn();
+        session.stdout.line("in");
+        session
+    });
+    let container = berth.containers().remove(0);
+    docker(&["stop", &container]);
+    for session in sessions {
+        session.wait().exits(255).says("berth: the container is being stopped\n");
+    }
+    berth.end(Signal::TERM).succeeds();
+    docker(&["rm", "--force", &container]);
+}
+
+#[test]
 fn a_users_own_container_runs_what_is_configured_meanwhile() {
     let mut berth = Berth::with(|config| {
         let execution = &mut config["docker"]["execution"];
