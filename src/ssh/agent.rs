@@ -25,7 +25,9 @@ use crate::backend::Container;
 use crate::connection::forward::Listening;
 use crate::connection::frame::{self, Queue, is_transient};
 use crate::connection::hello::Hello;
-use crate::connection::message::{ChannelRequest, GlobalRequest, Open, OpenFailure, number, open_failure};
+use crate::connection::message::{
+    ChannelRequest, GlobalRequest, Open, OpenFailure, number, open_failure, window_adjust,
+};
 use crate::connection::wire::{Malformed, Reader};
 
 /// Bytes read from the agent at a time.
@@ -160,7 +162,7 @@ impl Agent {
                 number::CHANNEL_OPEN_CONFIRMATION => {
                     let mut r = Reader::new(body);
                     let (client, agent, window) = (r.u32()?, r.u32()?, r.u32()?);
-                    channels.confirmed(client, agent)?;
+                    channels.confirmed(client, agent, early.window(client))?;
                     if early.confirmed(session, client, agent, window)? {
                         let mut message = message.to_vec();
                         message[5..9].copy_from_slice(&(self.base + agent).to_be_bytes());
@@ -200,7 +202,9 @@ impl Agent {
                     forwards.send_answers(session)?;
                 }
                 number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => {
-                    channels.said(kind, body)?;
+                    if let Some((number, bytes)) = channels.said(kind, body)? {
+                        frame::append(self.output.tail(), &window_adjust(number, bytes));
+                    }
                     let is_eow = || Ok::<_, Malformed>(ChannelRequest::decode(body)?.name == b"eow@openssh.com");
                     if kind != number::CHANNEL_REQUEST || self.habits.knows_eow || !is_eow()? {
                         session.send(message)?;

@@ -1,7 +1,7 @@
 //! The bridge between a client and its agent.
 //!
-//! Both sides speak RFC 4254; the bridge carries messages from one to the other. Data, windows, EOF and close pass
-//! through as they are, so that flow control runs end to end: the channels' windows bound what is under way, and what
+//! Both sides speak RFC 4254; the bridge carries messages from one to the other. Data, EOF and close pass through as they
+//! are, and windows but for some delay, so that flow control runs end to end: the channels' windows bound what is under way, and what
 //! the bridge buffers is bounded besides ([`LIMIT`]; beyond it, it stops reading). It looks into opens, requests and
 //! global requests, since policy is decided here: the agent runs where its user has power over it.
 //!
@@ -154,11 +154,11 @@ impl Bridge {
             number::REQUEST_SUCCESS | number::REQUEST_FAILURE => (),
             number::CHANNEL_OPEN_CONFIRMATION => {
                 let mut fields = Reader::new(body);
-                let (recipient, sender) = (fields.u32()?, fields.u32()?);
+                let (recipient, sender, window) = (fields.u32()?, fields.u32()?, fields.u32()?);
                 if self.guests.iter().any(|guest| guest.channels.contains(sender)) {
                     return Err(protocol_error("channel number in use"));
                 }
-                guest_of(&mut self.guests, recipient)?.answer(session, message, Some(sender))?;
+                guest_of(&mut self.guests, recipient)?.answer(session, message, Some((sender, window)))?;
             }
             number::CHANNEL_OPEN_FAILURE => {
                 guest_of(&mut self.guests, Reader::new(body).u32()?)?.answer(session, message, None)?;

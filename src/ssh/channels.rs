@@ -2,6 +2,10 @@
 //!
 //! Data passes through the bridge unseen but for this: what an agent says must be for a channel of its own. Its client
 //! may have others, with other agents.
+//!
+//! A client widens its window every now and then, by little: `ssh` twenty times for each of its windows. Where a cluster's
+//! API is between server and agent, each such message costs as much as a lot of data. So they are gathered, as long as
+//! the agent does not need them.
 
 use std::collections::{HashMap, HashSet};
 
@@ -17,6 +21,9 @@ pub const NUMBERS: u32 = 1 << 24;
 
 /// How many of an agent's opens may wait for the client's answer: as many as an agent has channels.
 const OPENING: usize = 1024;
+
+/// By how much the client may have widened a window without the agent's knowing, in bytes.
+const HELD: u32 = 512 * 1024;
 
 /// All channels of one agent.
 #[derive(Debug, Default)]
@@ -38,19 +45,27 @@ struct Channel {
     is_session: bool,
     /// What is left of the window that the client gave, while output may come: the last words are the server's.
     window: Option<u32>,
+    /// So much of it the agent does not know of.
+    held: u32,
     closed_by_agent: bool,
     closed_by_client: bool,
 }
 
 impl Channel {
     fn new(agent: Option<u32>, is_session: bool, window: u32) -> Self {
-        Channel { agent, is_session, window: Some(window), closed_by_agent: false, closed_by_client: false }
+        Channel { agent, is_session, window: Some(window), held: 0, closed_by_agent: false, closed_by_client: false }
     }
 
     fn spend(&mut self, data: &[u8]) {
         if let Some(window) = &mut self.window {
             *window = window.saturating_sub(u32::try_from(data.len()).unwrap_or(u32::MAX));
         }
+    }
+
+    /// By how much the agent has to be told that the window is wider: in time, before it has used up what it knows of.
+    fn due(&mut self) -> Option<u32> {
+        let known = self.window?.saturating_sub(self.held);
+        (self.held >= HELD || self.held > known).then(|| std::mem::take(&mut self.held))
     }
 }
 
@@ -91,10 +106,14 @@ impl Channels {
         self.open.insert(open.sender, Channel::new(None, open.channel_type == b"session", open.window));
     }
 
-    /// The agent has confirmed the client's channel, and calls it `agent`.
-    pub fn confirmed(&mut self, client: u32, agent: u32) -> Result<(), Malformed> {
+    /// The agent has confirmed the client's channel, and calls it `agent`. The window is what is left of it, where that
+    /// is not the client's.
+    pub fn confirmed(&mut self, client: u32, agent: u32, window: Option<u32>) -> Result<(), Malformed> {
         match self.open.get_mut(&client) {
-            Some(channel) if channel.agent.is_none() && agent < NUMBERS => channel.agent = Some(agent),
+            Some(channel) if channel.agent.is_none() && agent < NUMBERS => {
+                channel.agent = Some(agent);
+                channel.window = window.or(channel.window);
+            }
             _ => return Err(Malformed),
         }
         Ok(())
@@ -109,14 +128,13 @@ impl Channels {
         Ok(())
     }
 
-    /// The agent says something on the client's channel: `kind` is the message's number, `body` what follows that.
-    pub fn said(&mut self, kind: u8, body: &[u8]) -> Result<(), Malformed> {
+    /// The agent says something on the client's channel: `kind` is the message's number, `body` what follows that. Gives
+    /// its own number for the channel, and by how much it is to be told that the window is wider, if it is.
+    pub fn said(&mut self, kind: u8, body: &[u8]) -> Result<Option<(u32, u32)>, Malformed> {
         let mut fields = Reader::new(body);
         let client = fields.u32()?;
         let Some(channel) = self.open.get_mut(&client) else { return Err(Malformed) };
-        if channel.agent.is_none() || channel.closed_by_agent {
-            return Err(Malformed);
-        }
+        let Some(agent) = channel.agent.filter(|_| !channel.closed_by_agent) else { return Err(Malformed) };
         match kind {
             number::CHANNEL_DATA => channel.spend(fields.string()?),
             number::CHANNEL_EXTENDED_DATA => {
@@ -129,18 +147,21 @@ impl Channels {
                 if channel.closed_by_client {
                     self.open.remove(&client);
                 }
+                return Ok(None);
             }
             _ => (),
         }
-        Ok(())
+        Ok(channel.due().map(|bytes| (agent, bytes)))
     }
 
-    /// The client takes so many more bytes on the agent's channel.
-    pub fn widened(&mut self, agent: u32, bytes: u32) {
-        let channel = self.open.values_mut().find(|channel| channel.agent == Some(agent));
-        if let Some(window) = channel.and_then(|channel| channel.window.as_mut()) {
-            *window = window.saturating_add(bytes);
-        }
+    /// The client takes so many more bytes on the agent's channel. Gives by how much the agent is to be told that the
+    /// window is wider, if it is.
+    pub fn widened(&mut self, agent: u32, bytes: u32) -> Option<u32> {
+        let channel = self.open.values_mut().find(|channel| channel.agent == Some(agent))?;
+        let window = channel.window.as_mut()?;
+        *window = window.saturating_add(bytes);
+        channel.held = channel.held.saturating_add(bytes);
+        channel.due()
     }
 
     /// The client has closed the agent's channel.
@@ -172,10 +193,11 @@ impl Channels {
         })
     }
 
-    /// The client answers the agent's open, with its own number where it confirms. Whether there was one to answer.
-    pub fn answered(&mut self, agent: u32, client: Option<u32>) -> bool {
-        if let Some(client) = client {
-            self.open.insert(client, Channel::new(Some(agent), false, 0));
+    /// The client answers the agent's open, with its own number and window where it confirms. Whether there was one to
+    /// answer.
+    pub fn answered(&mut self, agent: u32, client: Option<(u32, u32)>) -> bool {
+        if let Some((client, window)) = client {
+            self.open.insert(client, Channel::new(Some(agent), false, window));
         }
         self.opening.remove(&agent)
     }
@@ -228,7 +250,7 @@ mod tests {
     fn said(channels: &mut Channels, client: u32, kind: u8) -> Result<(), Malformed> {
         let mut body = client.to_be_bytes().to_vec();
         body.put_string("x");
-        channels.said(kind, &body)
+        channels.said(kind, &body).map(drop)
     }
 
     #[test]
@@ -237,10 +259,10 @@ mod tests {
         assert_eq!(said(&mut channels, 3, number::CHANNEL_DATA), Err(Malformed));
         channels.offer(&open("session", 3));
         assert_eq!(said(&mut channels, 3, number::CHANNEL_DATA), Err(Malformed));
-        assert_eq!(channels.confirmed(4, 0), Err(Malformed));
-        assert_eq!(channels.confirmed(3, NUMBERS), Err(Malformed));
-        assert_eq!(channels.confirmed(3, 7), Ok(()));
-        assert_eq!(channels.confirmed(3, 7), Err(Malformed));
+        assert_eq!(channels.confirmed(4, 0, None), Err(Malformed));
+        assert_eq!(channels.confirmed(3, NUMBERS, None), Err(Malformed));
+        assert_eq!(channels.confirmed(3, 7, None), Ok(()));
+        assert_eq!(channels.confirmed(3, 7, None), Err(Malformed));
         assert_eq!(channels.refused(3), Err(Malformed));
         assert_eq!(said(&mut channels, 3, number::CHANNEL_DATA), Ok(()));
         assert_eq!(channels.sessions(), 1);
@@ -255,7 +277,7 @@ mod tests {
     fn a_channel_is_there_until_both_have_closed_it() {
         let mut channels = Channels::default();
         channels.offer(&open("direct-tcpip", 3));
-        channels.confirmed(3, 7).unwrap();
+        channels.confirmed(3, 7, None).unwrap();
         channels.closed_by_client(7);
         assert!(channels.contains(3) && !channels.are_closed_by_agent());
         said(&mut channels, 3, number::CHANNEL_CLOSE).unwrap();
@@ -266,7 +288,7 @@ mod tests {
     fn what_is_left_of_a_window_is_known_until_the_output_has_ended() {
         let mut channels = Channels::default();
         channels.offer(&open("session", 3));
-        channels.confirmed(3, 7).unwrap();
+        channels.confirmed(3, 7, None).unwrap();
         channels.widened(7, 2);
         for left in [2, 1, 0, 0] {
             said(&mut channels, 3, number::CHANNEL_DATA).unwrap();
@@ -276,6 +298,31 @@ mod tests {
         channels.widened(7, 2);
         assert_eq!(channels.open[&3].window, None);
         assert_eq!(channels.said(number::CHANNEL_DATA, &[0, 0, 0, 3, 0, 0, 0, 9]), Err(Malformed));
+    }
+
+    #[test]
+    fn a_wider_window_is_told_when_the_agent_needs_it_or_when_it_is_much() {
+        let mut channels = Channels::default();
+        channels.offer(&open("session", 3));
+        channels.confirmed(3, 7, Some(1000)).unwrap();
+        let data = |length: usize| {
+            let mut body = 3u32.to_be_bytes().to_vec();
+            body.put_string(vec![0; length]);
+            body
+        };
+        assert_eq!(channels.widened(7, 400), None);
+        // It knows of 1,000 bytes, and then of 500.
+        assert_eq!(channels.said(number::CHANNEL_DATA, &data(500)), Ok(None));
+        assert_eq!(channels.said(number::CHANNEL_DATA, &data(101)), Ok(Some((7, 400))));
+        assert_eq!(channels.said(number::CHANNEL_DATA, &data(799)), Ok(None));
+        assert_eq!(channels.widened(7, 1), Some(1));
+        assert_eq!(channels.widened(7, 3_000_000), Some(3_000_000));
+        assert_eq!(channels.widened(7, 500_000), None);
+        assert_eq!(channels.widened(7, 50_000), Some(550_000));
+        // Nobody else's.
+        assert_eq!(channels.widened(8, 3_000_000), None);
+        said(&mut channels, 3, number::CHANNEL_EOF).unwrap();
+        assert_eq!(channels.widened(7, 3_000_000), None);
     }
 
     #[test]
@@ -293,7 +340,7 @@ mod tests {
         assert_eq!(opens(NUMBERS), Err(Refusal::Number));
         assert_eq!(opens(3), Ok(()));
         assert_eq!(opens(3), Err(Refusal::Number));
-        assert!(channels.answered(3, Some(8)) && !channels.answered(3, None) && !channels.answered(4, None));
+        assert!(channels.answered(3, Some((8, 1))) && !channels.answered(3, None) && !channels.answered(4, None));
         assert_eq!(said(&mut channels, 8, number::CHANNEL_DATA), Ok(()));
         let mut opens = |sender| channels.open(&open("x11", sender), None).unwrap();
         for sender in 0..1024 {

@@ -186,6 +186,11 @@ impl Early {
         false
     }
 
+    /// What is left of the window of a channel that the agent has been offered, where the server may have used some.
+    pub fn window(&self, client: u32) -> Option<u32> {
+        self.offered(client).map(|index| self.channels[index].window)
+    }
+
     fn offered(&self, client: u32) -> Option<usize> {
         self.channels.iter().position(|channel| channel.client == client && matches!(channel.state, State::Offered))
     }

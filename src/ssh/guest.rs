@@ -16,7 +16,7 @@ use super::policy::Policy;
 use super::worker::{Lost, Pending};
 use crate::backend::{self, Backend, Container, Request, Waiter};
 use crate::connection::frame::Queue;
-use crate::connection::message::{GlobalRequest, Open, OpenFailure, number};
+use crate::connection::message::{GlobalRequest, Open, OpenFailure, number, window_adjust};
 use crate::connection::wire::Reader;
 use crate::metrics::{self, Metric};
 use crate::waker::Waker;
@@ -120,8 +120,9 @@ impl Guest {
         }
     }
 
-    /// The client answers an open of the agent's: `client` is its number for the channel, where it confirms.
-    pub fn answer(&mut self, session: &mut Session, message: &[u8], client: Option<u32>) -> Result<(), End> {
+    /// The client answers an open of the agent's: `client` is its number for the channel and its window, where it
+    /// confirms.
+    pub fn answer(&mut self, session: &mut Session, message: &[u8], client: Option<(u32, u32)>) -> Result<(), End> {
         let agents = Reader::new(&message[1..]).u32()?;
         if agents >= early::FIRST || !self.channels.answered(agents % NUMBERS, client) {
             return Err(protocol_error("no such channel"));
@@ -146,17 +147,18 @@ impl Guest {
             }
         }
         match &mut self.state {
+            State::Running(agent) if message[0] == number::CHANNEL_WINDOW_ADJUST => {
+                if let Some(bytes) = self.channels.widened(number, Reader::new(&message[5..]).u32()?) {
+                    agent.send(&window_adjust(number, bytes));
+                }
+            }
             State::Running(agent) => agent.take(message, number, policy, &mut self.channels)?,
             State::Starting { .. } => return Err(protocol_error("no such channel")),
             State::Gone => (),
         }
-        match message[0] {
-            number::CHANNEL_CLOSE => {
-                self.channels.closed_by_client(number);
-                self.early.forget(recipient);
-            }
-            number::CHANNEL_WINDOW_ADJUST => self.channels.widened(number, Reader::new(&message[5..]).u32()?),
-            _ => (),
+        if message[0] == number::CHANNEL_CLOSE {
+            self.channels.closed_by_client(number);
+            self.early.forget(recipient);
         }
         Ok(true)
     }
