@@ -148,7 +148,8 @@ fn a_container_that_is_killed_ends_its_connection() {
 fn a_container_that_is_stopped_ends_its_sessions_by_a_signal_and_says_so() {
     let berth = Berth::start();
     let session = session(&berth);
-    docker(&["stop", &berth.containers()[0]]);
+    // Podman kills at once unless it is told how long to wait.
+    docker(&["stop", "-t", "10", &berth.containers()[0]]);
     session.wait().exits(255).says("berth: the container is being stopped\n");
     berth.log().line(": the container is being stopped");
 }

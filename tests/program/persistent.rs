@@ -208,7 +208,7 @@ fn a_users_own_container_is_there_again_the_next_time() {
     parallel.into_iter().for_each(|session| drop(session.wait().succeeds().prints("kept\n")));
     let [container] = &berth.containers()[..] else { panic!("one container") };
     let container = container.clone();
-    docker(&["stop", &container]);
+    docker(&["stop", "-t", "10", &container]);
     berth.exec("cat /tmp/note").run().succeeds().prints("kept\n");
     berth.end(Signal::KILL);
     berth.restart();
@@ -226,7 +226,7 @@ fn a_users_own_container_that_is_stopped_tells_all_who_are_in_it() {
         session
     });
     let container = berth.containers().remove(0);
-    docker(&["stop", &container]);
+    docker(&["stop", "-t", "10", &container]);
     for session in sessions {
         session.wait().exits(255).says("berth: the container is being stopped\n");
     }
