@@ -27,7 +27,7 @@ use super::habits::Habits;
 use super::policy::Policy;
 use super::services::Service;
 use super::worker::Pending;
-use super::{Server, reason};
+use super::{Server, reason, rotation};
 use crate::backend::{Backend, Request, Scope};
 use crate::connection::frame::Queue;
 use crate::connection::message::{self, GlobalRequest, Open, OpenFailure, number};
@@ -177,6 +177,12 @@ impl Bridge {
     fn global_request(&mut self, session: &mut Session, request: &GlobalRequest<'_>) -> Result<bool, End> {
         if self.forwards.is_full() || !self.guests.iter().all(Guest::has_room) {
             return Ok(false);
+        }
+        if request.name == rotation::PROVE && request.want_reply {
+            let proof = rotation::proof(&self.server.host_keys, session.identifier(), request.specific);
+            self.forwards.answer_with(proof);
+            self.forwards.send_answers(session)?;
+            return Ok(true);
         }
         let ends_sessions = request.name == b"no-more-sessions@openssh.com";
         self.no_more_sessions |= ends_sessions;

@@ -11,7 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::authentication::{Authentication, Login, Progress};
 use super::bridge::{Bridge, End, LIMIT};
 use super::listener::Startup;
-use super::{Server, reason, stack};
+use super::{Server, reason, rotation, stack};
 use crate::connection::frame::Queue;
 use crate::connection::message::GlobalRequest;
 use crate::metrics::{self, Metric};
@@ -157,6 +157,7 @@ impl Thread<'_> {
             metrics::count(Metric::SuccessfulHandshakes, &[("country", country)]);
             let bridge = Bridge::new(Arc::clone(server), id.clone(), *client, *local, waker.clone(), *login);
             self.phase = Phase::Bridge(Box::new(bridge));
+            self.session.send(&rotation::announcement(&server.host_keys))?;
         }
         if let Phase::Bridge(bridge) = &mut self.phase {
             bridge.resume(&mut self.session)?;

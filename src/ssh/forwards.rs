@@ -65,8 +65,12 @@ impl Forwards {
 
     /// The server answers a request itself.
     pub fn answer(&mut self, success: bool) {
-        let number = if success { number::REQUEST_SUCCESS } else { number::REQUEST_FAILURE };
-        self.answers.push_back(Answer::Ready(vec![number]));
+        self.answer_with(success.then(|| vec![number::REQUEST_SUCCESS]));
+    }
+
+    /// The server answers a request itself, with this message where it succeeds.
+    pub fn answer_with(&mut self, success: Option<Vec<u8>>) {
+        self.answers.push_back(Answer::Ready(success.unwrap_or_else(|| vec![number::REQUEST_FAILURE])));
     }
 
     /// Whether the agent may be asked this: there is a limit to what it listens on.

@@ -18,6 +18,7 @@ mod interactive;
 mod listener;
 mod monitor;
 mod policy;
+mod rotation;
 mod server;
 mod services;
 mod stack;

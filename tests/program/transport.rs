@@ -4,13 +4,16 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::common::{Berth, Client, DEADLINE};
+use serde_json::json;
+
+use crate::common::{Berth, Client, DEADLINE, eventually, key};
 
 /// Connects, and has read the server's identification.
 fn connect(berth: &Berth) -> (TcpStream, String) {
@@ -54,6 +57,30 @@ fn noise(count: usize) -> Vec<u8> {
 fn the_server_identifies_itself() {
     let berth = Berth::start();
     assert_eq!(connect(&berth).1, format!("SSH-2.0-berth_{}\r\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn a_client_that_keeps_host_keys_learns_all_and_forgets_what_is_no_more() {
+    let berth = Berth::with(|config| config["ssh"]["hostkeys"] = json!(["host_key", "host_key_ecdsa", "host_key_rsa"]));
+    let kept = berth.path("kept");
+    let host = format!("[127.0.0.1]:{}", berth.port);
+    let public = |name: &str| fs::read_to_string(berth.path(name)).unwrap();
+    let old = key("rsa").public;
+    fs::write(&kept, format!("{host} {}{host} {old}\n", public("host_key.pub"))).unwrap();
+    let options = ["-o", "UpdateHostKeys=yes", "-o", &format!("UserKnownHostsFile={}", kept.display())];
+    let session = berth.openssh("ssh").args(options).args(["-T", "berth", "cat"]).stdin(Stdio::piped()).spawn();
+    let word = |line: &str| line.split(' ').nth(2).map(str::to_owned);
+    let expected = ["host_key.pub", "host_key_ecdsa.pub", "host_key_rsa.pub"]
+        .map(|name| public(name).split_whitespace().nth(1).map(str::to_owned));
+    eventually("the keys", DEADLINE, || {
+        let kept = fs::read_to_string(&kept).unwrap_or_default();
+        let mut keys: Vec<_> = kept.lines().map(word).collect();
+        keys.sort();
+        let mut expected = expected.to_vec();
+        expected.sort();
+        keys == expected
+    });
+    session.wait().succeeds();
 }
 
 #[test]

@@ -195,6 +195,11 @@ impl HostKeys {
         Ok(())
     }
 
+    /// The keys.
+    pub fn iter(&self) -> impl Iterator<Item = &HostKey> {
+        self.keys.iter().flatten()
+    }
+
     /// Adds a certificate, given as in its file by the name of its type and its base64, in place of another for the same
     /// key. Fails where it is for none of the keys.
     pub fn certify(&mut self, name: &str, base64: &str) -> Result<(), KeyError> {
