@@ -2,9 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Berth, PASSWORD, Relay, WebhookServer, directory_of, docker, key};
+use crate::common::{Answer, Berth, PASSWORD, Relay, WebhookServer, directory_of, docker, key, unique};
 
 /// A berth without users, that asks this server about passwords and keys.
 fn with_webhook(server: &WebhookServer, change: impl FnOnce(&mut Value)) -> Berth {
@@ -318,6 +320,29 @@ fn what_webhooks_give_is_in_the_container_before_its_user_is() {
         berth.exec(show).run().succeeds().prints(&expected);
         assert!(!berth.log().text().contains("s3cret"));
     }
+}
+
+#[test]
+fn what_webhooks_give_is_in_a_container_that_was_there_before() {
+    let server = WebhookServer::start(|_, question| {
+        let token = question["connectionId"].as_str().unwrap().as_bytes();
+        let environment = json!({"TEAM": {"value": "blue"}});
+        let files = json!({"/run/secrets/token": {"value": STANDARD.encode(token), "sensitive": true}});
+        Answer::Json(json!({"success": true, "environment": environment, "files": files}))
+    });
+    let name = unique();
+    docker(&["run", "--detach", "--network", "none", "--name", &name, "berth-test/busybox", "sleep", "1000"]);
+    let berth = with_webhook(&server, |config| {
+        let container = json!({"user": "1000"});
+        config["docker"]["execution"] = json!({"mode": "persistent", "containername": name, "container": container});
+    });
+    let show = "cat /run/secrets/token; echo; stat -c '%a %u' /run/secrets/token; echo $TEAM";
+    for login in 0..2 {
+        let text = berth.exec(show).run().succeeds().text();
+        let token = server.questions()[login].1["connectionId"].as_str().unwrap().to_owned();
+        assert_eq!(text, format!("{token}\n600 1000\nblue\n"));
+    }
+    docker(&["rm", "--force", &name]);
 }
 
 #[test]

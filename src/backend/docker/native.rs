@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Map, Value, json};
 
 use super::multiplex::{Demultiplexer, Kind};
-use super::personal::put_files;
+use super::personal::{put_files, user};
 use super::{Docker, Error, Lease, Shared, body, encode, image, present, sidecars};
 use crate::agent::signal_name;
 use crate::backend::native::{self, Attached, Command, End, Executor, Failure, Output, Running};
@@ -119,7 +119,7 @@ impl Native {
                 let body = body::program(&self.settings, labels.clone(), words, &command.environment, command.size);
                 self.lease.created = true;
                 api.call("create the container", "POST", create, Some(&body), deadline)?;
-                put_files(api, &self.settings.container, &self.lease.container, metadata, deadline)?;
+                put_files(api, user(&self.settings.container), &self.lease.container, metadata, deadline)?;
                 let path = format!("/containers/{}", self.lease.container);
                 let attach = stream(&format!("{path}/attach"));
                 let connection = api.hijack("attach to the container", &attach, None, deadline)?;

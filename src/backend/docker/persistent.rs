@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::attached::Attached;
 use super::link::{Link, Starting, present};
+use super::personal::put_files;
 use super::{Docker, Error, agent, encode, kept};
 use crate::backend::{Container, Request, Waiter, selection};
 use crate::config::ContainerName;
@@ -129,6 +130,7 @@ impl Found {
             return Err(Error::NotRunning { name: self.name.clone(), status: self.status().to_owned() });
         }
         let deadline = Deadline::after(docker.settings.container_start);
+        put_files(&docker.shared.api, self.user(docker), &self.id, &request.metadata, deadline)?;
         let place = self.deliver(docker, request, deadline)?;
         let result = present(waiter).and_then(|()| self.execute(docker, &place, waiter, deadline));
         if let Place { copied: Some(Copied { directory, name }), path } = &place {
@@ -246,11 +248,15 @@ impl Found {
         Ok(encode(answer.get("Id").and_then(Value::as_str).unwrap_or_default()))
     }
 
+    /// Whom the agent runs as there.
+    fn user<'a>(&'a self, docker: &'a Docker) -> &'a str {
+        let own = self.state.pointer("/Config/User");
+        docker.settings.container.get("User").or(own).and_then(Value::as_str).unwrap_or_default()
+    }
+
     /// Whether the agent runs as root there.
     fn is_root(&self, docker: &Docker) -> bool {
-        let own = self.state.pointer("/Config/User");
-        let user = docker.settings.container.get("User").or(own).and_then(Value::as_str).unwrap_or_default();
-        matches!(user.split(':').next(), None | Some("" | "0" | "root"))
+        matches!(self.user(docker).split(':').next(), None | Some("" | "0" | "root"))
     }
 }
 

@@ -34,10 +34,15 @@ impl Docker {
         Docker { settings: Arc::new(settings), ..self.clone() }
     }
 
-    /// Puts the user's files into a container that has been created.
+    /// Puts the user's files into a container that has been created with these settings.
     pub(super) fn put_files(&self, container: &str, metadata: &Metadata, deadline: Deadline) -> Result<(), Error> {
-        put_files(&self.shared.api, &self.settings.container, container, metadata, deadline)
+        put_files(&self.shared.api, user(&self.settings.container), container, metadata, deadline)
     }
+}
+
+/// A container's user, by its settings.
+pub(super) fn user(settings: &serde_json::Map<String, Value>) -> &str {
+    settings.get("User").and_then(Value::as_str).unwrap_or_default()
 }
 
 fn is_variable(name: &str, fact: &Fact<String>) -> bool {
@@ -48,10 +53,10 @@ fn is_variable(name: &str, fact: &Fact<String>) -> bool {
     good
 }
 
-/// Puts files into a container of these settings.
+/// Puts files into a container, for its user there.
 pub(super) fn put_files(
     api: &Api,
-    settings: &serde_json::Map<String, Value>,
+    user: &str,
     container: &str,
     metadata: &Metadata,
     deadline: Deadline,
@@ -60,7 +65,7 @@ pub(super) fn put_files(
     if metadata.files.is_empty() {
         return Ok(());
     }
-    let owner = owner(settings.get("User").and_then(Value::as_str).unwrap_or_default());
+    let owner = owner(user);
     let mut tar = Vec::new();
     for (path, file) in &metadata.files {
         // Where the user's number is not known, the file has to be for everybody in the container.
