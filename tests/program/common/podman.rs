@@ -54,7 +54,8 @@ impl Podman {
     pub fn client(&self) -> Client {
         let path = |name: &str| self.directory.path().join(name);
         let client = match self.is_rootless && rustix::process::getuid().is_root() {
-            true => Client::new("setpriv").args(NOBODY).arg("podman"),
+            // The test's directory may be nothing for others.
+            true => Client::new("setpriv").args(NOBODY).args(["env", "--chdir", "/", "podman"]),
             false => Client::new("podman"),
         };
         client
