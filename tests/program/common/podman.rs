@@ -75,5 +75,7 @@ impl Drop for Podman {
     fn drop(&mut self) {
         // A test that has failed may have left some.
         self.client().args(["rm", "--force", "--all", "--time", "0"]).run();
+        // The process that holds the user namespace ends, too.
+        self.client().args(["system", "migrate"]).run();
     }
 }
