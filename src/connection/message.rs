@@ -173,19 +173,24 @@ pub fn stderr(recipient: u32, data: &[u8]) -> Vec<u8> {
     message
 }
 
-/// A line of berth's own for a session's user, on standard error: as much of it as the client takes in one message, and
+/// A line of berth's own for a user, who has a terminal or not.
+pub fn line(text: &str, has_terminal: bool) -> String {
+    format!("berth: {text}{}", if has_terminal { "\r\n" } else { "\n" })
+}
+
+/// A [`line()`] for a session's user, on standard error: as much of it as the client takes in one message, and
 /// has window for, which that is taken from. `None` where that is nothing.
 pub fn notice(
     recipient: u32,
-    line: &str,
+    text: &str,
     has_terminal: bool,
     window: &mut u32,
     maximum_packet: u32,
 ) -> Option<Vec<u8>> {
-    let text = format!("berth: {line}{}", if has_terminal { "\r\n" } else { "\n" });
-    let length = text.len().min(*window as usize).min(maximum_packet as usize);
+    let line = line(text, has_terminal);
+    let length = line.len().min(*window as usize).min(maximum_packet as usize);
     *window -= length as u32;
-    (length > 0).then(|| stderr(recipient, &text.as_bytes()[..length]))
+    (length > 0).then(|| stderr(recipient, &line.as_bytes()[..length]))
 }
 
 /// The channel request `exit-signal`, RFC 4254 section 6.10, with an empty message: `name` is the signal's, without

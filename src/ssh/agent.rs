@@ -5,7 +5,7 @@
 //! bounded; numbers of channels that it opens or confirms, which must be its own; opens, for which its client must have
 //! asked; and answers, for which it must have been asked. Data, windows, EOF and close are between it and the client,
 //! which knows best what it has offered: a lie about those is one to the client alone, and costs the server no more
-//! than [`LIMIT`] bytes.
+//! than [`LIMIT`] bytes. Data is counted, so that the agent learns in time of the client's wider windows.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -95,7 +95,7 @@ fn create(docker: &Docker, request: &Request, labels: Map<String, Value>, waiter
         result => {
             result?;
             docker.put_files(&name, &request.metadata, deadline).or_else(|error| {
-                // It would be found without them the next time.
+                // What runs there would be started without them the next time.
                 docker.shared.remove(&name)?;
                 Err(error)
             })?;

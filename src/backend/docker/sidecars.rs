@@ -39,12 +39,7 @@ pub(super) fn start(
     }
     let labels = body::labels(&docker.instance, request);
     let network = hold_network(docker, lease, labels.clone(), waiter)?;
-    let hostname = settings.container.remove("Hostname").filter(|_| docker.shared.api.is_podman());
-    leave_network(&mut settings, &network);
-    if let Some(hostname) = hostname {
-        // Which is no part of what Podman's containers share.
-        settings.container.insert("Hostname".into(), hostname);
-    }
+    leave_network(&mut settings, &network, docker.shared.api.is_podman());
     for (index, sidecar) in sidecars.iter().enumerate() {
         present(waiter)?;
         let (container, host_config) = (sidecar.container.clone(), sidecar.host_config.clone());
@@ -100,9 +95,9 @@ fn hold_network(
     Ok(format!("container:{}", name_of(lease, NAME)))
 }
 
-/// Takes away what is the network's, and shares that.
-fn leave_network(settings: &mut config::Docker, network: &str) {
-    settings.container.retain(|name, _| !NETWORK_CONFIG.contains(&name.as_str()));
+/// Takes away what is the network's, and shares that. With Podman a hostname is not part of it.
+fn leave_network(settings: &mut config::Docker, network: &str, is_podman: bool) {
+    settings.container.retain(|name, _| !NETWORK_CONFIG.contains(&name.as_str()) || is_podman && name == "Hostname");
     settings.host_config.retain(|name, _| !NETWORK_HOST_CONFIG.contains(&name.as_str()));
     settings.host_config.insert("NetworkMode".into(), network.into());
     settings.networking_config.clear();

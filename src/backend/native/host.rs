@@ -15,7 +15,7 @@ use rustix::termios::Winsize;
 use super::pump::{self, Streams};
 use super::{Attached, Command, End, Executor, Failure, Program, Running, STACK};
 use crate::agent::{Ends, Host, Requested, Start, Started};
-use crate::connection::message::INTERNAL_SFTP;
+use crate::connection::message::{self, INTERNAL_SFTP};
 use crate::connection::wire::Malformed;
 use crate::waker::Waker;
 
@@ -158,9 +158,8 @@ impl Host for Native {
 }
 
 /// Tells the user a line, as far as there is room: an empty pipe has enough.
-fn complain(pipe: &OwnedFd, line: &str, has_terminal: bool) {
-    let line_end = if has_terminal { "\r\n" } else { "\n" };
-    let _ = rustix::io::write(pipe, format!("berth: {line}{line_end}").as_bytes());
+fn complain(pipe: &OwnedFd, text: &str, has_terminal: bool) {
+    let _ = rustix::io::write(pipe, message::line(text, has_terminal).as_bytes());
 }
 
 /// A client's end of a terminal, where input and output are one, and that of its streams.
