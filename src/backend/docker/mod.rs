@@ -120,12 +120,16 @@ impl Docker {
             }
             // It has another root directory: berth is in a container, or the daemon in a virtual machine.
             Err(error) if sockets && self.may_do_without_sockets(&error) => {
-                let container = self.try_start(request, waiter, false).map_err(|_| error)?;
-                log::info!(
-                    "docker: the daemon does not see berth's run directory; agents use standard input and output"
-                );
-                self.sockets.store(false, Ordering::Relaxed);
-                Ok(container)
+                let result = self.try_start(request, waiter, false);
+                // An agent may have ended for another reason: then the other way does not help.
+                let is_certain = !matches!(error, Error::Exited { .. });
+                if is_certain || result.is_ok() {
+                    log::info!(
+                        "docker: the daemon does not see berth's run directory; agents use standard input and output"
+                    );
+                    self.sockets.store(false, Ordering::Relaxed);
+                }
+                result.map_err(|other| if is_certain { other } else { error })
             }
             result => {
                 self.sockets_work.fetch_or(sockets && result.is_ok(), Ordering::Relaxed);
@@ -284,14 +288,17 @@ impl Backend for Docker {
                 strays.push(id);
             }
         }
-        let (count, mut removed) = (strays.len(), true);
-        // Podman removes no container whose network another one still has.
-        while removed && !strays.is_empty() {
-            let (before, mut failure) = (strays.len(), None);
-            strays.retain(|id| self.shared.remove(id).map_err(|error| failure = Some(error)).is_err());
-            removed = strays.len() < before;
-            if let Some(error) = failure.filter(|_| !removed) {
-                result = Err(error);
+        let count = strays.len();
+        // Podman removes no container whose network another one still has: so it is tried again as long as that helps.
+        loop {
+            let (before, mut failure) = (strays.len(), Ok(()));
+            strays.retain(|id| self.shared.remove(id).map_err(|error| failure = Err(error)).is_err());
+            if strays.is_empty() {
+                break;
+            }
+            if strays.len() == before {
+                result = failure;
+                break;
             }
         }
         result?;
