@@ -30,6 +30,7 @@
 
 #include <arpa/inet.h>
 #include <openssl/crypto.h>
+#include <openssl/evp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -204,10 +205,64 @@ static void handle(struct berth_session *self, struct ssh_packet_callbacks_struc
     ssh_packet_set_callbacks(self->session, callbacks);
 }
 
+/* Whether a packet of this thread's could not be encrypted: libssh's function type has no result. */
+static __thread int encryption_failed;
+
+/* AES-GCM (RFC 5647) in place of libssh's, which takes a packet whatever its tag is. `packet` is a length, which is
+ * authenticated alone, the ciphertext behind it, and the tag. Nothing is to be read from `out` where this fails. */
+static int open_gcm(struct ssh_cipher_struct *cipher, void *packet, uint8_t *out, size_t length, uint64_t sequence)
+{
+    uint8_t *in = packet;
+    uint8_t *tag = in + cipher->lenfield_blocksize + length;
+    uint8_t unused[1];
+    int written = 0;
+    int rest = 0;
+    (void)sequence;
+    if (EVP_CIPHER_CTX_ctrl(cipher->ctx, EVP_CTRL_GCM_IV_GEN, sizeof unused, unused) == 1 &&
+        EVP_CIPHER_CTX_ctrl(cipher->ctx, EVP_CTRL_GCM_SET_TAG, (int)cipher->tag_size, tag) == 1 &&
+        EVP_DecryptUpdate(cipher->ctx, NULL, &written, in, (int)cipher->lenfield_blocksize) == 1 &&
+        EVP_DecryptUpdate(cipher->ctx, out, &written, in + cipher->lenfield_blocksize, (int)length) == 1 &&
+        EVP_DecryptFinal_ex(cipher->ctx, out + written, &rest) == 1 && (size_t)written + (size_t)rest == length) {
+        return SSH_OK;
+    }
+    return SSH_ERROR;
+}
+
+/* The other direction. Where it fails, what would have been sent is wiped: so it is never sent in the clear. */
+static void seal_gcm(struct ssh_cipher_struct *cipher, void *in, void *out, size_t length, uint8_t *tag, uint64_t sequence)
+{
+    size_t clear = cipher->lenfield_blocksize;
+    uint8_t *from = in;
+    uint8_t *to = out;
+    uint8_t unused[1];
+    int written = 0;
+    int rest = 0;
+    (void)sequence;
+    if (EVP_CIPHER_CTX_ctrl(cipher->ctx, EVP_CTRL_GCM_IV_GEN, sizeof unused, unused) == 1 &&
+        EVP_EncryptUpdate(cipher->ctx, NULL, &written, from, (int)clear) == 1 &&
+        EVP_EncryptUpdate(cipher->ctx, to + clear, &written, from + clear, (int)(length - clear)) == 1 &&
+        EVP_EncryptFinal_ex(cipher->ctx, to + clear + written, &rest) == 1 &&
+        (size_t)written + (size_t)rest == length - clear &&
+        EVP_CIPHER_CTX_ctrl(cipher->ctx, EVP_CTRL_GCM_GET_TAG, (int)cipher->tag_size, tag) == 1) {
+        memmove(to, from, clear);
+        return;
+    }
+    memset(to, 0, length);
+    memset(tag, 0, cipher->tag_size);
+    encryption_failed = 1;
+}
+
 /* To be called before anything else; further calls do nothing. libssh's own constructor is not linked into a static program. */
 int berth_init(void)
 {
-    return ssh_init();
+    int result = ssh_init();
+    for (struct ssh_cipher_struct *cipher = ssh_get_ciphertab(); cipher->name != NULL; cipher++) {
+        if (cipher->ciphertype == SSH_AEAD_AES128_GCM || cipher->ciphertype == SSH_AEAD_AES256_GCM) {
+            cipher->aead_decrypt = open_gcm;
+            cipher->aead_encrypt = seal_gcm;
+        }
+    }
+    return result;
 }
 
 void berth_session_free(struct berth_session *self)
@@ -542,8 +597,9 @@ static int encrypt_packet(ssh_session session, struct ssh_crypto_struct *crypto,
     uint32_t sequence = htonl(session->send_seq);
     HMACCTX hmac;
     if (cipher->aead_encrypt != NULL) {
+        encryption_failed = 0;
         cipher->aead_encrypt(cipher, packet, packet, length, mac, session->send_seq);
-        return SSH_OK;
+        return encryption_failed ? SSH_ERROR : SSH_OK;
     }
     hmac = hmac_init(crypto->encryptMAC, mac_length, crypto->out_hmac);
     if (hmac == NULL) {
