@@ -39,7 +39,7 @@ fn sockets() -> (TcpStream, TcpStream) {
 impl Side {
     /// What the session has sent.
     fn sent(&mut self) -> Vec<u8> {
-        if self.session.pending() > 0 {
+        if self.session.has_output() {
             let _ = self.session.flush();
         }
         let mut bytes = Vec::new();
