@@ -20,6 +20,8 @@ mod session;
 pub use algorithms::Algorithms;
 pub use error::{Error, PacketError};
 pub use key::{HostKey, HostKeys, KeyError, KeyKind};
+#[doc(hidden)]
+pub use packet::fuzz;
 pub use session::Session;
 
 /// Numbers of the messages that are not RFC 4254's, from RFC 4253 section 12 and RFC 4252 section 6.
