@@ -79,6 +79,10 @@ impl Connection {
                 log::info!("{}: {text}", self.id);
                 session.disconnect(reason::PROTOCOL_ERROR, &text);
             }
+            End::Session(Error::Packet(error)) => {
+                log::info!("{}: {error}", self.id);
+                session.disconnect(reason::PROTOCOL_ERROR, "Packet corrupt");
+            }
             End::Session(error) => log::info!("{}: {error}", self.id),
             End::Disconnect(reason, text) => {
                 log::info!("{}: disconnecting: {text}", self.id);
@@ -170,7 +174,7 @@ impl Thread<'_> {
     /// Waits until something can be done.
     fn wait(&mut self) -> Result<Ready, End> {
         let mut client = PollFlags::empty();
-        client.set(PollFlags::OUT, self.session.pending() > 0);
+        client.set(PollFlags::OUT, self.session.has_output());
         let (may_come, deadline, bridge) = match &self.phase {
             Phase::Authentication { authentication, deadline, .. } => (!authentication.is_waiting(), *deadline, None),
             Phase::Bridge(bridge) => (true, self.alive.deadline(), Some(bridge)),
