@@ -21,7 +21,7 @@ mod seal;
 use std::fmt;
 
 pub(crate) use algorithm::Algorithm;
-pub(crate) use keys::{Exchange, Hash, Secret, Side};
+pub(crate) use keys::{Exchange, Hash, Side};
 pub(crate) use open::Opener;
 pub(crate) use seal::Sealer;
 

@@ -1,5 +1,7 @@
 //! A server's session and a client's, with the test as the network between them.
 
+#![allow(dead_code)]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -32,7 +34,9 @@ fn sockets() -> (TcpStream, TcpStream) {
     let session = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (network, _) = listener.accept().unwrap();
     network.set_nonblocking(true).unwrap();
-    network.set_nodelay(true).unwrap();
+    for socket in [&session, &network] {
+        socket.set_nodelay(true).unwrap();
+    }
     (session, network)
 }
 
@@ -69,17 +73,22 @@ impl Side {
 impl Link {
     /// Two sides that have exchanged keys.
     pub fn new(cipher: &str, mac: &str) -> Link {
-        let mut keys = HostKeys::default();
-        assert!(keys.add(HostKey::generate(KeyKind::Ed25519).unwrap()).is_ok());
-        let algorithms = Algorithms::new("test_1", "curve25519-sha256", "ssh-ed25519", cipher, mac, "ssh-ed25519");
-        let (server, client) = (sockets(), sockets());
-        let mut link = Link {
-            server: Side { session: Session::new(server.0, &algorithms, Arc::new(keys)).unwrap(), network: server.1 },
-            client: Side { session: Session::connect(client.0, &algorithms).unwrap(), network: client.1 },
-        };
+        let mut link = Link::begin("curve25519-sha256", cipher, mac);
         link.settle();
         assert!(!link.server.session.is_exchanging() && !link.client.session.is_exchanging());
         link
+    }
+
+    /// Two sides that have not said anything yet.
+    pub fn begin(key_exchange: &str, cipher: &str, mac: &str) -> Link {
+        let mut keys = HostKeys::default();
+        assert!(keys.add(HostKey::generate(KeyKind::Ed25519).unwrap()).is_ok());
+        let algorithms = Algorithms::new("test_1", key_exchange, "ssh-ed25519", cipher, mac, "ssh-ed25519");
+        let (server, client) = (sockets(), sockets());
+        Link {
+            server: Side { session: Session::new(server.0, &algorithms, Arc::new(keys)).unwrap(), network: server.1 },
+            client: Side { session: Session::connect(client.0, &algorithms).unwrap(), network: client.1 },
+        }
     }
 
     /// Carries all that is sent, until nothing more comes.
@@ -123,5 +132,25 @@ impl Link {
     /// Delivers bytes; gives the messages that they had.
     pub fn give(&mut self, direction: Direction, bytes: &[u8]) -> Result<Vec<u8>, Error> {
         self.sides(direction).1.receive(bytes)
+    }
+
+    /// Lets the user in.
+    pub fn authenticate(&mut self) {
+        self.client.session.expect_answers();
+        self.server.session.authenticated().unwrap();
+        self.settle();
+    }
+
+    /// Has one side begin a key exchange anew.
+    pub fn exchange_keys(&mut self, from: Direction) {
+        self.sides(from).0.session.exchange_keys().unwrap();
+        assert!(self.sides(from).0.session.is_exchanging(), "{from:?}");
+    }
+
+    /// Both sides' session identifier, which is one.
+    pub fn identifier(&self) -> Vec<u8> {
+        assert_eq!(self.server.session.identifier(), self.client.session.identifier());
+        assert!(!self.server.session.is_exchanging() && !self.client.session.is_exchanging());
+        self.server.session.identifier().to_vec()
     }
 }
