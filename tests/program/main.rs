@@ -15,6 +15,7 @@ mod factors;
 mod files;
 mod forwarding;
 mod images;
+mod key_exchange;
 mod libssh2;
 mod modes;
 mod monitoring;

@@ -1,4 +1,4 @@
-//! Compiles `src/shim.c` and `src/packet.c` against the very source that libssh-rs-sys builds: the shim reads private structures, so
+//! Compiles the C files of `src` against the very source that libssh-rs-sys builds: they read private structures, so
 //! headers, defines and version must be the same. That source is found in the registry (or a vendored copy of it)
 //! through `cargo metadata`, which needs no network.
 

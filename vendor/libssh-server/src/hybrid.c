@@ -1,5 +1,5 @@
 /*
- * The hybrid key exchange as libssh's: messages 30 and 31 of a method that it does not know. The Rust side (hybrid.rs and
+ * The hybrid key exchange: messages 30 and 31 of a method that libssh does not know. The Rust side (hybrid.rs and
  * negotiation/hybrid.rs) has the method's keys, secret and hash. Here is what that takes of libssh's: the first part of
  * what is hashed, the host key, its signature, and the messages' way out.
  */
@@ -26,7 +26,8 @@ int berth_session_begin(struct berth_session *self, const uint8_t *keys, size_t 
 {
     ssh_session session = self->session;
     session->dh_handshake_state = DH_STATE_INIT_SENT;
-    return sent(session, ssh_buffer_pack(session->out_buffer, "bdP", SSH2_MSG_KEX_ECDH_INIT, (uint32_t)length, length, keys));
+    return sent(session, ssh_buffer_pack(session->out_buffer, "bdP", SSH2_MSG_KEX_ECDH_INIT, (uint32_t)length, length,
+                                         keys));
 }
 
 /* The server's own host key, as the one of this exchange. */
@@ -131,9 +132,9 @@ int berth_session_answer(struct berth_session *self, const uint8_t *hash, size_t
     return result;
 }
 
-/* The client has the server's answer, whose signature libssh looks at when the server's NEWKEYS comes: its own NEWKEYS. */
-int berth_session_conclude(struct berth_session *self, const uint8_t *hash, size_t hash_length, const uint8_t *signature,
-                           size_t length)
+/* The client's NEWKEYS. libssh looks at the server's signature of the hash when the server's NEWKEYS comes. */
+int berth_session_conclude(struct berth_session *self, const uint8_t *hash, size_t hash_length,
+                           const uint8_t *signature, size_t length)
 {
     ssh_session session = self->session;
     ssh_string kept = ssh_string_new(length);

@@ -191,7 +191,10 @@ int berth_session_exchange(struct berth_session *self, uint8_t type, const uint8
     switch (type) {
     case SSH2_MSG_KEXINIT:
         ssh_packet_kexinit(session, type, message, session);
-        return session->client && session->session_state == SSH_SESSION_STATE_DH && berth_is_hybrid(session) ? HYBRID : SSH_OK;
+        if (session->client && session->session_state == SSH_SESSION_STATE_DH && berth_is_hybrid(session)) {
+            return HYBRID;
+        }
+        return SSH_OK;
     case SSH2_MSG_NEWKEYS:
         ssh_packet_newkeys(session, type, message, session);
         return SSH_OK;

@@ -27,7 +27,7 @@ static void choose_host_key(struct berth_session *self)
 {
     ssh_session session = self->session;
     const char *method = session->next_crypto->kex_methods[SSH_HOSTKEYS];
-    const char *suffix = method == NULL ? NULL : strstr(method, CERTIFICATE_SUFFIX);
+    const char *suffix = strstr(method, CERTIFICATE_SUFFIX);
     const ssh_key *keys = suffix == NULL ? self->keys : self->certified;
     int length = suffix == NULL ? (int)strlen(method) : (int)(suffix - method);
     char plain[64];
@@ -160,7 +160,8 @@ static int begin_exchange(struct berth_session *self)
     if (berth_is_hybrid(session)) {
         return SSH_OK;
     }
-    return (session->server ? crypt_set_algorithms_server(session) : dh_handshake(session)) == SSH_ERROR ? SSH_ERROR : SSH_OK;
+    int begun = session->server ? crypt_set_algorithms_server(session) : dh_handshake(session);
+    return begun == SSH_ERROR ? SSH_ERROR : SSH_OK;
 }
 
 /* NEWKEYS has come: the peer's next packet is under the new keys. */

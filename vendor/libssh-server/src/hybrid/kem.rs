@@ -11,7 +11,7 @@ struct Context(*mut openssl_sys::EVP_PKEY_CTX);
 
 impl Context {
     fn new<T>(key: &PKeyRef<T>) -> Result<Self, ErrorStack> {
-        // SAFETY: the key is live, and OpenSSL counts a reference of the context's own; NULL stands for the default engine.
+        // SAFETY: the key is live, and the context counts as one more that refers to it; NULL stands for no engine.
         let context = unsafe { openssl_sys::EVP_PKEY_CTX_new(key.as_ptr(), ptr::null_mut()) };
         if context.is_null() { Err(ErrorStack::get()) } else { Ok(Context(context)) }
     }
