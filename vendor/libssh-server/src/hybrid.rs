@@ -23,9 +23,6 @@ const ENCAPSULATION_KEY: usize = 1184;
 /// An ML-KEM-768 ciphertext, in bytes.
 const CIPHERTEXT: usize = 1088;
 
-/// The seed of an ML-KEM key (FIPS 203: d and z), in bytes.
-const SEED: usize = 64;
-
 /// A public key of X25519, in bytes.
 const X25519: usize = 32;
 
@@ -97,12 +94,10 @@ pub(crate) struct Client {
 impl Client {
     /// The client's side: gives what is to be sent, C_INIT.
     pub(crate) fn begin() -> Result<(Self, Vec<u8>), Error> {
-        let seed = Secret::of(SEED, openssl::rand::rand_priv_bytes)?;
-        Client::with(&seed, PKey::generate_x25519()?)
+        Client::with(kem::generate()?, PKey::generate_x25519()?)
     }
 
-    fn with(seed: &[u8], x25519: PKey<Private>) -> Result<(Self, Vec<u8>), Error> {
-        let decapsulation = PKey::private_key_from_seed(None, KeyType::ML_KEM_768, None, seed)?;
+    fn with(decapsulation: PKey<Private>, x25519: PKey<Private>) -> Result<(Self, Vec<u8>), Error> {
         let mut init = decapsulation.raw_public_key()?;
         init.extend_from_slice(&x25519.raw_public_key()?);
         Ok((Client { decapsulation, x25519 }, init))

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use foreign_types::ForeignTypeRef;
+use foreign_types::{ForeignType, ForeignTypeRef};
 
 use super::*;
 
@@ -27,6 +27,14 @@ impl Drop for Context {
 /// OpenSSL's result: 1 is good.
 fn good(result: i32) -> Result<(), ErrorStack> {
     if result == 1 { Ok(()) } else { Err(ErrorStack::get()) }
+}
+
+/// A new key.
+pub fn generate() -> Result<PKey<Private>, ErrorStack> {
+    // SAFETY: NULL stands for the default library context and properties; the name is a C string, and all that follows.
+    let key = unsafe { openssl_sys::EVP_PKEY_Q_keygen(ptr::null_mut(), ptr::null(), c"ML-KEM-768".as_ptr()) };
+    // SAFETY: where it is not null, it is a key with its private half, and nobody else's.
+    if key.is_null() { Err(ErrorStack::get()) } else { Ok(unsafe { PKey::from_ptr(key) }) }
 }
 
 /// OpenSSL looks whether it is one, as FIPS 203 section 7.2 demands.

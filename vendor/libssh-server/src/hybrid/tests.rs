@@ -15,6 +15,11 @@ fn bytes(digits: &str) -> Vec<u8> {
     pairs.map(|pair| u8::from_str_radix(pair, 16).unwrap()).collect()
 }
 
+/// The key that FIPS 203 makes of d and z.
+fn decapsulation_key(seed: &[u8]) -> PKey<Private> {
+    PKey::private_key_from_seed(None, KeyType::ML_KEM_768, None, seed).unwrap()
+}
+
 fn x25519(private: &[u8]) -> PKey<Private> {
     PKey::private_key_from_raw_bytes(private, Id::X25519).unwrap()
 }
@@ -23,7 +28,7 @@ fn x25519(private: &[u8]) -> PKey<Private> {
 fn published_ciphertexts_open_to_the_published_secrets() {
     for vector in vectors("open") {
         let [seed, encapsulation, ciphertext, secret] = &vector[..] else { panic!("four fields") };
-        let (client, init) = Client::with(seed, PKey::generate_x25519().unwrap()).unwrap();
+        let (client, init) = Client::with(decapsulation_key(seed), PKey::generate_x25519().unwrap()).unwrap();
         assert_eq!(init[..ENCAPSULATION_KEY], encapsulation[..]);
         assert_eq!(*kem::decapsulate(&client.decapsulation, ciphertext).unwrap(), secret[..]);
     }
@@ -40,7 +45,7 @@ fn published_x25519_keys_agree_on_the_published_secrets() {
 #[test]
 fn the_secret_is_the_hash_of_both_with_that_of_ml_kem_first() {
     let (open, agree) = (vectors("open").remove(0), vectors("agree").remove(0));
-    let (client, init) = Client::with(&open[0], x25519(&agree[0])).unwrap();
+    let (client, init) = Client::with(decapsulation_key(&open[0]), x25519(&agree[0])).unwrap();
     assert_eq!(init.len(), 1184 + 32);
     let secret = client.finish(&[&open[2][..], &agree[1]].concat()).unwrap();
     // By hashlib, of the last fields of both.
