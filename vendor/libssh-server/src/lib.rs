@@ -23,6 +23,8 @@ pub use algorithms::Algorithms;
 pub use error::{Error, PacketError};
 pub use hybrid::Error as HybridError;
 pub use key::{HostKey, HostKeys, KeyError, KeyKind};
+#[doc(hidden)]
+pub use packet::fuzz;
 pub use session::Session;
 
 /// A parser's name, and its way in, for berth's fuzz targets.

@@ -14,7 +14,7 @@ const CIPHERTEXT: usize = 1088;
 const X25519: usize = 32;
 
 fn begin() -> Link {
-    Link::begin(NAME, "aes128-ctr", "hmac-sha2-256")
+    Link::of(NAME, "aes128-ctr", "hmac-sha2-256")
 }
 
 /// The strings in the body of a message that comes first in these plain packets, and the packets behind it.
@@ -88,10 +88,9 @@ fn keys_are_exchanged_first_and_again_at_the_wish_of_either_side() {
     link.settle();
     let first = link.identifier();
     assert_eq!(first.len(), 32);
-    link.authenticate();
+    link.login();
     for direction in [ToServer, ToClient, ToClient, ToServer] {
         link.exchange_keys(direction);
-        link.settle();
         assert_eq!(link.identifier(), first);
         for direction in [ToServer, ToClient] {
             let message = [98, 0, 0, 0, 0];

@@ -49,14 +49,12 @@ impl Inflate {
         self.message.clear();
         let mut rest = packet;
         loop {
-            if self.message.len() > MAX_LENGTH {
-                return Err(PacketError::Compression);
-            }
             self.message.try_reserve(STEP)?;
             let before = self.stream.total_in();
             let status = self.stream.decompress_vec(rest, &mut self.message, FlushDecompress::Sync);
             rest = &rest[(self.stream.total_in() - before) as usize..];
             match status {
+                _ if self.message.len() > MAX_LENGTH => return Err(PacketError::Compression),
                 Ok(Status::Ok | Status::BufError)
                     if rest.is_empty() && self.message.len() < self.message.capacity() =>
                 {

@@ -69,7 +69,12 @@ impl Exchange {
         Ok(Sealer::new(self.protection(side, algorithm, true)?, algorithm.compression))
     }
 
-    fn protection(&self, sender: Side, algorithm: Algorithm, seals: bool) -> Result<Protection, PacketError> {
+    pub(super) fn protection(
+        &self,
+        sender: Side,
+        algorithm: Algorithm,
+        seals: bool,
+    ) -> Result<Protection, PacketError> {
         let [iv, key, integrity] = match sender {
             Side::Client => b"ACE",
             Side::Server => b"BDF",

@@ -9,6 +9,8 @@
 //! not for use any more. What it gives is authentic: a packet's tag or MAC is looked at before anything else of it is
 //! but the length, and the length is checked before it is waited for. A [`Sealer`] appends a packet to the output whole,
 //! or not at all.
+//!
+//! Both are used with one key: after NEWKEYS there are new ones.
 
 mod algorithm;
 mod compression;
@@ -17,8 +19,12 @@ mod mac;
 mod open;
 mod protection;
 mod seal;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+
+use crate::secret::Secret;
 
 pub(crate) use algorithm::Algorithm;
 pub(crate) use keys::{Exchange, Hash, Side};
@@ -94,6 +100,55 @@ impl From<std::collections::TryReserveError> for PacketError {
     fn from(_: std::collections::TryReserveError) -> Self {
         PacketError::Memory
     }
+}
+
+/// For the fuzz target `packet`: the first byte chooses a cipher and MAC, the next ones how the rest arrives. Two openers
+/// see the same bytes, one whole and one in pieces, and must find the same.
+#[doc(hidden)]
+pub fn fuzz(data: &[u8]) {
+    let Some((&[choice, piece], data)) = data.split_first_chunk() else { return };
+    let Some(mut whole) = fuzzed(choice) else { return };
+    let Some(mut pieces) = fuzzed(choice) else { return };
+    let (mut all, mut some) = (data.to_vec(), Vec::new());
+    let (mut place, mut messages, mut found) = (0, 0, 0);
+    let end = loop {
+        match whole.open(&mut all[place..]) {
+            Ok(Some(opened)) => (place, messages) = (place + opened.length, messages + opened.message.len()),
+            end => break end.err(),
+        }
+    };
+    for piece in data.chunks(usize::from(piece) + 1) {
+        some.extend_from_slice(piece);
+        loop {
+            match pieces.open(&mut some) {
+                Ok(Some(opened)) => {
+                    found += opened.message.len();
+                    let length = opened.length;
+                    some.drain(..length);
+                }
+                Ok(None) => break,
+                Err(error) => return assert_eq!((messages, end), (found, Some(error))),
+            }
+        }
+    }
+    assert_eq!((messages, end), (found, None));
+}
+
+/// An opener for what is not sealed, or for what one of the algorithms has sealed under a known key.
+fn fuzzed(choice: u8) -> Option<Opener> {
+    const CIPHERS: [&str; 4] = ["aes128-gcm@openssh.com", "chacha20-poly1305@openssh.com", "aes256-ctr", "aes128-ctr"];
+    const MACS: [&str; 2] = ["hmac-sha2-256", "hmac-sha2-512-etm@openssh.com"];
+    let Some(place) = choice.checked_sub(1) else { return Some(Opener::plain()) };
+    let (cipher, mac) =
+        (CIPHERS[usize::from(place) % CIPHERS.len()], MACS[usize::from(place) / CIPHERS.len() % MACS.len()]);
+    let algorithm = Algorithm::named(cipher, mac, "zlib@openssh.com")?;
+    let exchange =
+        Exchange { secret: Secret::new(vec![1]), hash: vec![2], identifier: vec![3], function: Hash::Sha256 };
+    let mut opener = exchange.opener(Side::Server, algorithm).ok()?;
+    if choice > 127 {
+        opener.enable_compression();
+    }
+    Some(opener)
 }
 
 /// How much went one way under one key.
