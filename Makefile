@@ -26,6 +26,7 @@ bench:
 	@scripts/setup build docker kubernetes test
 	@scripts/build
 	@scripts/guest bench
+	@scripts/openssh
 	@benches/run
 
 fuzz:

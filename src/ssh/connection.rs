@@ -83,6 +83,10 @@ impl Connection {
                 log::info!("{}: {error}", self.id);
                 session.disconnect(reason::PROTOCOL_ERROR, "Packet corrupt");
             }
+            End::Session(Error::Hybrid(error)) => {
+                log::info!("{}: {error}", self.id);
+                session.disconnect(reason::KEY_EXCHANGE_FAILED, "key exchange failed");
+            }
             End::Session(error) => log::info!("{}: {error}", self.id),
             End::Disconnect(reason, text) => {
                 log::info!("{}: disconnecting: {text}", self.id);

@@ -186,7 +186,7 @@ fn a_krl_revokes_certificates_and_keys() {
 }
 
 /// Has an authority certify the server's host key, and the client know nothing but the authority.
-fn certify_host(berth: &Berth, key_file: &str, options: &[&str]) {
+pub(crate) fn certify_host(berth: &Berth, key_file: &str, options: &[&str]) {
     let public = berth.path(&format!("{key_file}.pub"));
     let keygen = Client::new("ssh-keygen").arg("-q").arg("-s").arg(key("ed25519-ca").path).args(["-I", "host"]);
     keygen.args(options).arg(&public).run().succeeds();

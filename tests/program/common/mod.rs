@@ -19,7 +19,7 @@ mod terminal;
 mod webhook;
 
 pub use berth::{Berth, Master, PASSWORD, directory_of, much, on_this_machines_network, this_machine, unique};
-pub use client::{Client, Ran, Running, libraries};
+pub use client::{Client, Ran, Running, libraries, newest_openssh};
 pub use docker::{daemon_socket, docker};
 pub use key::key;
 pub use podman::Podman;

@@ -4,6 +4,7 @@ use std::collections::TryReserveError;
 use std::fmt;
 use std::io;
 
+use crate::hybrid;
 pub use crate::packet::PacketError;
 
 /// Why a session ended.
@@ -17,6 +18,8 @@ pub enum Error {
     Identification(&'static str),
     /// A packet is not what it has to be.
     Packet(PacketError),
+    /// The hybrid key exchange failed.
+    Hybrid(hybrid::Error),
     /// The other side broke the protocol, offered no algorithm in common, or disconnected with a reason: in words.
     Protocol(String),
     /// No memory for a session.
@@ -30,6 +33,7 @@ impl fmt::Display for Error {
             Error::Io(error) => write!(f, "the connection failed: {error}"),
             Error::Identification(reason) => f.write_str(reason),
             Error::Packet(error) => error.fmt(f),
+            Error::Hybrid(error) => error.fmt(f),
             Error::Protocol(reason) => f.write_str(reason),
             Error::Memory => f.write_str("out of memory"),
         }
@@ -47,5 +51,11 @@ impl From<TryReserveError> for Error {
 impl From<PacketError> for Error {
     fn from(error: PacketError) -> Self {
         Error::Packet(error)
+    }
+}
+
+impl From<hybrid::Error> for Error {
+    fn from(error: hybrid::Error) -> Self {
+        Error::Hybrid(error)
     }
 }

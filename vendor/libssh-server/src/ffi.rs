@@ -27,6 +27,12 @@ pub const NOT_ALLOWED: c_int = 1;
 /// And for one that no handler wants.
 pub const NOT_HANDLED: c_int = 2;
 
+/// And where the rest of the hybrid method is the caller's.
+pub const HYBRID: c_int = 3;
+
+/// What functions give that do no more than what they say.
+pub const OK: c_int = 0;
+
 /// What [`berth_session_stage`] gives.
 pub mod stage {
     use std::ffi::c_int;
@@ -60,6 +66,27 @@ unsafe extern "C" {
     pub fn berth_session_free(session: *mut RawSession);
     pub fn berth_session_identified(session: *mut RawSession, identification: *const c_char);
     pub fn berth_session_exchange(session: *mut RawSession, number: u8, body: *const u8, length: u32) -> c_int;
+    pub fn berth_session_begin(session: *mut RawSession, keys: *const u8, length: usize) -> c_int;
+    pub fn berth_session_transcript(
+        session: *mut RawSession,
+        key: *const u8,
+        key_length: usize,
+        length: *mut usize,
+    ) -> *mut u8;
+    pub fn berth_session_answer(
+        session: *mut RawSession,
+        hash: *const u8,
+        hash_length: usize,
+        keys: *const u8,
+        length: usize,
+    ) -> c_int;
+    pub fn berth_session_conclude(
+        session: *mut RawSession,
+        hash: *const u8,
+        hash_length: usize,
+        signature: *const u8,
+        length: usize,
+    ) -> c_int;
     pub fn berth_session_rekey(session: *mut RawSession);
     pub fn berth_session_outbox(session: *mut RawSession, length: *mut usize) -> *const u8;
     pub fn berth_session_sent(session: *mut RawSession);

@@ -10,19 +10,30 @@
 mod algorithms;
 mod error;
 mod ffi;
+mod hybrid;
 mod identification;
 mod key;
 mod negotiation;
 mod packet;
 mod phase;
+mod secret;
 mod session;
 
 pub use algorithms::Algorithms;
 pub use error::{Error, PacketError};
+pub use hybrid::Error as HybridError;
 pub use key::{HostKey, HostKeys, KeyError, KeyKind};
 #[doc(hidden)]
 pub use packet::fuzz;
 pub use session::Session;
+
+/// A parser's name, and its way in, for berth's fuzz targets.
+#[doc(hidden)]
+pub type FuzzTarget = (&'static str, fn(&[u8]));
+
+/// The parsers of what peers say.
+#[doc(hidden)]
+pub const FUZZ_TARGETS: &[FuzzTarget] = &[("hybrid", hybrid::fuzz)];
 
 /// Numbers of the messages that are not RFC 4254's, from RFC 4253 section 12 and RFC 4252 section 6.
 pub mod number {
@@ -36,6 +47,8 @@ pub mod number {
     pub const EXT_INFO: u8 = 7;
     pub const KEXINIT: u8 = 20;
     pub const NEWKEYS: u8 = 21;
+    pub const KEX_HYBRID_INIT: u8 = 30;
+    pub const KEX_HYBRID_REPLY: u8 = 31;
     pub const USERAUTH_REQUEST: u8 = 50;
     pub const USERAUTH_FAILURE: u8 = 51;
     pub const USERAUTH_SUCCESS: u8 = 52;

@@ -1,5 +1,7 @@
 //! libssh's part: key exchanges, as messages in and messages out.
 
+mod hybrid;
+
 use std::ffi::{CStr, c_int};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -8,7 +10,8 @@ use crate::algorithms::{Algorithms, text};
 use crate::error::{Error, PacketError};
 use crate::ffi;
 use crate::key::HostKeys;
-use crate::packet::{Algorithm, Exchange, Hash, Secret, Side};
+use crate::packet::{Algorithm, Exchange, Hash, Side};
+use crate::secret::Secret;
 
 /// How far a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,7 @@ pub(crate) struct Negotiation {
     raw: NonNull<ffi::RawSession>,
     side: Side,
     authenticated: bool,
+    hybrid: hybrid::State,
     // Held until libssh's session is gone: it borrows them.
     _keys: Arc<HostKeys>,
 }
@@ -74,6 +78,7 @@ impl Negotiation {
             raw: NonNull::new(raw).ok_or(Error::Memory)?,
             side: Side::Server,
             authenticated: false,
+            hybrid: hybrid::State::default(),
             _keys: keys,
         })
     }
@@ -85,7 +90,13 @@ impl Negotiation {
         // SAFETY: the strings and the array outlive the call, which copies them.
         let raw = unsafe { ffi::berth_session_connect(algorithms.identification.as_ptr(), methods.as_ptr()) };
         let raw = NonNull::new(raw).ok_or(Error::Memory)?;
-        Ok(Negotiation { raw, side: Side::Client, authenticated: false, _keys: Arc::default() })
+        Ok(Negotiation {
+            raw,
+            side: Side::Client,
+            authenticated: false,
+            hybrid: hybrid::State::default(),
+            _keys: Arc::default(),
+        })
     }
 
     pub fn side(&self) -> Side {
@@ -100,15 +111,16 @@ impl Negotiation {
     }
 
     /// Takes a message of a key exchange, its number first.
-    pub fn take(&mut self, message: &[u8]) -> Taken {
+    pub fn take(&mut self, message: &[u8]) -> Result<Taken, Error> {
         let (Some((&number, body)), Ok(length)) = (message.split_first(), u32::try_from(message.len())) else {
-            return Taken::NotAllowed;
+            return Ok(Taken::NotAllowed);
         };
         // SAFETY: the session is live; pointer and length are of `body`, which is copied.
         match unsafe { ffi::berth_session_exchange(self.raw.as_ptr(), number, body.as_ptr(), length - 1) } {
-            ffi::NOT_ALLOWED => Taken::NotAllowed,
-            ffi::NOT_HANDLED => Taken::NotHandled,
-            _ => Taken::Yes,
+            ffi::NOT_ALLOWED => Ok(Taken::NotAllowed),
+            ffi::NOT_HANDLED => Ok(Taken::NotHandled),
+            ffi::HYBRID => self.exchange_hybrid(number, body).map(|()| Taken::Yes),
+            _ => Ok(Taken::Yes),
         }
     }
 
@@ -166,7 +178,7 @@ impl Negotiation {
     }
 
     /// What the key exchange came to whose NEWKEYS has just been put out, and the peer's has not come yet.
-    pub fn agreement(&self) -> Result<Agreement, Error> {
+    pub fn agreement(&mut self) -> Result<Agreement, Error> {
         let raw = self.raw.as_ptr();
         let (mut hash, mut identifier, mut secret) = (0, 0, 0);
         // SAFETY: the session is live; each answer is null or has as many bytes as it says, and is copied; the secret is
@@ -181,6 +193,7 @@ impl Negotiation {
             }
             copies
         };
+        let secret = self.hybrid.secret.take().unwrap_or(secret);
         let method = self.method(ffi::method::KEY_EXCHANGE);
         let algorithm = |place: usize| {
             let [cipher, mac, compression] = [ffi::method::CIPHER, ffi::method::MAC, ffi::method::COMPRESSION]

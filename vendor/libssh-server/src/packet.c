@@ -7,9 +7,10 @@
  */
 #include "shim.h"
 
-/* Where the caller of berth_session_exchange() has to end the connection, or to answer. */
+/* Where the caller of berth_session_exchange() has to end the connection, or to answer, or to go on by itself. */
 #define NOT_ALLOWED 1
 #define NOT_HANDLED 2
+#define HYBRID 3
 
 struct berth_session *berth_of(ssh_session session)
 {
@@ -58,8 +59,9 @@ int ssh_packet_set_newkeys(ssh_session session, enum ssh_crypto_direction_e dire
     if (done == NULL) {
         return SSH_ERROR;
     }
-    /* The server's code has made it already. */
-    if (session->client && direction == SSH_DIRECTION_OUT && ssh_make_sessionid(session) != SSH_OK) {
+    /* The server's code has made it already, and the hybrid exchange's. */
+    if (session->client && direction == SSH_DIRECTION_OUT && done->secret_hash == NULL &&
+        ssh_make_sessionid(session) != SSH_OK) {
         return SSH_ERROR;
     }
     done->used |= direction;
@@ -148,6 +150,9 @@ static int allowed(ssh_session session, uint8_t type)
 static int handle(ssh_session session, uint8_t type, ssh_buffer message)
 {
     struct ssh_iterator *place = ssh_list_get_iterator(session->packet_callbacks);
+    if (berth_is_hybrid(session)) {
+        return type == SSH2_MSG_KEX_ECDH_INIT || type == SSH2_MSG_KEX_ECDH_REPLY ? HYBRID : NOT_HANDLED;
+    }
     while (place != NULL) {
         ssh_packet_callbacks callbacks = ssh_iterator_value(ssh_packet_callbacks, place);
         place = place->next;
@@ -166,7 +171,8 @@ void berth_session_prepare(struct berth_session *self, uint8_t type);
 
 /*
  * Takes a message of a key exchange (RFC 4253 section 7): its number, and what stands behind it. Gives SSH_OK, NOT_ALLOWED
- * or NOT_HANDLED; whether it was good, the session's state tells.
+ * or NOT_HANDLED; whether it was good, the session's state tells. Or HYBRID: the message may come now, and the rest of the
+ * hybrid method is the caller's; after KEXINIT, to begin it.
  */
 int berth_session_exchange(struct berth_session *self, uint8_t type, const uint8_t *body, uint32_t length)
 {
@@ -185,6 +191,9 @@ int berth_session_exchange(struct berth_session *self, uint8_t type, const uint8
     switch (type) {
     case SSH2_MSG_KEXINIT:
         ssh_packet_kexinit(session, type, message, session);
+        if (session->client && session->session_state == SSH_SESSION_STATE_DH && berth_is_hybrid(session)) {
+            return HYBRID;
+        }
         return SSH_OK;
     case SSH2_MSG_NEWKEYS:
         ssh_packet_newkeys(session, type, message, session);

@@ -187,7 +187,7 @@ impl Session {
         if number == number::NEWKEYS && self.tainted && self.negotiation.is_strict() {
             return Err(PacketError::Strict.into());
         }
-        match self.negotiation.take(message) {
+        match self.negotiation.take(message)? {
             Taken::Yes => (),
             Taken::NotAllowed => return Err(PacketError::Message(number).into()),
             Taken::NotHandled => self.unimplemented()?,

@@ -27,17 +27,16 @@ static void choose_host_key(struct berth_session *self)
 {
     ssh_session session = self->session;
     const char *method = session->next_crypto->kex_methods[SSH_HOSTKEYS];
-    const char *suffix = method == NULL ? NULL : strstr(method, CERTIFICATE_SUFFIX);
+    const char *suffix = strstr(method, CERTIFICATE_SUFFIX);
     const ssh_key *keys = suffix == NULL ? self->keys : self->certified;
+    int length = suffix == NULL ? (int)strlen(method) : (int)(suffix - method);
     char plain[64];
     session->srv.ed25519_key = keys[0];
     session->srv.ecdsa_key = keys[1];
     session->srv.rsa_key = keys[2];
-    if (suffix != NULL) {
-        snprintf(plain, sizeof plain, "%.*s", (int)(suffix - method), method);
-        session->srv.hostkey = ssh_key_type_from_signature_name(plain);
-        session->srv.hostkey_digest = ssh_key_hash_from_name(plain);
-    }
+    snprintf(plain, sizeof plain, "%.*s", length, method);
+    session->srv.hostkey = ssh_key_type_from_signature_name(plain);
+    session->srv.hostkey_digest = ssh_key_hash_from_name(plain);
 }
 
 /* What server.c calls in place of ssh_pki_export_privkey_to_pubkey(): see build.rs. The public half, in its certificate if
@@ -157,11 +156,12 @@ static int begin_exchange(struct berth_session *self)
     if (ssh_kex_select_methods(session) != SSH_OK) {
         return SSH_ERROR;
     }
-    if (session->server && crypt_set_algorithms_server(session) == SSH_ERROR) {
-        return SSH_ERROR;
-    }
     session->session_state = SSH_SESSION_STATE_DH;
-    return session->client && dh_handshake(session) == SSH_ERROR ? SSH_ERROR : SSH_OK;
+    if (berth_is_hybrid(session)) {
+        return SSH_OK;
+    }
+    int begun = session->server ? crypt_set_algorithms_server(session) : dh_handshake(session);
+    return begun == SSH_ERROR ? SSH_ERROR : SSH_OK;
 }
 
 /* NEWKEYS has come: the peer's next packet is under the new keys. */

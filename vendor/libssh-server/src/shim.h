@@ -41,4 +41,7 @@ struct berth_session {
 /* The one that a session of libssh's belongs to. */
 struct berth_session *berth_of(ssh_session session);
 
+/* Whether the method that has been chosen is the hybrid one: see hybrid.c. */
+int berth_is_hybrid(ssh_session session);
+
 #endif

@@ -3,32 +3,9 @@
 use openssl::hash::{Hasher, MessageDigest};
 
 use super::algorithm::Algorithm;
-use super::mac::wipe;
 use super::protection::Protection;
 use super::{Opener, PacketError, Sealer};
-
-/// Bytes that are wiped before they are given back.
-pub(crate) struct Secret(Vec<u8>);
-
-impl Secret {
-    pub fn new(bytes: Vec<u8>) -> Secret {
-        Secret(bytes)
-    }
-}
-
-impl std::ops::Deref for Secret {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl Drop for Secret {
-    fn drop(&mut self) {
-        wipe(&mut self.0);
-    }
-}
+use crate::secret::{Secret, wipe};
 
 /// The hash function of a key exchange method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,16 +24,6 @@ struct Parameter {
 /// OSSL_PARAM_UTF8_STRING
 const UTF8_STRING: c_uint = 4;
 
-unsafe extern "C" {
-    fn OPENSSL_cleanse(bytes: *mut c_void, length: usize);
-}
-
-/// Overwrites a secret, which the compiler does not leave out.
-pub(super) fn wipe(bytes: &mut [u8]) {
-    // SAFETY: pointer and length are of `bytes`.
-    unsafe { OPENSSL_cleanse(bytes.as_mut_ptr().cast(), bytes.len()) }
-}
-
 /// A MAC with its key.
 pub(super) struct Mac {
     context: NonNull<sys::EVP_MAC_CTX>,

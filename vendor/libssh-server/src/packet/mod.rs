@@ -24,8 +24,10 @@ mod tests;
 
 use std::fmt;
 
+use crate::secret::Secret;
+
 pub(crate) use algorithm::Algorithm;
-pub(crate) use keys::{Exchange, Hash, Secret, Side};
+pub(crate) use keys::{Exchange, Hash, Side};
 pub(crate) use open::Opener;
 pub(crate) use seal::Sealer;
 

@@ -3,8 +3,9 @@
 use openssl::cipher_ctx::CipherCtx;
 
 use super::algorithm::{Algorithm, CipherName};
-use super::mac::{Mac, wipe};
+use super::mac::Mac;
 use super::{LENGTH, PacketError};
+use crate::secret::wipe;
 
 /// The length of AES-GCM's and Poly1305's tags.
 const TAG: usize = 16;

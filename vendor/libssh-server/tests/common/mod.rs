@@ -1,5 +1,7 @@
 //! A server's session and a client's, with the test as the network between them.
 
+#![allow(dead_code, reason = "each file of tests uses a part of it")]
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -108,9 +110,14 @@ impl Link {
 
     /// Two sides that have not said anything.
     pub fn unsettled(cipher: &str, mac: &str) -> Link {
+        Link::of("curve25519-sha256", cipher, mac)
+    }
+
+    /// As [`Link::unsettled`], with another method of key exchange.
+    pub fn of(key_exchange: &str, cipher: &str, mac: &str) -> Link {
         let mut keys = HostKeys::default();
         assert!(keys.add(HostKey::generate(KeyKind::Ed25519).unwrap()).is_ok());
-        let algorithms = Algorithms::new("test_1", "curve25519-sha256", "ssh-ed25519", cipher, mac, "ssh-ed25519");
+        let algorithms = Algorithms::new("test_1", key_exchange, "ssh-ed25519", cipher, mac, "ssh-ed25519");
         let (server, client) = (sockets(), sockets());
         Link {
             server: Side::new(Session::new(server.0, &algorithms, Arc::new(keys)).unwrap(), server.1),
@@ -163,6 +170,13 @@ impl Link {
         self.begin_exchange(direction);
         self.settle();
         assert!(!self.server.session().is_exchanging() && !self.client.session().is_exchanging());
+    }
+
+    /// The session identifier, which both sides have.
+    pub fn identifier(&mut self) -> Vec<u8> {
+        let identifier = self.server.session().identifier().to_vec();
+        assert_eq!(identifier, self.client.session().identifier());
+        identifier
     }
 
     /// Puts bytes behind the identification that goes this way.
