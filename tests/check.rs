@@ -114,6 +114,22 @@ fn every_error_is_told_by_line_and_path() {
 }
 
 #[test]
+fn an_sftp_server_that_cannot_be_called_so_is_an_error() {
+    let configuration = "\
+docker: {execution: {container: {image: guest}, subsystems: {sftp: internal-sftp -x, other: internal-sftp -R}}}
+security: {forceCommand: \"internal-sftp -P unlink\"}
+auth: {users: {alice: {authorizedKeys: ['command=\"internal-sftp -u 8\" ssh-ed25519 \
+AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl']}}}
+";
+    let expected = "\
+FILE:1: docker.execution.subsystems.sftp: internal-sftp: there is no option -x
+FILE:2: security.forceCommand: internal-sftp: -P: there is no request \"unlink\"
+FILE:3: auth.users.alice.authorizedKeys[0]: option \"command=\": internal-sftp: -u \"8\": must be an octal number up to 777
+";
+    assert_eq!(errors(configuration.as_bytes()), expected);
+}
+
+#[test]
 fn serve_refuses_what_check_refuses() {
     assert_eq!(run("serve", BAD.as_bytes()), (Some(1), String::new(), ERRORS.into()));
 }

@@ -15,6 +15,7 @@ use crate::auth::{
     AuthorizedKey, AuthorizedPrincipal, ByName, COMMAND_TOKENS, MethodList, PasswordHash, Totp, TotpAlgorithm,
     TotpSecret, User, check_tokens,
 };
+use crate::connection::sftp_server;
 
 /// The longest user name, in bytes: what the SSH side takes.
 const LONGEST_NAME: usize = 1024;
@@ -42,6 +43,22 @@ fn users_path() -> Scalar<PathBuf> {
     path().which(|text| check_tokens(text, "u"))
 }
 
+fn authorized_key(line: &str) -> Result<AuthorizedKey, String> {
+    let key = AuthorizedKey::parse(line).map_err(|error| error.to_string())?;
+    check_forced(key.forced_command()).map(|()| key)
+}
+
+fn authorized_principal(line: &str) -> Result<AuthorizedPrincipal, String> {
+    let principal = AuthorizedPrincipal::parse(line).map_err(|error| error.to_string())?;
+    check_forced(principal.forced_command()).map(|()| principal)
+}
+
+/// Whether a line forces what could not be run.
+fn check_forced(command: Option<&str>) -> Result<(), String> {
+    let unable = command.and_then(sftp_server::unable);
+    unable.map_or(Ok(()), |error| Err(format!("option \"command=\": {}: {error}", sftp_server::INTERNAL)))
+}
+
 /// What a user and a group can have.
 fn settings() -> Section<User> {
     let password = parsed("the hash of a password", PasswordHash::parse).optional();
@@ -53,7 +70,7 @@ fn settings() -> Section<User> {
         .key(
             "authorizedKeys",
             |user| &mut user.authorized_keys,
-            any_number_of(parsed("a public key as in an authorized_keys file", AuthorizedKey::parse)),
+            any_number_of(parsed("a public key as in an authorized_keys file", authorized_key)),
         )
         .key("authorizedKeysFile", |user| &mut user.authorized_keys_files, any_number_of(users_path()))
         .key("authorizedKeysCommand", |user| &mut user.authorized_keys_command, any_number_of(word))
@@ -61,7 +78,7 @@ fn settings() -> Section<User> {
         .key(
             "authorizedPrincipals",
             |user| &mut user.authorized_principals,
-            any_number_of(parsed("a certificate's principal", AuthorizedPrincipal::parse)),
+            any_number_of(parsed("a certificate's principal", authorized_principal)),
         )
         .key("totp", |user| &mut user.totp, totp())
         .key("authenticationMethods", |user| &mut user.authentication_methods, authentication_methods())

@@ -10,7 +10,8 @@ use crate::auth::{ForwardAddress, Restrictions};
 use crate::config::{Forwarding, Security};
 use crate::connection::forward::{HostPort, Listening};
 use crate::connection::frame::{self, Queue};
-use crate::connection::message::{ChannelRequest, GlobalRequest, INTERNAL_SFTP, Open};
+use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
+use crate::connection::sftp_server;
 use crate::connection::wire::{Malformed, Reader, Write};
 
 /// The name under which a refused request travels.
@@ -148,7 +149,11 @@ fn start(kind: &[u8], what: &str, request: &ChannelRequest<'_>, agent: &mut Vec<
 
 /// Appends the request that runs a forced command.
 fn run(command: &str, request: &ChannelRequest<'_>, agent: &mut Vec<u8>) {
-    let kind: &[u8] = if command == INTERNAL_SFTP { b"subsystem" } else { b"exec" };
+    if let Some(error) = sftp_server::unable(command) {
+        // The user is told by whoever would run it.
+        log::warn!("{command:?} is forced, and cannot be run: {error}");
+    }
+    let kind: &[u8] = if sftp_server::internal(command.as_bytes()).is_some() { b"subsystem" } else { b"exec" };
     start(kind, command, request, agent);
 }
 

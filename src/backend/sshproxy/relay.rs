@@ -18,7 +18,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use crate::backend;
 use crate::connection::frame::{self, Queue, is_transient};
 use crate::connection::hello::Hello;
-use crate::connection::message::{ChannelRequest, GlobalRequest, INTERNAL_SFTP, Open, number};
+use crate::connection::message::{ChannelRequest, GlobalRequest, Open, number};
+use crate::connection::sftp_server;
 use crate::connection::wire::{Malformed, Reader, Write};
 
 /// Bytes that may wait in either direction before no more is read from where they come.
@@ -235,7 +236,7 @@ impl Relay {
                     let request = ChannelRequest::decode(body)?;
                     let mut name = Reader::new(request.specific);
                     // What a forced command calls berth's own server.
-                    if request.name == b"subsystem" && name.string()? == INTERNAL_SFTP.as_bytes() {
+                    if request.name == b"subsystem" && name.string()? == sftp_server::INTERNAL.as_bytes() {
                         let mut specific = Vec::new();
                         specific.put_string("sftp");
                         self.session.send(&ChannelRequest { specific: &specific, ..request }.encode())?;
