@@ -222,10 +222,9 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
         let backends = Arc::clone(backends);
         services = services.ask(ConfigServer::new(server.clone()), template, move |config| backends.find(config));
     }
-    let authenticator = Webhooks::new(
-        Users::new(config.users, config.ssh.trusted_user_ca_keys.clone(), &config.ssh.authentication_methods),
-        config.webhooks,
-    );
+    let known = Users::new(config.users, config.ssh.trusted_user_ca_keys.clone(), &config.ssh.authentication_methods);
+    let known = known.permit(config.ssh.permit_user_environment.clone());
+    let authenticator = Webhooks::new(known, config.webhooks);
     ssh::Server::new(config.ssh, services, Box::new(authenticator), geoip, config.monitoring, config.log, stop_time)
         .map_err(failed)
 }

@@ -56,7 +56,7 @@ impl Host for Local {
 
     const FORWARDS: bool = true;
 
-    fn greeted(&mut self, hello: &Hello<'_>) {
+    fn greeted(&mut self, hello: &Hello) {
         self.symlinks = hello.symlinks;
     }
 

@@ -217,6 +217,7 @@ pub(crate) fn fuzz(body: &[u8]) {
     }
     if let Ok(request) = ChannelRequest::decode(body) {
         assert_eq!(ChannelRequest::decode(&request.encode()[1..]), Ok(request));
+        super::start::fuzz(&request);
     }
     if let Ok(request) = GlobalRequest::decode(body) {
         assert_eq!(GlobalRequest::decode(&request.encode()[1..]), Ok(request));

@@ -8,6 +8,7 @@ pub mod frame;
 pub mod hello;
 pub mod message;
 pub mod sftp_server;
+pub mod start;
 pub mod wire;
 
 use crate::fuzzing::Target;

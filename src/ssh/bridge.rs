@@ -85,8 +85,6 @@ pub struct Bridge {
     client: SocketAddr,
     waker: Waker,
     policy: Policy,
-    /// What every session of this connection finds in its environment.
-    environment: Vec<(String, String)>,
     /// The oldest first.
     guests: Vec<Guest>,
     /// How many there have been.
@@ -107,13 +105,19 @@ impl Bridge {
         waker: Waker,
         login: Login,
     ) -> Self {
-        let mut environment = login.grant.restrictions.environment.clone();
+        // Webhooks' variables are the container's already, and are not for a key or a client to change.
+        let metadata = Arc::new(login.grant.metadata);
+        let keys = login.grant.restrictions.environment.iter();
+        let mut environment: Vec<_> =
+            keys.filter(|(name, _)| !metadata.environment.contains_key(name)).cloned().collect();
         let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
         let Service { backend, security, forwarding, max_sessions } = login.service;
         let policy = Policy {
             accept_env: server.settings.accept_env.clone(),
+            fixed: metadata.environment.keys().cloned().collect(),
+            environment,
             subsystems: backend.subsystems(),
             security,
             forwarding,
@@ -124,13 +128,12 @@ impl Bridge {
             id,
             user: login.user,
             container: login.container,
-            metadata: Arc::new(login.grant.metadata),
+            metadata,
             backend,
             max_sessions,
             client,
             waker,
             policy,
-            environment,
             guests: Vec::new(),
             count: 0,
             removals: Vec::new(),
@@ -308,7 +311,7 @@ impl Bridge {
                     let client = session.client().unwrap_or_default();
                     let habits = Habits::of(&client, &self.server.settings.server_version);
                     let (base, listening) = (guest.index * NUMBERS, self.policy.listening());
-                    guest.run(Agent::new(container, base, &self.environment, listening, habits));
+                    guest.run(Agent::new(container, base, listening, habits));
                     started.push(guest.index);
                 }
                 Some(Err(error)) => {

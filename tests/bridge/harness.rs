@@ -317,6 +317,7 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
         max_startups: 100,
         max_connections: 0,
         accept_env: Vec::new(),
+        permit_user_environment: Default::default(),
         client_alive_interval: Duration::ZERO,
         client_alive_count_max: 3,
         max_sessions: 10,

@@ -116,5 +116,5 @@ fn sftp_is_served_with_its_options_or_not_at_all() {
     let message = "berth: internal-sftp: -P: there is no request \"unlink\"";
     sftp(&berth, "pwd\n").run().exits(255).says(message);
     berth.exec("id").run().exits(255).prints("").says(message);
-    berth.log().line("is forced, and cannot be run: -P: there is no request");
+    berth.log().line("cannot be run: -P: there is no request");
 }
