@@ -14,6 +14,7 @@ mod containers;
 mod factors;
 mod files;
 mod forwarding;
+mod hardening;
 mod images;
 mod libssh2;
 mod modes;
