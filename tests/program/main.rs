@@ -15,6 +15,7 @@ mod factors;
 mod files;
 mod floods;
 mod forwarding;
+mod hardening;
 mod images;
 mod key_exchange;
 mod libssh2;
