@@ -79,7 +79,8 @@ impl fmt::Display for Error {
         match self {
             Error::Closed => f.write_str("the client closed the connection"),
             Error::Io(error) => write!(f, "the connection failed: {error}"),
-            Error::Protocol(reason) => f.write_str(reason),
+            // In quotes: the words may be the peer's.
+            Error::Protocol(reason) => write!(f, "{reason:?}"),
             Error::Memory => f.write_str("out of memory"),
         }
     }
