@@ -76,7 +76,8 @@ impl Connection {
         }
         match end {
             End::Session(Error::Protocol(text)) => {
-                log::info!("{}: {text}", self.id);
+                // In quotes: the words may be the client's.
+                log::info!("{}: {text:?}", self.id);
                 session.disconnect(reason::PROTOCOL_ERROR, &text);
             }
             End::Session(Error::Packet(error)) => {
