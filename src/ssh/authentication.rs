@@ -230,7 +230,7 @@ impl Authentication {
             },
             number::USERAUTH_REQUEST if self.service_accepted => self.request(session, body),
             number::USERAUTH_INFO_RESPONSE if self.exchange.is_some() => self.response(session, body),
-            // libssh lets connection messages through only after success.
+            // The transport lets connection messages through only after success.
             _ => Progress::Refuse(reason::PROTOCOL_ERROR, "authenticate first".into()),
         }
     }

@@ -1,6 +1,6 @@
 //! The SSH server: listener, connection threads, authentication, and the bridge to the agent.
 //!
-//! One thread owns one connection (`connection`): its libssh session, its poll loop, and everything that belongs to
+//! One thread owns one connection (`connection`): its SSH session, its poll loop, and everything that belongs to
 //! it. What blocks for long (a password's hash, the making of a container) runs in a `worker` that wakes the loop
 //! when it is done. Connections share nothing but the read-only `Server`.
 
@@ -33,8 +33,12 @@ pub use listener::serve;
 pub use server::{ServeError, Server};
 pub use services::Services;
 
-pub(crate) const FUZZ_TARGETS: &[Target] =
-    &[("authentication", userauth::fuzz), ("policy", policy::fuzz), ("forwards", forwards::fuzz)];
+pub(crate) const FUZZ_TARGETS: &[Target] = &[
+    ("authentication", userauth::fuzz),
+    ("policy", policy::fuzz),
+    ("forwards", forwards::fuzz),
+    ("packet", libssh_server::fuzz),
+];
 
 /// Reasons of SSH_MSG_DISCONNECT, RFC 4253 section 11.1.
 mod reason {
