@@ -1,4 +1,4 @@
-# `make` lists what there is. Everything works from a fresh Debian 12: what is missing is installed first (as root).
+# `make` lists what there is. Everything works from a fresh Debian 12 or 13: what is missing is installed first (as root).
 .PHONY: help run build test bench fuzz setup guests clean
 SHELL := /bin/bash
 
@@ -26,6 +26,7 @@ bench:
 	@scripts/setup build docker kubernetes test
 	@scripts/build
 	@scripts/guest bench
+	@scripts/openssh
 	@benches/run
 
 fuzz:

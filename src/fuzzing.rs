@@ -6,6 +6,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// All of them.
 pub fn targets() -> impl Iterator<Item = Target> {
     let all = [
+        libssh_server::FUZZ_TARGETS,
         crate::connection::FUZZ_TARGETS,
         crate::http::FUZZ_TARGETS,
         crate::auth::FUZZ_TARGETS,

@@ -18,6 +18,7 @@ use berth::ssh::Services;
 use berth::webhook::{ConfigServer, Webhooks};
 use berth::{agent, geoip, logger, ssh};
 use lexopt::prelude::*;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 const HELP: &str = "\
 berth: an SSH server that gives every user a container
@@ -158,7 +159,17 @@ fn open_geoip(config: &Config) -> Result<Option<geoip::Database>, Failure> {
     config.geoip.as_deref().map(geoip::Database::open).transpose().map_err(|error| failed(format!("geoip: {error}")))
 }
 
+/// Gives up what a server never needs and an intruder might: privileges by programs that bring their own (setuid, file
+/// capabilities), and its memory, with all keys in it, shown to other processes of the same user or written to a file.
+/// Before any other thread runs: each has the first of its own. What is started inherits it, and the limit.
+fn harden() -> rustix::io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+}
+
 fn serve(path: &Path) -> Result<(), Failure> {
+    harden().map_err(|error| failed(format!("the process cannot be hardened: {error}")))?;
     let config = load(path)?;
     logger::install(&config.log).map_err(failed)?;
     let (instance, run_directory) = (config.instance.clone(), config.run_directory.clone());

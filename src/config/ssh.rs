@@ -62,7 +62,7 @@ pub struct Ssh {
     pub max_sessions: i32,
 }
 
-// What libssh has, without SHA-1, CBC, DSA and 3DES. It is the client whose order decides (RFC 4253 section 7.1).
+// What there is, without SHA-1, CBC, DSA and 3DES. It is the client whose order decides (RFC 4253 section 7.1).
 
 pub(super) const CIPHERS: &[&str] = &[
     "chacha20-poly1305@openssh.com",
@@ -74,6 +74,7 @@ pub(super) const CIPHERS: &[&str] = &[
 ];
 
 pub(super) const KEX: &[&str] = &[
+    "mlkem768x25519-sha256",
     "curve25519-sha256",
     "curve25519-sha256@libssh.org",
     "ecdh-sha2-nistp256",
@@ -81,8 +82,11 @@ pub(super) const KEX: &[&str] = &[
     "ecdh-sha2-nistp521",
     "diffie-hellman-group16-sha512",
     "diffie-hellman-group18-sha512",
-    "diffie-hellman-group-exchange-sha256",
+    GROUP_EXCHANGE,
 ];
+
+/// A client chooses how large the numbers are that the server has to compute with: on offer only where it is named.
+const GROUP_EXCHANGE: &str = "diffie-hellman-group-exchange-sha256";
 
 pub(super) const MACS: &[&str] =
     &["hmac-sha2-256-etm@openssh.com", "hmac-sha2-512-etm@openssh.com", "hmac-sha2-256", "hmac-sha2-512"];
@@ -120,7 +124,7 @@ impl Ssh {
             server_version: concat!("berth_", env!("CARGO_PKG_VERSION")).to_owned(),
             banner: None,
             ciphers: all(CIPHERS),
-            kex: all(KEX),
+            kex: all(KEX).into_iter().filter(|name| name != GROUP_EXCHANGE).collect(),
             macs: all(MACS),
             host_key_algorithms: all(HOST_KEY_ALGORITHMS),
             login_grace_time: Duration::from_secs(120),

@@ -39,6 +39,7 @@ pub(crate) const FUZZ_TARGETS: &[Target] =
 /// Reasons of SSH_MSG_DISCONNECT, RFC 4253 section 11.1.
 mod reason {
     pub const PROTOCOL_ERROR: u32 = 2;
+    pub const KEY_EXCHANGE_FAILED: u32 = 3;
     pub const SERVICE_NOT_AVAILABLE: u32 = 7;
     pub const CONNECTION_LOST: u32 = 10;
     pub const BY_APPLICATION: u32 = 11;

@@ -148,10 +148,28 @@ fn a_revoked_key_does_not_let_in_nor_any_where_the_list_is_no_good() {
         (key("rsa").public, true),
         (key("ed25519").public, false),
         ("nonsense\n".to_owned(), false),
+        ("ssh-new AAAAB3NzaC1uZXc=\n".to_owned(), false),
     ] {
         fs::write(berth.path("revoked"), &list).unwrap();
         assert_eq!(lets_in(), expected, "{list}");
     }
+}
+
+#[test]
+fn a_line_with_a_certificate_revokes_its_key() {
+    let berth = trusting_and(|config| {
+        config["ssh"]["revokedKeys"] = json!("revoked");
+        config["auth"]["users"]["carol"] = json!({"authorizedKeys": [key("rsa").public]});
+    });
+    let certificate = fs::read(certify(&berth, "ed25519-ca", &["-n", "alice"])).unwrap();
+    fs::write(berth.path("revoked"), &certificate).unwrap();
+    berth.exec("echo in").run().exits(255).prints("");
+    berth.log().line("revoked");
+    let other = berth.openssh_with_key("ssh", "rsa").args(["-l", "carol", "-T", "berth", "echo in"]).run();
+    other.succeeds().prints("in\n");
+    fs::write(berth.path("revoked"), &certificate[..certificate.len() / 2]).unwrap();
+    let other = berth.openssh_with_key("ssh", "rsa").args(["-l", "carol", "-T", "berth", "echo in"]).run();
+    other.exits(255).prints("");
 }
 
 #[test]
@@ -186,7 +204,7 @@ fn a_krl_revokes_certificates_and_keys() {
 }
 
 /// Has an authority certify the server's host key, and the client know nothing but the authority.
-fn certify_host(berth: &Berth, key_file: &str, options: &[&str]) {
+pub(crate) fn certify_host(berth: &Berth, key_file: &str, options: &[&str]) {
     let public = berth.path(&format!("{key_file}.pub"));
     let keygen = Client::new("ssh-keygen").arg("-q").arg("-s").arg(key("ed25519-ca").path).args(["-I", "host"]);
     keygen.args(options).arg(&public).run().succeeds();

@@ -102,6 +102,15 @@ fn libraries_log_in_by_every_method() {
 }
 
 #[test]
+fn libraries_exchange_keys_that_hold_against_quantum_computers() {
+    let berth = Berth::with(|config| config["ssh"]["kex"] = "mlkem768x25519-sha256".into());
+    let [_, asyncssh, _, go] = LIBRARIES;
+    for library in [asyncssh, go] {
+        library.client(&berth, "key", "exec", &["echo in"]).run().succeeds().prints("in\n");
+    }
+}
+
+#[test]
 fn libraries_run_commands_and_learn_how_they_end() {
     let berth = Berth::start();
     for library in LIBRARIES {

@@ -49,6 +49,36 @@ fn the_binary_needs_no_other_file() {
 }
 
 #[test]
+fn the_binary_has_no_writable_code_no_fixed_place_and_guarded_stacks() {
+    // Debian's own toolchain cannot link a static position-independent executable: docs/building.md.
+    let debian = option_env!("RUSTC_BOOTSTRAP").is_some();
+    for binary in [release_binary(), env!("CARGO_BIN_EXE_berth").into()] {
+        let readelf = |what: &str| Client::new("readelf").args(["--wide", what]).arg(&binary).run().succeeds().text();
+        let headers = readelf("--program-headers");
+        // The flags stand before the alignment.
+        let flags = |line: &str| line.split_whitespace().rev().skip(1).take(2).collect::<String>();
+        let segments = |kind: &str| {
+            let lines = headers.lines().filter(|line| line.trim_start().starts_with(kind));
+            lines.map(flags).collect::<Vec<_>>()
+        };
+        assert!(matches!(&segments("GNU_STACK")[..], [flags] if !flags.contains('E')), "{headers}");
+        assert!(segments("LOAD").iter().all(|flags| !flags.contains('W') || !flags.contains('E')), "{headers}");
+        if !debian {
+            assert!(readelf("--file-header").contains("DYN (Position-Independent Executable file)"));
+            assert!(headers.contains("GNU_RELRO"), "{headers}");
+            let dynamic = readelf("--dynamic");
+            assert!(dynamic.contains("BIND_NOW") && dynamic.contains("NOW PIE"), "{dynamic}");
+        }
+    }
+    // One of each C library that has an array on its stack. The release has no names any more.
+    for function in ["ssh_send_banner", "ERR_print_errors_cb", "inflate_table"] {
+        let disassemble = format!("--disassemble={function}");
+        let code = Client::new("objdump").args([&disassemble, env!("CARGO_BIN_EXE_berth")]).run().succeeds().text();
+        assert!(code.contains("<__stack_chk_fail"), "{function}: {code}");
+    }
+}
+
+#[test]
 fn the_binary_has_8_megabytes_at_most() {
     let size = std::fs::metadata(release_binary()).unwrap().len();
     assert!(size <= 8_000_000, "{size} bytes");

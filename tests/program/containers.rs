@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::common::{Berth, Client, DEADLINE, Running, daemon_socket, docker, eventually};
+use crate::common::{Berth, Client, DEADLINE, Running, docker, eventually};
 
 /// What is promised of a container whose client is gone.
 const SOON: Duration = Duration::from_secs(5);
@@ -238,21 +238,7 @@ fn nothing_accumulates_in_the_server() {
 #[test]
 fn any_user_who_may_open_the_docker_socket_may_serve() {
     let _quiet = without_load();
-    let berth = Berth::by(
-        |directory| {
-            let binary = directory.join("berth");
-            fs::copy(env!("CARGO_BIN_EXE_berth"), &binary).unwrap();
-            let serve = [binary.as_os_str(), "serve".as_ref(), "--config".as_ref()];
-            if !rustix::process::getuid().is_root() {
-                return Client::new("env").args(serve).arg(directory.join("config.yaml"));
-            }
-            let group = Client::new("stat").args(["-c", "%g", &daemon_socket()]).run().succeeds().text();
-            Client::new("chown").args(["-R", "61234:61234"]).arg(directory).run().succeeds();
-            let user = ["--reuid", "61234", "--regid", "61234", "--groups", group.trim(), "--no-new-privs"];
-            Client::new("setpriv").args(user).args(serve).arg(directory.join("config.yaml"))
-        },
-        |_| (),
-    );
+    let berth = Berth::by_another_user();
     let status = fs::read_to_string(format!("/proc/{}/status", berth.id())).unwrap();
     assert!(!status.contains("Uid:\t0\t"), "{status}");
     berth.exec("id -un; cat").input("hello\n").run().succeeds().prints("root\nhello\n");

@@ -8,7 +8,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::{Answer, Berth, Client, DEADLINE, PASSWORD, Sshd, WebhookServer, eventually, free_port, key};
+use crate::common::{
+    Answer, Berth, Client, DEADLINE, PASSWORD, Sshd, WebhookServer, eventually, free_port, key, newest_openssh,
+};
 use crate::forwarding::Display;
 use crate::terminals::follows_the_window;
 
@@ -87,6 +89,18 @@ fn much_passes_both_ways_through_new_keys() {
     let input: Vec<u8> = (0..20_000_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let ran = berth.exec("cat").input(input.clone()).run().succeeds();
     assert!(ran.stdout == input, "{} bytes came back", ran.stdout.len());
+}
+
+#[test]
+fn a_server_that_wants_a_post_quantum_key_exchange_has_it_again_and_again() {
+    let settings = "KexAlgorithms mlkem768x25519-sha256\nRekeyLimit 1M";
+    let sshd = Sshd::of(&newest_openssh("sshd"), settings, "");
+    let berth = berth_before(&sshd, |_| ());
+    let ran = berth.exec("cat").input(vec![7; 5_000_000]).run().succeeds();
+    assert!(ran.stdout == [7; 5_000_000], "{} bytes came back", ran.stdout.len());
+    berth.reload(|config| config["sshproxy"]["kex"] = "curve25519-sha256".into());
+    berth.exec("true").run().exits(255);
+    berth.log().line("no match for method kex algos");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Compiles `src/shim.c` against the very source that libssh-rs-sys builds: the shim reads private structures, so
+//! Compiles the C files of `src` against the very source that libssh-rs-sys builds: they read private structures, so
 //! headers, defines and version must be the same. That source is found in the registry (or a vendored copy of it)
 //! through `cargo metadata`, which needs no network.
 
@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    println!("cargo:rerun-if-changed=src/shim.c");
+    for file in ["src/shim.c", "src/shim.h", "src/packet.c", "src/hybrid.c"] {
+        println!("cargo:rerun-if-changed={file}");
+    }
     let vendored = libssh_source().join("vendored");
     let mut build = cc::Build::new();
-    build.file("src/shim.c").include(vendored.join("include"));
-    // In place of libssh's own object of that file, as the linker takes the first that has what it looks for: server.c
-    // knows no host certificates, but for the one call that is redirected here. See shim.c.
-    build.file(vendored.join("src/server.c"));
+    build.file("src/shim.c").file("src/hybrid.c").include(vendored.join("include"));
+    // Both in place of libssh's own objects of these names, as the linker takes the first that has what it looks for. Our
+    // packet.c stands for libssh's; server.c is libssh's, which knows no host certificates, but for the one call that is
+    // redirected here. See shim.c.
+    build.file("src/packet.c").file(vendored.join("src/server.c"));
     build.define("ssh_pki_export_privkey_to_pubkey", "berth_host_public_key").flag("-Wno-unused-parameter");
     // libssh-rs-sys generates config.h and libssh_version.h there.
     build.include(environment("DEP_LIBSSH_INCLUDE"));

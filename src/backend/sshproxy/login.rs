@@ -159,7 +159,7 @@ impl Login<'_> {
         }
         let soon = self.deadline.min(Deadline::after(INTERVAL));
         let socket = self.session.socket();
-        let waits = if self.session.pending() > 0 { PollFlags::OUT } else { PollFlags::empty() };
+        let waits = if self.session.has_output() { PollFlags::OUT } else { PollFlags::empty() };
         let ready = soon.poll([(socket, PollFlags::IN), (socket, waits)]);
         let result = match ready {
             Err(error) => return Err(self.broken(&error.to_string())),

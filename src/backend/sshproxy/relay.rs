@@ -151,7 +151,7 @@ impl Relay {
         self.pass_back()?;
         let mut server = PollFlags::empty();
         server.set(PollFlags::IN, self.output.len() < LIMIT);
-        server.set(PollFlags::OUT, self.session.pending() > 0);
+        server.set(PollFlags::OUT, self.session.has_output());
         let mut bridge = PollFlags::empty();
         bridge.set(PollFlags::IN, self.takes_more());
         bridge.set(PollFlags::OUT, !self.output.is_empty());

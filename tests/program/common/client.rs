@@ -12,11 +12,21 @@ use rustix::process::{Signal, kill_process, kill_process_group};
 
 use super::process::{DEADLINE, Transcript, pid, wait};
 
-/// The directory of the client libraries that `scripts/clients` has made ready: in the target directory, as Cargo's for
-/// tests' files.
+/// The directory of the client libraries that `scripts/clients` has made ready.
 pub fn libraries() -> PathBuf {
-    let mut candidates = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().map(|parent| parent.join("clients"));
-    candidates.find(|path| path.is_dir()).expect("scripts/clients has made the libraries ready")
+    made("clients").expect("scripts/clients has made the libraries ready")
+}
+
+/// A program of the newest OpenSSH, which `scripts/openssh` has unpacked.
+pub fn newest_openssh(program: &str) -> String {
+    let directory = made("openssh/bin").expect("scripts/openssh has unpacked OpenSSH");
+    directory.join(program).into_os_string().into_string().unwrap()
+}
+
+/// A directory of the target directory, in which Cargo's for tests' files is, too.
+fn made(name: &str) -> Option<PathBuf> {
+    let mut candidates = Path::new(env!("CARGO_TARGET_TMPDIR")).ancestors().map(|parent| parent.join(name));
+    candidates.find(|path| path.is_dir())
 }
 
 /// A program that is about to be run: with the caller's PATH and nothing else of its environment, and with nothing to

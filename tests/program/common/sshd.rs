@@ -17,8 +17,13 @@ pub struct Sshd {
 }
 
 impl Sshd {
-    /// With these further lines of configuration, and these options before the ed25519 [`key`].
+    /// This machine's, with these further lines of configuration, and these options before the ed25519 [`key`].
     pub fn start(settings: &str, key_options: &str) -> Self {
+        Sshd::of("/usr/sbin/sshd", settings, key_options)
+    }
+
+    /// Another program.
+    pub fn of(program: &str, settings: &str, key_options: &str) -> Self {
         let directory = Directory::new(&unique());
         let path = |name: &str| directory.path().join(name);
         let host_key = path("host_key");
@@ -36,7 +41,7 @@ impl Sshd {
             path("authorized_keys").display(),
         );
         fs::write(path("sshd_config"), config).unwrap();
-        let process = Client::new("/usr/sbin/sshd").args(["-D", "-e", "-f"]).arg(path("sshd_config"));
+        let process = Client::new(program).args(["-D", "-e", "-f"]).arg(path("sshd_config"));
         let process = process.within(super::process::LONG).spawn();
         process.stderr.line("Server listening on");
         let host_key = fs::read_to_string(path("host_key.pub")).unwrap();

@@ -1,174 +1,95 @@
-//! One client's transport.
+//! One peer's transport.
 
-use std::collections::TryReserveError;
-use std::ffi::{CStr, CString, c_char, c_void};
-use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, RawFd};
-use std::ptr::NonNull;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::ffi;
+use crate::algorithms::Algorithms;
+use crate::error::{Error, PacketError};
+use crate::identification::{Found, Reader};
 use crate::key::HostKeys;
+use crate::negotiation::{Negotiation, Stage, Taken};
 use crate::number;
-
-/// Bytes offered to libssh at a time. It calls itself once per packet in them, and the smallest packet has 16 bytes, so
-/// this bounds the depth of its stack to some hundred frames. It is also libssh's own size for a read.
-const STEP: usize = 4096;
+use crate::packet::{Opener, Sealer};
+use crate::phase::{Fate, Phase};
 
 /// Bytes read from the socket at a time.
 const READ: usize = 64 * 1024;
 
-/// The longest packet that libssh takes (its MAX_PACKET_LEN), with its header and MAC.
-const LONGEST: usize = 262_144 + 1024;
-
-/// The algorithms that a server offers: comma-separated names, the preferred ones first.
-#[derive(Clone, Debug)]
-pub struct Algorithms {
-    methods: [CString; ffi::METHODS],
-    signature_algorithms: CString,
-    banner: CString,
-}
-
-impl Algorithms {
-    /// `software` is what stands after `SSH-2.0-` in the own identification. A name with a NUL ends there.
-    ///
-    /// `signature_algorithms` are those that a user's key may sign with (`server-sig-algs`, RFC 8308 section 3.1).
-    pub fn new(
-        software: &str,
-        key_exchange: &str,
-        host_keys: &str,
-        ciphers: &str,
-        macs: &str,
-        signature_algorithms: &str,
-    ) -> Self {
-        let compression = "none,zlib@openssh.com";
-        Algorithms {
-            // The order of enum ssh_kex_types_e; the last two are languages.
-            methods: [key_exchange, host_keys, ciphers, ciphers, macs, macs, compression, compression, "", ""]
-                .map(text),
-            signature_algorithms: text(signature_algorithms),
-            banner: text(software),
-        }
-    }
-}
-
-fn text(text: &str) -> CString {
-    CString::new(text.split('\0').next().unwrap_or_default()).unwrap_or_default()
-}
-
-/// Why a session ended.
-#[derive(Debug)]
-pub enum Error {
-    /// The other side closed the connection, without or with SSH_MSG_DISCONNECT.
-    Closed,
-    /// The socket failed.
-    Io(io::Error),
-    /// The other side broke the protocol, offered no algorithm in common, or disconnected with a reason: libssh's words.
-    Protocol(String),
-    /// No memory for a session.
-    Memory,
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Closed => f.write_str("the client closed the connection"),
-            Error::Io(error) => write!(f, "the connection failed: {error}"),
-            Error::Protocol(reason) => f.write_str(reason),
-            Error::Memory => f.write_str("out of memory"),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<TryReserveError> for Error {
-    fn from(_: TryReserveError) -> Self {
-        Error::Memory
-    }
-}
-
-/// Takes messages out of libssh's callback.
-type Inbox = Vec<u8>;
+/// Written output is cut off its buffer where there is so much of it.
+const WRITTEN: usize = 256 * 1024;
 
 /// A server's side of an SSH connection, or a client's.
 pub struct Session {
-    raw: NonNull<ffi::RawSession>,
-    /// Another descriptor of libssh's socket: libssh closes its own when it likes.
+    negotiation: Negotiation,
     socket: TcpStream,
-    /// Bytes read, and not yet used by libssh: the first `filled`. The rest is room for more.
+    /// Bytes read, and not yet used: the first `filled`. The rest is room for more.
     unread: Vec<u8>,
     filled: usize,
-    /// Messages received, each behind its length as uint32: where the callback puts them. Boxed, since C holds its address.
-    inbox: Box<Inbox>,
-    // Held until libssh's session is gone: it borrows them.
-    _keys: Arc<HostKeys>,
+    /// Packets, the first `written` bytes of which the socket has taken.
+    output: Vec<u8>,
+    written: usize,
+    /// Messages that have to wait for our NEWKEYS, each behind its length as uint32.
+    queued: Vec<u8>,
+    opener: Opener,
+    sealer: Sealer,
+    /// For after the peer's NEWKEYS, once ours is out.
+    next_opener: Option<Opener>,
+    /// From our KEXINIT to our NEWKEYS; before the first KEXINIT, too.
+    holds: bool,
+    phase: Phase,
+    /// A message has come in the clear that strict key exchange forbids.
+    tainted: bool,
+    reader: Reader,
+    /// The peer's identification string, once it has come.
+    peer: Option<String>,
+    /// The peer is to be told nothing more: it has gone, or speaks no SSH.
+    silent: bool,
+    /// The first exchange hash.
+    identifier: Vec<u8>,
 }
 
-// SAFETY: an `ssh_session` may be used by any one thread at a time, and all uses go through `&mut self` or `&self` of
-// this type, which is not Sync.
-unsafe impl Send for Session {}
-
 impl Session {
-    /// Begins a session on a connected socket: the identification string and the first KEXINIT are ready to be flushed.
+    /// Begins a session on a connected socket: the identification string is ready to be flushed.
     pub fn new(socket: TcpStream, algorithms: &Algorithms, keys: Arc<HostKeys>) -> Result<Self, Error> {
-        let certificates = text(&keys.certificates(&algorithms.methods[1].to_string_lossy()));
-        let [plain, certified] = keys.pointers();
-        Session::create(socket, algorithms, keys, |socket, methods, inbox| {
-            // SAFETY: the strings and the arrays outlive the call, which copies them; the keys and the inbox outlive the
-            // session, as fields dropped after it; the descriptor becomes libssh's.
-            unsafe {
-                ffi::berth_session_new(
-                    socket,
-                    algorithms.banner.as_ptr(),
-                    methods.as_ptr(),
-                    algorithms.signature_algorithms.as_ptr(),
-                    certificates.as_ptr(),
-                    plain.as_ptr(),
-                    certified.as_ptr(),
-                    on_message,
-                    inbox,
-                )
-            }
-        })
+        Session::create(socket, algorithms, Negotiation::server(algorithms, keys)?, Reader::client())
     }
 
     /// Begins a session as the client of a server on a connected socket. Its messages are 6, 51, 52, 60 and 80 to 100.
     pub fn connect(socket: TcpStream, algorithms: &Algorithms) -> Result<Self, Error> {
-        let identification = [c"SSH-2.0-".to_bytes(), algorithms.banner.to_bytes()].concat();
-        let identification = CString::new(identification).unwrap_or_default();
-        Session::create(socket, algorithms, Arc::default(), |socket, methods, inbox| {
-            // SAFETY: the strings and the array outlive the call, which copies them; the inbox outlives the session; the
-            // descriptor becomes libssh's.
-            unsafe { ffi::berth_session_connect(socket, identification.as_ptr(), methods.as_ptr(), on_message, inbox) }
-        })
+        Session::create(socket, algorithms, Negotiation::client(algorithms)?, Reader::server())
     }
 
-    /// `make` is given the socket, the algorithms and the inbox.
     fn create(
         socket: TcpStream,
         algorithms: &Algorithms,
-        keys: Arc<HostKeys>,
-        make: impl FnOnce(RawFd, &[*const c_char; ffi::METHODS], *mut c_void) -> *mut ffi::RawSession,
+        negotiation: Negotiation,
+        reader: Reader,
     ) -> Result<Self, Error> {
-        ffi::initialise();
         socket.set_nonblocking(true).map_err(Error::Io)?;
-        let libssh_socket = socket.try_clone().map_err(Error::Io)?;
-        let methods = algorithms.methods.each_ref().map(|list| list.as_ptr());
-        let mut inbox = Box::new(Inbox::new());
-        let raw = make(libssh_socket.into_raw_fd(), &methods, (&raw mut *inbox).cast::<c_void>());
+        let phase = Phase { side: negotiation.side(), stage: Stage::Exchanging, exchanging: true, expecting: false };
         Ok(Session {
-            raw: NonNull::new(raw).ok_or(Error::Memory)?,
+            negotiation,
             socket,
             unread: Vec::new(),
             filled: 0,
-            inbox,
-            _keys: keys,
+            output: [algorithms.identification.as_bytes(), b"\r\n"].concat(),
+            written: 0,
+            queued: Vec::new(),
+            opener: Opener::plain(),
+            sealer: Sealer::plain(),
+            next_opener: None,
+            holds: true,
+            phase,
+            tainted: false,
+            reader,
+            peer: None,
+            silent: false,
+            identifier: Vec::new(),
         })
     }
 
@@ -178,7 +99,7 @@ impl Session {
     }
 
     /// Reads once from the socket, and appends the messages that became whole to `messages`, each behind its length as
-    /// uint32. They are 5, 50, 61 and 80 to 100; all others libssh has dealt with. Nothing to read is no error.
+    /// uint32. They are 5, 50, 61 and 80 to 100; all others have been dealt with. Nothing to read is no error.
     pub fn receive(&mut self, messages: &mut Vec<u8>) -> Result<(), Error> {
         if self.unread.len() < self.filled + READ {
             self.unread.try_reserve_exact(self.filled + READ - self.unread.len())?;
@@ -190,74 +111,206 @@ impl Session {
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => (),
             Err(error) => return Err(Error::Io(error)),
         }
-        let result = self.process();
-        if messages.is_empty() {
-            // Without a copy, and each keeps memory for the next.
-            std::mem::swap(messages, &mut self.inbox);
-        } else {
-            messages.append(&mut self.inbox);
+        let mut used = 0;
+        let result = self.process(&mut used, messages);
+        self.unread.copy_within(used..self.filled, 0);
+        self.filled -= used;
+        if result.is_err() && self.sealer.is_plain() {
+            // A failed first key exchange: the peer shall see our KEXINIT, or what is wrong with its identification. So few
+            // bytes always find room.
+            let _ = self.flush();
         }
         result
     }
 
-    /// Gives back the memory of buffers that hold nothing: to be called where the connection falls idle.
-    pub fn shrink(&mut self) {
-        self.unread.truncate(self.filled);
-        self.unread.shrink_to_fit();
-        self.inbox.shrink_to_fit();
-        // SAFETY: the session is live.
-        unsafe { ffi::berth_session_shrink(self.raw.as_ptr()) }
-    }
-
-    /// Gives what was read to libssh, in steps.
-    fn process(&mut self) -> Result<(), Error> {
-        let mut used = 0;
-        let mut offer = STEP;
-        while used < self.filled {
-            let rest = &mut self.unread[used..self.filled];
-            let (offered, all) = (offer.min(rest.len()), rest.len());
-            // SAFETY: the pointer and length are of `rest`, which libssh may change; the callback writes to the inbox
-            // alone, which nothing else refers to during the call.
-            let taken = unsafe { ffi::berth_session_receive(self.raw.as_ptr(), rest.as_mut_ptr(), offered) };
-            used += taken.min(offered);
-            self.state()?;
-            if !self.is_encrypted() && self.pending() > 0 {
-                // A failed first key exchange closes libssh's socket with what it buffers: the client shall see our
-                // KEXINIT all the same. So few bytes always find room.
-                self.flush()?;
+    /// Opens the packets in what was read; `used` are the bytes that are not needed any more.
+    fn process(&mut self, used: &mut usize, messages: &mut Vec<u8>) -> Result<(), Error> {
+        if self.peer.is_none() && !self.identify(used)? {
+            return Ok(());
+        }
+        while let Some(packet) = self.opener.open(&mut self.unread[*used..self.filled])? {
+            *used += packet.length;
+            let message = packet.message;
+            let number = message[0];
+            let fate = self.phase.fate(number);
+            if fate == Fate::Owner {
+                messages.try_reserve(4 + message.len())?;
+                frame(messages, message);
+                if number == number::USERAUTH_SUCCESS {
+                    self.begin_connection();
+                }
+                continue;
             }
-            match taken {
-                // Half a packet: libssh wants to see more of it at once.
-                0 if offered < all => offer += STEP,
-                0 => break,
-                _ => offer = STEP,
+            // Few, and not large.
+            let message = message.to_vec();
+            self.tainted |= self.opener.is_plain() && !Phase::is_strict(number);
+            match fate {
+                Fate::Owner | Fate::Ignore => (),
+                Fate::Exchange => self.exchange(&message)?,
+                Fate::Disconnect => {
+                    self.silent = true;
+                    return Err(Error::Protocol(farewell(&message)));
+                }
+                Fate::Unknown => self.unimplemented()?,
+                Fate::Refuse => return Err(PacketError::Message(number).into()),
             }
         }
-        self.unread.copy_within(used..self.filled, 0);
-        self.filled -= used;
-        if self.filled > LONGEST {
-            return Err(Error::Protocol("packet too long".into()));
+        self.exchange_if_spent()
+    }
+
+    /// Looks for the peer's identification; whether it has come.
+    fn identify(&mut self, used: &mut usize) -> Result<bool, Error> {
+        match self.reader.read(&self.unread[..self.filled]) {
+            Found::Nothing(read) => {
+                *used = read;
+                Ok(false)
+            }
+            Found::Bad(reason) => {
+                self.silent = true;
+                self.output.extend_from_slice(reason.as_bytes());
+                self.output.extend_from_slice(b"\r\n");
+                Err(Error::Identification(reason))
+            }
+            Found::Identification(identification, read) => {
+                *used = read;
+                self.negotiation.identified(identification);
+                self.peer = Some(identification.to_owned());
+                self.follow()?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Takes the peer's message of a key exchange.
+    fn exchange(&mut self, message: &[u8]) -> Result<(), Error> {
+        let number = message[0];
+        if number == number::NEWKEYS && self.tainted && self.negotiation.is_strict() {
+            return Err(PacketError::Strict.into());
+        }
+        match self.negotiation.take(message)? {
+            Taken::Yes => (),
+            Taken::NotAllowed => return Err(PacketError::Message(number).into()),
+            Taken::NotHandled => self.unimplemented()?,
+        }
+        self.follow()?;
+        if number == number::NEWKEYS {
+            let mut opener = self.next_opener.take().ok_or(PacketError::Message(number))?;
+            if !self.negotiation.is_strict() {
+                opener.continue_from(self.opener.sequence());
+            }
+            if self.phase.stage == Stage::Authenticated {
+                opener.enable_compression();
+            }
+            self.opener = opener;
         }
         Ok(())
     }
 
-    /// Whether there is output for [`Session::flush`], in bytes.
-    pub fn pending(&self) -> usize {
-        // SAFETY: the session is live.
-        unsafe { ffi::berth_session_pending(self.raw.as_ptr()) }
+    /// Sends what the key exchange has to say, and sees how far it is.
+    fn follow(&mut self) -> Result<(), Error> {
+        let output = self.negotiation.take_output();
+        for message in frames(&output) {
+            match message.first() {
+                Some(&number::KEXINIT) => self.holds = true,
+                Some(_) => (),
+                None => continue,
+            }
+            self.sealer.seal(message, &mut self.output)?;
+            if message[0] == number::NEWKEYS {
+                self.renew_keys()?;
+            }
+        }
+        self.phase.exchanging = self.negotiation.is_exchanging();
+        self.phase.stage = self.negotiation.stage()?;
+        Ok(())
     }
 
-    /// Writes what the socket takes. To be called where it is known to be writable (POLLOUT).
+    /// Our NEWKEYS is out: what comes next, and what has waited, is sealed by the new keys.
+    fn renew_keys(&mut self) -> Result<(), Error> {
+        let agreement = self.negotiation.agreement()?;
+        let side = self.phase.side;
+        let mut sealer = agreement.exchange.sealer(side, agreement.sending)?;
+        if !self.negotiation.is_strict() {
+            sealer.continue_from(self.sealer.sequence());
+        }
+        if self.negotiation.is_authenticated() {
+            sealer.enable_compression();
+        }
+        self.next_opener = Some(agreement.exchange.opener(side, agreement.receiving)?);
+        self.sealer = sealer;
+        self.identifier = agreement.exchange.identifier;
+        self.holds = false;
+        for message in frames(&std::mem::take(&mut self.queued)) {
+            self.sealer.seal(message, &mut self.output)?;
+        }
+        Ok(())
+    }
+
+    /// Begins a key exchange where one key has been used for much (RFC 4344 section 3, RFC 4253 section 9).
+    fn exchange_if_spent(&mut self) -> Result<(), Error> {
+        if self.opener.is_spent() || self.sealer.is_spent() { self.exchange_keys() } else { Ok(()) }
+    }
+
+    /// Begins a key exchange anew, where one may begin now: the user is logged in, and none is under way.
+    pub fn exchange_keys(&mut self) -> Result<(), Error> {
+        if self.phase.stage != Stage::Authenticated || self.phase.exchanging {
+            return Ok(());
+        }
+        self.negotiation.rekey();
+        self.follow()
+    }
+
+    /// Answers the packet that was opened last.
+    fn unimplemented(&mut self) -> Result<(), Error> {
+        let sequence = self.opener.sequence().wrapping_sub(1).to_be_bytes();
+        let message = [&[number::UNIMPLEMENTED], &sequence[..]].concat();
+        Ok(self.sealer.seal(&message, &mut self.output)?)
+    }
+
+    /// Sends one message, its number first. Between our KEXINIT and NEWKEYS it is kept: a bulk sender stops while
+    /// [`Session::is_exchanging`], so that little is kept.
+    pub fn send(&mut self, message: &[u8]) -> Result<(), Error> {
+        let Some(number) = message.first() else { return Ok(()) };
+        if self.holds && !Phase::passes(*number) {
+            self.queued.try_reserve(4 + message.len())?;
+            frame(&mut self.queued, message);
+            return Ok(());
+        }
+        self.sealer.seal(message, &mut self.output)?;
+        self.exchange_if_spent()
+    }
+
+    /// How many bytes wait for the peer: output for [`Session::flush`], and messages that a key exchange holds up.
+    pub fn pending(&self) -> usize {
+        self.output.len() - self.written + self.queued.len()
+    }
+
+    /// Whether there is output for [`Session::flush`].
+    pub fn has_output(&self) -> bool {
+        self.written < self.output.len()
+    }
+
+    /// Writes what the socket takes.
     pub fn flush(&mut self) -> Result<(), Error> {
-        // SAFETY: the session is live.
-        unsafe { ffi::berth_session_flush(self.raw.as_ptr()) };
-        self.state()
+        if !self.has_output() {
+            return Ok(());
+        }
+        match self.socket.write(&self.output[self.written..]) {
+            Ok(count) => self.written += count,
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => (),
+            Err(error) => return Err(Error::Io(error)),
+        }
+        if self.written == self.output.len() || self.written >= WRITTEN {
+            self.output.drain(..self.written);
+            self.written = 0;
+        }
+        Ok(())
     }
 
     /// Writes what waits, to a peer that reads, for `time` at most. What cannot be written by then stays.
     pub fn flush_within(&mut self, time: Duration) {
         let end = Instant::now() + time;
-        while self.pending() > 0 {
+        while self.has_output() {
             let left = end.saturating_duration_since(Instant::now());
             let timeout = Timespec::try_from(left).unwrap_or_default();
             let ready = poll(&mut [PollFd::new(&self.socket, PollFlags::OUT)], Some(&timeout));
@@ -267,139 +320,108 @@ impl Session {
         }
     }
 
-    /// Sends one message, its number first. While [`Session::is_exchanging`] it is kept until that is over: a bulk
-    /// sender stops then, so that little is kept.
-    pub fn send(&mut self, message: &[u8]) -> Result<(), Error> {
-        let length = u32::try_from(message.len()).map_err(|_| Error::Memory)?;
-        // SAFETY: pointer and length are of `message`, which is copied.
-        match unsafe { ffi::berth_session_send(self.raw.as_ptr(), message.as_ptr(), length) } {
-            ffi::OK => Ok(()),
-            _ => Err(self.protocol_error()),
-        }
-    }
-
     /// Sends SSH_MSG_USERAUTH_SUCCESS, after which connection messages pass both ways.
     pub fn authenticated(&mut self) -> Result<(), Error> {
-        // SAFETY: the session is live.
-        match unsafe { ffi::berth_session_authenticated(self.raw.as_ptr()) } {
-            ffi::OK => Ok(()),
-            _ => Err(self.protocol_error()),
-        }
+        self.send(&[number::USERAUTH_SUCCESS])?;
+        self.begin_connection();
+        Ok(())
     }
 
-    /// Lets the next SSH_MSG_USERAUTH_INFO_RESPONSE through (RFC 4256): to be called with each INFO_REQUEST.
+    /// SSH_MSG_USERAUTH_SUCCESS has been sent, or has come.
+    fn begin_connection(&mut self) {
+        self.negotiation.authenticated();
+        self.phase.stage = Stage::Authenticated;
+        self.sealer.enable_compression();
+        self.opener.enable_compression();
+    }
+
+    /// Lets SSH_MSG_USERAUTH_INFO_RESPONSE through (RFC 4256): to be called with each INFO_REQUEST.
     pub fn expect_information(&mut self) {
-        // SAFETY: the session is live.
-        unsafe { ffi::berth_session_expect_information(self.raw.as_ptr()) }
+        self.phase.expecting = true;
     }
 
     /// Lets the answers to a client's service request, or authentication request, through.
     pub fn expect_answers(&mut self) {
-        // SAFETY: the session is live.
-        unsafe { ffi::berth_session_expect_answers(self.raw.as_ptr()) }
+        self.phase.expecting = true;
     }
 
     /// The server's host key, encoded (RFC 4253 section 6.6), once the first key exchange has shown that it has it.
     pub fn host_key(&self) -> Option<Vec<u8>> {
-        let mut length = 0;
-        // SAFETY: the session is live; the answer is ours to free.
-        unsafe { crate::key::take_bytes(ffi::berth_session_host_key(self.raw.as_ptr(), &raw mut length), length) }
+        self.negotiation.host_key()
     }
 
     /// Whether a key exchange is under way, the first one included.
     pub fn is_exchanging(&self) -> bool {
-        // SAFETY: the session is live.
-        unsafe { ffi::berth_session_exchanging(self.raw.as_ptr()) != 0 }
-    }
-
-    fn is_encrypted(&self) -> bool {
-        // SAFETY: the session is live.
-        unsafe { ffi::berth_session_encrypted(self.raw.as_ptr()) != 0 }
+        self.phase.exchanging
     }
 
     /// The session identifier (RFC 4253 section 7.2), which signatures of user keys cover; empty before the first key
     /// exchange is over.
     pub fn identifier(&self) -> &[u8] {
-        let mut length = 0;
-        // SAFETY: the session is live; the bytes are its own until it ends: the first exchange hash never changes.
-        unsafe {
-            let bytes = ffi::berth_session_identifier(self.raw.as_ptr(), &raw mut length);
-            if bytes.is_null() { &[] } else { std::slice::from_raw_parts(bytes, length) }
-        }
+        &self.identifier
     }
 
-    /// The client's identification string, where it has come.
+    /// The peer's identification string, where it has come.
     pub fn client(&self) -> Option<String> {
-        // SAFETY: null or a C string of the session's.
-        let banner = unsafe { ffi::berth_session_client_banner(self.raw.as_ptr()) };
-        // SAFETY: as above.
-        (!banner.is_null()).then(|| unsafe { CStr::from_ptr(banner) }.to_string_lossy().into_owned())
+        self.peer.clone()
+    }
+
+    /// Gives back the memory of buffers that hold nothing: to be called where the connection falls idle.
+    pub fn shrink(&mut self) {
+        self.unread.truncate(self.filled);
+        self.unread.shrink_to_fit();
+        self.output.drain(..self.written);
+        self.written = 0;
+        self.output.shrink_to_fit();
+        self.queued.shrink_to_fit();
+        self.opener.shrink();
+        self.negotiation.shrink();
     }
 
     /// Sends SSH_MSG_DISCONNECT (RFC 4253 section 11.1) as far as that goes, and ends the connection. Does not wait for
-    /// a client that reads nothing.
+    /// a client that reads nothing, and says nothing to one that has not said what it is.
     pub fn disconnect(mut self, reason: u32, description: &str) {
-        let description = &description.as_bytes()[..description.len().min(255)];
-        let mut message = vec![number::DISCONNECT];
-        message.extend_from_slice(&reason.to_be_bytes());
-        message.extend_from_slice(&(description.len() as u32).to_be_bytes());
-        message.extend_from_slice(description);
-        message.extend_from_slice(&0u32.to_be_bytes());
-        if self.state().is_ok() && !self.is_exchanging() {
-            if self.send(&message).is_ok() && is_writable(&self.socket) {
-                let _ = self.flush();
-            }
-        } else if !self.is_encrypted() {
-            // libssh closes its descriptor at a failed first key exchange; the packet is plain then (RFC 4253 section 6).
-            let padding = 8 - (message.len() + 5) % 8 + 8;
-            let mut packet = ((message.len() + padding + 1) as u32).to_be_bytes().to_vec();
-            packet.push(padding as u8);
-            packet.extend_from_slice(&message);
-            packet.resize(packet.len() + padding, 0);
-            let _ = self.socket.write(&packet);
+        if self.peer.is_some() && !self.silent {
+            let description = &description.as_bytes()[..description.len().min(255)];
+            let mut message = vec![number::DISCONNECT];
+            message.extend_from_slice(&reason.to_be_bytes());
+            frame(&mut message, description);
+            message.extend_from_slice(&0u32.to_be_bytes());
+            // Where it fails, there is nothing more to be said.
+            let _ = self.sealer.seal(&message, &mut self.output);
+        }
+        if is_writable(&self.socket) {
+            let _ = self.flush();
         }
         let _ = self.socket.shutdown(std::net::Shutdown::Write);
-    }
-
-    fn state(&self) -> Result<(), Error> {
-        // SAFETY: the session is live.
-        match unsafe { ffi::berth_session_state(self.raw.as_ptr()) } {
-            ffi::OK => Ok(()),
-            _ => Err(self.protocol_error()),
-        }
-    }
-
-    fn protocol_error(&self) -> Error {
-        // SAFETY: libssh's error text is a C string inside the session, copied here.
-        let reason: *const c_char = unsafe { ffi::berth_session_error(self.raw.as_ptr()) };
-        // SAFETY: as above.
-        let reason = unsafe { CStr::from_ptr(reason) }.to_string_lossy().into_owned();
-        if reason.is_empty() { Error::Closed } else { Error::Protocol(reason) }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        // SAFETY: the session is live and freed once; the keys and the inbox are dropped after it.
-        unsafe { ffi::berth_session_free(self.raw.as_ptr()) }
     }
 }
 
 /// Where a send would not block. A socket that takes nothing now belongs to a client that is not reading.
 fn is_writable(socket: &TcpStream) -> bool {
     // An empty send tells nothing; but one poll more at the end of a connection costs nothing either.
-    let mut fds = [rustix::event::PollFd::new(socket, rustix::event::PollFlags::OUT)];
-    rustix::event::poll(&mut fds, Some(&rustix::event::Timespec::default())).is_ok_and(|ready| ready == 1)
+    poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&Timespec::default())) == Ok(1)
 }
 
-/// libssh's `berth_message_callback`.
-///
-/// # Safety
-/// `user` is the session's inbox; `message` has `length` bytes.
-unsafe extern "C" fn on_message(user: *mut c_void, message: *const u8, length: usize) {
-    // SAFETY: what the contract above says; the inbox is not otherwise in use during a call into libssh.
-    let (inbox, message) = unsafe { (&mut *user.cast::<Inbox>(), std::slice::from_raw_parts(message, length)) };
-    // libssh bounds a packet to 256 KiB, so the length fits.
-    inbox.extend_from_slice(&(length as u32).to_be_bytes());
-    inbox.extend_from_slice(message);
+/// Appends bytes behind their length as uint32. They are no more than a packet has.
+fn frame(frames: &mut Vec<u8>, bytes: &[u8]) {
+    frames.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+    frames.extend_from_slice(bytes);
+}
+
+/// What [`frame`] has put together.
+fn frames(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let (length, behind) = rest.split_first_chunk()?;
+        let (bytes, after) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+        rest = after;
+        Some(bytes)
+    })
+}
+
+/// What SSH_MSG_DISCONNECT says (RFC 4253 section 11.1).
+fn farewell(message: &[u8]) -> String {
+    let (reason, rest) = message[1..].split_first_chunk().unwrap_or((&[0; 4], &[]));
+    let text = frames(rest).next().unwrap_or_default();
+    format!("Received SSH_MSG_DISCONNECT: {}:{}", u32::from_be_bytes(*reason), String::from_utf8_lossy(text))
 }

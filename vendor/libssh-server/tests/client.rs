@@ -40,7 +40,7 @@ fn serve(socket: TcpStream, keys: Arc<HostKeys>, download: usize) -> Seen {
     loop {
         assert!(Instant::now() < deadline, "the client neither went on nor ended");
         let mut flags = PollFlags::IN;
-        flags.set(PollFlags::OUT, session.pending() > 0);
+        flags.set(PollFlags::OUT, session.has_output());
         let socket = session.socket();
         let mut fds = [PollFd::new(&socket, flags)];
         let busy = running && left > 0 && window > 0 && session.pending() < 100_000 && !session.is_exchanging();
