@@ -111,9 +111,17 @@ struct Call {
     command: Vec<OsString>,
 }
 
-/// Removes this program's file.
+/// Removes this program's file, and the directory that was made for it.
 fn unlink() -> io::Result<()> {
-    std::fs::remove_file(std::env::current_exe()?)
+    let file = std::env::current_exe()?;
+    std::fs::remove_file(&file)?;
+    let directory = file.parent().filter(|directory| directory.file_name().is_some_and(is_own));
+    directory.map_or(Ok(()), std::fs::remove_dir)
+}
+
+/// Whether a directory of this name is made for the agent's file alone: see the Kubernetes backend's upload.
+fn is_own(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".berth-")
 }
 
 fn parse(args: Vec<OsString>) -> Result<Call, String> {

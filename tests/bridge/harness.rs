@@ -270,6 +270,13 @@ impl Played {
         }
     }
 
+    /// Whether nothing has come that was not looked at.
+    pub fn is_idle(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
+        self.bytes.is_empty() && poll(&mut fds, Some(&Timespec::default())) == Ok(0)
+    }
+
     /// Waits for the server to end the stream.
     pub fn ends(&mut self) {
         while self.next().is_some() {}

@@ -242,13 +242,18 @@ impl Relay {
                     self.session.send(message)?;
                 }
                 number::CHANNEL_REQUEST => {
-                    let steps = self.sessions.request(&ChannelRequest::decode(body)?)?;
-                    self.take(steps)?;
+                    let request = ChannelRequest::decode(body)?;
+                    if !self.sessions.has_ended(request.recipient) {
+                        let steps = self.sessions.request(&request)?;
+                        self.take(steps)?;
+                    }
                 }
                 number::CHANNEL_CLOSE => {
                     self.sessions.closed_by_client(Reader::new(body).u32()?);
                     self.session.send(message)?;
                 }
+                number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_EOF
+                    if self.sessions.has_ended(Reader::new(body).u32()?) => {}
                 _ => self.session.send(message)?,
             }
             self.input.pop();
@@ -283,9 +288,15 @@ impl Relay {
                     }
                 }
                 number::CHANNEL_CLOSE => {
-                    self.sessions.closed_by_server(Reader::new(body).u32()?);
-                    frame::append(self.output.tail(), message);
+                    if self.sessions.closed_by_server(Reader::new(body).u32()?) {
+                        frame::append(self.output.tail(), message);
+                    }
+                    if !self.sessions.is_asking() {
+                        self.deadline = None;
+                    }
                 }
+                number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_REQUEST
+                    if self.sessions.keeps(Reader::new(body).u32()?) => {}
                 _ => frame::append(self.output.tail(), message),
             }
             self.messages.pop();

@@ -8,13 +8,16 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::connection::frame::REFUSED;
-use crate::connection::message::{ChannelRequest, Open, notice};
+use crate::connection::message::{ChannelRequest, Open, bare, exit_status, notice, number};
 use crate::connection::sftp_server;
 use crate::connection::start::{Start, What, starts};
 use crate::connection::wire::{Malformed, Write};
 
 /// The variables of a session by which a server says where its client is. The other server knows better.
 const OWN_VARIABLES: [&[u8]; 2] = [b"SSH_CLIENT", b"SSH_CONNECTION"];
+
+/// How many sessions are waited for that berth has ended, and the server has not closed.
+const MOST_CLOSING: usize = 1024;
 
 /// A message, and for whom it is.
 #[derive(Debug, PartialEq, Eq)]
@@ -35,8 +38,8 @@ struct Session {
     terminal: bool,
     /// How many of its client's requests the server has not answered.
     unanswered: usize,
-    /// Whether a program was refused: then there is none any more.
-    refused: bool,
+    /// Whether berth has ended it: its client has been sent all that there is.
+    ended: bool,
 }
 
 /// What the server was asked for, and what follows.
@@ -46,8 +49,8 @@ struct Asking {
     channel: u32,
     /// The names of the variables that it has not answered.
     variables: VecDeque<Vec<u8>>,
-    /// One that it does not take.
-    refused: Option<Vec<u8>>,
+    /// Why nothing is to be started: for the user.
+    reason: Option<&'static str>,
     /// The request for the program.
     start: Vec<u8>,
     want_reply: bool,
@@ -65,11 +68,20 @@ pub(super) struct Sessions {
     /// By the server's numbers.
     open: HashMap<u32, Session>,
     asking: Option<Asking>,
+    /// The client's numbers of sessions that berth has ended and the client has closed, and the server not.
+    closing: Vec<u32>,
 }
 
 impl Sessions {
     pub(super) fn new(environment: Vec<(Vec<u8>, Vec<u8>)>, id: &str) -> Self {
-        Sessions { environment, id: id.to_owned(), opening: HashMap::new(), open: HashMap::new(), asking: None }
+        Sessions {
+            environment,
+            id: id.to_owned(),
+            opening: HashMap::new(),
+            open: HashMap::new(),
+            asking: None,
+            closing: Vec::new(),
+        }
     }
 
     /// Whether the server has been asked for something: until it has answered, it is to be asked for nothing else.
@@ -87,7 +99,7 @@ impl Sessions {
     /// The server has confirmed a channel, which it calls `server`.
     pub(super) fn confirmed(&mut self, client: u32, server: u32) {
         if let Some((window, maximum_packet)) = self.opening.remove(&client) {
-            let session = Session { client, window, maximum_packet, terminal: false, unanswered: 0, refused: false };
+            let session = Session { client, window, maximum_packet, terminal: false, unanswered: 0, ended: false };
             self.open.insert(server, session);
         }
     }
@@ -99,15 +111,33 @@ impl Sessions {
 
     /// The client has closed a channel.
     pub(super) fn closed_by_client(&mut self, server: u32) {
-        self.open.remove(&server);
+        let ended = self.open.remove(&server).filter(|session| session.ended && self.closing.len() < MOST_CLOSING);
+        self.closing.extend(ended.map(|session| session.client));
     }
 
-    /// The server has closed a channel.
-    pub(super) fn closed_by_server(&mut self, client: u32) {
-        self.open.retain(|_, session| session.client != client);
+    /// Whether berth has ended what the server calls so: nothing but the end is for the server.
+    pub(super) fn has_ended(&self, server: u32) -> bool {
+        self.open.get(&server).is_some_and(|session| session.ended)
+    }
+
+    /// Whether what the server says is not for the client, which has been told of the channel's end.
+    pub(super) fn keeps(&self, client: u32) -> bool {
+        let of_client = self.open.values().find(|session| session.client == client);
+        of_client.map_or_else(|| self.closing.contains(&client), |session| session.ended)
+    }
+
+    /// The server has closed a channel. Whether that is for the client.
+    pub(super) fn closed_by_server(&mut self, client: u32) -> bool {
+        if let Some(place) = self.closing.iter().position(|closing| *closing == client) {
+            self.closing.swap_remove(place);
+            return false;
+        }
+        let ended = self.keeps(client);
+        self.open.retain(|_, session| session.client != client || session.ended);
         if self.asking.as_ref().is_some_and(|asking| !self.open.contains_key(&asking.channel)) {
             self.asking = None;
         }
+        !ended
     }
 
     /// What a request of the client's becomes.
@@ -121,40 +151,42 @@ impl Sessions {
         }
         let start = Start::decode(request)?;
         let channel = request.recipient;
-        if self.open.get(&channel).is_some_and(|session| session.refused) {
-            return Ok(self.refuse(channel, request.want_reply, ""));
-        }
         let options = match start.what {
             What::Subsystem(command) => sftp_server::internal(command),
             What::Shell | What::Exec(_) => None,
         };
-        match options.as_deref() {
-            Some([]) => (),
-            Some(_) => {
-                log::warn!("{}: sshproxy: the server's SFTP cannot be given the options of internal-sftp", self.id);
-                let reason = "the server behind this one cannot be held to the rules for your SFTP";
-                return Ok(self.refuse(channel, request.want_reply, reason));
-            }
-            None => (),
-        }
         // What a forced command calls berth's own server.
         let what = if options.is_some() { What::Subsystem(b"sftp") } else { start.what };
         let own = self.environment.iter().map(|(name, value)| (name.as_slice(), value.as_slice()));
         let variables: Vec<_> =
             own.chain(start.variables.iter().copied()).filter(|(name, _)| !OWN_VARIABLES.contains(name)).collect();
-        let start = bare(what, request);
-        if variables.is_empty() {
-            if let Some(session) = self.open.get_mut(&channel) {
-                session.unanswered += usize::from(request.want_reply);
-            }
-            return Ok(vec![Step::Server(start)]);
+        let start = plain(what, request);
+        let Some(session) = self.open.get_mut(&channel) else {
+            // Only sessions have programs: the server says so.
+            let refused = ChannelRequest { name: REFUSED, specific: b"", ..*request };
+            return Ok(vec![Step::Server(refused.encode())]);
+        };
+        if options.is_some_and(|options| !options.is_empty()) {
+            log::warn!("{}: sshproxy: the server's SFTP cannot be given the options of internal-sftp", self.id);
+            let reason = Some("the server behind this one cannot be held to the rules for your SFTP");
+            self.asking = Some(Asking {
+                channel,
+                variables: [REFUSED.to_vec()].into(),
+                reason,
+                start,
+                want_reply: request.want_reply,
+            });
+            // Its answer comes behind those to what the client has asked for before.
+            let refused = ChannelRequest { name: REFUSED, want_reply: true, specific: b"", ..*request };
+            return Ok(vec![Step::Server(refused.encode())]);
         }
-        if !self.open.contains_key(&channel) {
-            return Ok(self.refuse(channel, request.want_reply, ""));
+        if variables.is_empty() {
+            session.unanswered += usize::from(request.want_reply);
+            return Ok(vec![Step::Server(start)]);
         }
         let steps = variables.iter().map(|(name, value)| Step::Server(env(channel, name, value))).collect();
         let variables = variables.into_iter().map(|(name, _)| name.to_vec()).collect();
-        self.asking = Some(Asking { channel, variables, refused: None, start, want_reply: request.want_reply });
+        self.asking = Some(Asking { channel, variables, reason: None, start, want_reply: request.want_reply });
         Ok(steps)
     }
 
@@ -166,47 +198,44 @@ impl Sessions {
             return None;
         }
         let asking = self.asking.as_mut().filter(|asking| asking.channel == *server)?;
-        let name = asking.variables.pop_front();
-        if !success && asking.refused.is_none() {
-            asking.refused = name;
+        let name = asking.variables.pop_front().unwrap_or_default();
+        if !success && asking.reason.is_none() {
+            let name = name.escape_ascii();
+            log::warn!("{}: sshproxy: the server does not take {name}, see its AcceptEnv: nothing starts", self.id);
+            asking.reason = Some("the server behind this one does not take what is set for your session");
         }
         if !asking.variables.is_empty() {
             return Some(Vec::new());
         }
-        let asking = self.asking.take()?;
-        Some(match asking.refused {
+        let Asking { start, want_reply, reason, .. } = self.asking.take()?;
+        Some(match reason {
             None => {
-                session.unanswered += usize::from(asking.want_reply);
-                vec![Step::Server(asking.start)]
+                session.unanswered += usize::from(want_reply);
+                vec![Step::Server(start)]
             }
-            Some(name) => {
-                let name = name.escape_ascii();
-                log::warn!("{}: sshproxy: the server does not take {name}, see its AcceptEnv: nothing starts", self.id);
-                let reason = "the server behind this one does not take what is set for your session";
-                self.refuse(asking.channel, asking.want_reply, reason)
-            }
+            Some(reason) => session.end(want_reply, reason),
         })
     }
+}
 
-    /// Refuses a program on this channel, and all later ones, in the order of answers; tells the user why.
-    fn refuse(&mut self, channel: u32, want_reply: bool, reason: &str) -> Vec<Step> {
-        let mut steps = Vec::new();
-        if let Some(session) = self.open.get_mut(&channel) {
-            session.unanswered += usize::from(want_reply);
-            let Session { client, window, maximum_packet, terminal, .. } = session;
-            if !std::mem::replace(&mut session.refused, true) {
-                let line = notice(*client, reason, *terminal, window, *maximum_packet);
-                steps.extend(line.map(Step::Client));
-            }
-        }
-        let refused = ChannelRequest { recipient: channel, name: REFUSED, want_reply, specific: b"" };
-        steps.push(Step::Server(refused.encode()));
-        steps
+impl Session {
+    /// Ends it in the server's place, as of a failed `ssh`: a client that is refused a program may show nothing more. The
+    /// client then closes the server's channel.
+    fn end(&mut self, want_reply: bool, reason: &str) -> Vec<Step> {
+        self.ended = true;
+        let success = want_reply.then(|| bare(number::CHANNEL_SUCCESS, self.client));
+        let line = notice(self.client, reason, self.terminal, &mut self.window, self.maximum_packet);
+        let end = [
+            exit_status(self.client, 255),
+            bare(number::CHANNEL_EOF, self.client),
+            bare(number::CHANNEL_CLOSE, self.client),
+        ];
+        success.into_iter().chain(line).chain(end).map(Step::Client).collect()
     }
 }
 
 /// RFC 4254's request for a program.
-fn bare(what: What<'_>, request: &ChannelRequest<'_>) -> Vec<u8> {
+fn plain(what: What<'_>, request: &ChannelRequest<'_>) -> Vec<u8> {
     let mut specific = Vec::new();
     let name: &[u8] = match what {
         What::Shell => b"shell",
@@ -240,7 +269,7 @@ pub(super) fn fuzz(data: &[u8]) {
             1 => sessions.confirmed(number, number.wrapping_add(1)),
             2 => sessions.refused(number),
             3 => sessions.closed_by_client(number),
-            4 => sessions.closed_by_server(number),
+            4 => drop(sessions.closed_by_server(number)),
             5 if !sessions.is_asking() => {
                 let steps = ChannelRequest::decode(body).and_then(|request| sessions.request(&request));
                 for step in steps.unwrap_or_default() {
@@ -256,7 +285,7 @@ pub(super) fn fuzz(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sessions, Step, bare, env};
+    use super::{Sessions, Step, env};
     use crate::connection::message::{ChannelRequest, Open, number};
     use crate::connection::start::{Start, What};
 
@@ -278,8 +307,26 @@ mod tests {
 
     fn plain(what: What<'_>) -> Step {
         let request = ChannelRequest { recipient: 7, name: b"", want_reply: true, specific: b"" };
-        Step::Server(bare(what, &request))
+        Step::Server(super::plain(what, &request))
     }
+
+    /// The numbers of messages that are all for the client.
+    fn for_client(steps: &[Step]) -> Vec<u8> {
+        let number = |step: &Step| match step {
+            Step::Client(message) => message[0],
+            Step::Server(message) => panic!("{message:?} is for the server"),
+        };
+        steps.iter().map(number).collect()
+    }
+
+    /// What a session is that nothing was started in.
+    const END: [u8; 5] = [
+        number::CHANNEL_SUCCESS,
+        number::CHANNEL_EXTENDED_DATA,
+        number::CHANNEL_REQUEST,
+        number::CHANNEL_EOF,
+        number::CHANNEL_CLOSE,
+    ];
 
     fn asked() -> [Step; 2] {
         [Step::Server(env(7, b"TEAM", b"blue")), Step::Server(env(7, b"SSH_ORIGINAL_COMMAND", b"id"))]
@@ -305,14 +352,22 @@ mod tests {
         let mut sessions = sessions();
         assert_eq!(request(&mut sessions, &start(What::Shell)), asked());
         assert_eq!(sessions.answered(3, false), Some(vec![]));
-        let steps = sessions.answered(3, true).unwrap();
-        let [Step::Client(line), Step::Server(refused)] = &steps[..] else { panic!("{steps:?}") };
-        assert_eq!(line[0], number::CHANNEL_EXTENDED_DATA);
-        assert_eq!(ChannelRequest::decode(&refused[1..]).unwrap().name, b"refused@berth");
-        // Its failure is the client's to hear, and there is no other try.
-        assert_eq!(sessions.answered(3, false), None);
-        let steps = request(&mut sessions, &start(What::Shell));
-        assert!(matches!(&steps[..], [Step::Server(again)] if again == refused), "{steps:?}");
+        assert_eq!(for_client(&sessions.answered(3, true).unwrap()), END);
+        assert!(sessions.has_ended(7) && sessions.keeps(3) && !sessions.is_asking());
+        // The client closes it, and may use its number again; the server's end is of the old one.
+        sessions.closed_by_client(7);
+        assert!(!sessions.has_ended(7) && sessions.keeps(3));
+        assert!(!sessions.closed_by_server(3) && !sessions.keeps(3) && sessions.closed_by_server(3));
+    }
+
+    #[test]
+    fn a_session_that_was_ended_and_that_the_server_closes_first_is_no_news() {
+        let mut sessions = sessions();
+        request(&mut sessions, &start(What::Shell));
+        sessions.answered(3, false);
+        sessions.answered(3, false);
+        assert!(!sessions.closed_by_server(3));
+        assert!(sessions.has_ended(7));
     }
 
     #[test]
@@ -322,15 +377,19 @@ mod tests {
         sessions.answered(3, true);
         assert_eq!(sessions.answered(3, true), Some(vec![plain(What::Subsystem(b"sftp"))]));
         let mut sessions = super::tests::sessions();
+        let terminal = ChannelRequest { recipient: 7, name: b"pty-req", want_reply: true, specific: b"" }.encode();
+        request(&mut sessions, &terminal);
         let steps = request(&mut sessions, &start(What::Subsystem(b"internal-sftp -R")));
-        assert!(matches!(&steps[..], [Step::Client(_), Step::Server(_)]), "{steps:?}");
+        assert!(matches!(&steps[..], [Step::Server(_)]) && sessions.is_asking(), "{steps:?}");
+        assert_eq!(sessions.answered(3, true), None);
+        assert_eq!(for_client(&sessions.answered(3, false).unwrap()), END);
     }
 
     #[test]
     fn a_channel_that_is_closed_asks_for_nothing() {
         let mut sessions = sessions();
         request(&mut sessions, &start(What::Shell));
-        sessions.closed_by_server(3);
+        assert!(sessions.closed_by_server(3));
         assert!(!sessions.is_asking());
         assert_eq!(sessions.answered(3, true), None);
         let steps = request(&mut sessions, &start(What::Shell));
