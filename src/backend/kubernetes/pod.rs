@@ -150,6 +150,10 @@ pub(super) fn body(
             (None, _) => {}
         }
     }
+    if !["serviceAccountName", "serviceAccount"].iter().any(|key| spec.contains_key(*key)) {
+        // Users are no clients of the cluster's, unless an account is named for them.
+        spec.entry("automountServiceAccountToken").or_insert(false.into());
+    }
     if owner != Owner::User {
         spec.entry("restartPolicy").or_insert_with(|| "Never".into());
     }
@@ -209,5 +213,35 @@ fn push(map: &mut Map<String, Json>, key: &str, item: Json) {
     match map.get_mut(key) {
         Some(Json::Array(list)) => list.push(item),
         _ => drop(map.insert(key.into(), json!([item]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::KubernetesEnvironment;
+    use crate::metadata::Metadata;
+
+    #[test]
+    fn users_have_no_account_of_the_clusters_unless_one_is_named_for_them() {
+        let request = Request {
+            connection: "0".repeat(32),
+            number: 0,
+            user: "alice".into(),
+            client: ([127, 0, 0, 1], 1).into(),
+            container: None,
+            metadata: Arc::new(Metadata::default()),
+        };
+        let token = |more: Json| {
+            let mut settings = config::Kubernetes::new(&KubernetesEnvironment::default());
+            settings.spec.insert("containers".into(), json!([{"image": "a"}]));
+            settings.spec.extend(more.as_object().unwrap().clone());
+            body(&settings, Owner::User, &request, "guests", "a")["spec"]["automountServiceAccountToken"].clone()
+        };
+        assert_eq!(token(json!({})), false);
+        assert_eq!(token(json!({"automountServiceAccountToken": true})), true);
+        assert_eq!(token(json!({"serviceAccountName": "builder"})), Json::Null);
     }
 }
