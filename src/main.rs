@@ -11,9 +11,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth::auth::{LONGEST_PASSWORD, PasswordHash, TotpSecret, Users};
-use berth::backend::Backends;
+use berth::auth::{ByName, LONGEST_PASSWORD, PasswordHash, RevokedKeys, TotpSecret, Users};
+use berth::backend::{Backend, Backends};
 use berth::config::{self, BackendKind, Config, Own};
+use berth::run_directory::{self, RunDirectory, RunDirectoryError};
 use berth::ssh::Services;
 use berth::webhook::{ConfigServer, Webhooks};
 use berth::{agent, geoip, logger, ssh};
@@ -149,10 +150,47 @@ fn check(path: &Path) -> Result<(), Failure> {
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
+    warnings(&config).for_each(|warning| eprintln!("warning: {warning}"));
+    if config.docker.needs_run_directory()
+        && config.backend == BackendKind::Docker
+        && let Err(error) = run_directory::verify(&config.run_directory)
+    {
+        // Whoever serves may be another user.
+        eprintln!("warning: runDirectory: {error}");
+    }
+    logger::check(&config.log).map_err(failed)?;
+    let backends = Backends::new(&config).map_err(failed)?;
+    own_backends(&config, &backends)?;
     open_geoip(&config)?;
-    Backends::new(&config).map_err(failed)?;
+    ssh::check_host_keys(&config.ssh).map_err(failed)?;
     println!("{}: ok", path.display());
     Ok(())
+}
+
+/// What is worth a warning outside of the file itself.
+fn warnings(config: &Config) -> impl Iterator<Item = String> + use<> {
+    let problems: Vec<String> = RevokedKeys::new(config.ssh.revoked_keys.clone()).problems().collect();
+    problems.into_iter()
+}
+
+/// Takes the run directory for this process, as long as the value lives. Two that serve as one instance would remove each
+/// other's containers.
+fn take_run_directory(config: &Config) -> Result<Option<RunDirectory>, Failure> {
+    let is_needed = match config.backend {
+        BackendKind::Docker => config.docker.needs_run_directory(),
+        BackendKind::Kubernetes => false,
+        BackendKind::SshProxy => return Ok(None),
+    };
+    match RunDirectory::take(&config.run_directory) {
+        Ok(taken) => Ok(Some(taken)),
+        Err(error) if is_needed || matches!(error, RunDirectoryError::InUse(_)) => {
+            Err(failed(format!("runDirectory: {error}")))
+        }
+        Err(error) => {
+            log::warn!("runDirectory: {error}; nothing keeps another berth from serving as the same instance");
+            Ok(None)
+        }
+    }
 }
 
 fn open_geoip(config: &Config) -> Result<Option<geoip::Database>, Failure> {
@@ -173,6 +211,7 @@ fn serve(path: &Path) -> Result<(), Failure> {
     let config = load(path)?;
     logger::install(&config.log).map_err(failed)?;
     let (instance, run_directory) = (config.instance.clone(), config.run_directory.clone());
+    let _taken = take_run_directory(&config)?;
     let mut backends = Arc::new(Backends::new(&config).map_err(failed)?);
     backends.check();
     let server = served(config, &backends)?;
@@ -199,11 +238,25 @@ fn log_failure(failure: &Failure) {
     }
 }
 
+/// The backends of users who have settings of their own.
+fn own_backends(config: &Config, backends: &Backends) -> Result<ByName<Option<Arc<dyn Backend>>>, Failure> {
+    let template = config.template();
+    config.own.try_map(|own| {
+        let find = |own: &Own| {
+            let mut settings = template.clone();
+            settings.put(own.clone());
+            backends.find(&settings).map_err(failed)
+        };
+        own.as_ref().map(find).transpose()
+    })
+}
+
 /// What connections are served with.
 fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failure> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    warnings(&config).for_each(|warning| log::warn!("{warning}"));
     let geoip = open_geoip(&config)?;
     // Time for the containers to be removed, and for their connections' threads to end.
     let stop_time = match config.backend {
@@ -219,14 +272,7 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
         log::warn!("auth has neither users nor webhooks: nobody can log in");
     }
     let template = config.template();
-    let users = config.own.try_map(|own| {
-        let find = |own: &Own| {
-            let mut settings = template.clone();
-            settings.put(own.clone());
-            backends.find(&settings).map_err(failed)
-        };
-        own.as_ref().map(find).transpose()
-    })?;
+    let users = own_backends(&config, backends)?;
     let mut services = Services::new(backends.clone(), config.security, config.forwarding, config.ssh.max_sessions)
         .with_backends(users);
     if let Some(server) = &config.webhooks.configuration {

@@ -69,6 +69,11 @@ impl Users {
         Users { user_environment, ..self }
     }
 
+    /// The user whose name differs from this one by case alone, where nobody has this one.
+    pub fn namesake(&self, name: &str) -> Option<&str> {
+        self.users.namesake(name)
+    }
+
     /// Chooses one of `count` for a name.
     fn choose(&self, name: &str, count: usize) -> Option<usize> {
         let mut hasher = DefaultHasher::new();

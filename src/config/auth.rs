@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kind::{Named, Scalar, any_number_of, choice, duration, integer, is_line, parsed, path, text};
-use super::reader::{Kind, Reader};
+use super::kind::{Named, Private, Scalar, any_number_of, choice, duration, integer, is_line, parsed, path, text};
+use super::reader::{Finding, Kind, Reader};
 use super::section::Section;
 use super::ssh::authentication_methods;
 use super::yaml::{Node, Value};
-use super::{BackendKind, Config, Own, docker, forwarding, kubernetes, webhook};
+use super::{BackendKind, Config, Own, dangers, docker, forwarding, kubernetes, webhook};
 use crate::auth::{
     AuthorizedKey, AuthorizedPrincipal, ByName, COMMAND_TOKENS, MethodList, PasswordHash, Totp, TotpAlgorithm,
     TotpSecret, User, check_tokens,
@@ -95,7 +95,7 @@ fn totp() -> Section<Totp> {
     let period = duration(Duration::from_secs(10)..=Duration::from_secs(300));
     Section::new()
         .key("secret", |totp: &mut Totp| &mut totp.secret, parsed("a secret in base32", TotpSecret::parse).optional())
-        .key("secretFile", |totp| &mut totp.secret_file, users_path().optional())
+        .key("secretFile", |totp| &mut totp.secret_file, Private(users_path().optional()))
         .key("algorithm", |totp| &mut totp.algorithm, choice(ALGORITHMS, &[]))
         .key("digits", |totp| &mut totp.digits, integer(6..=8))
         .key("period", |totp| &mut totp.period, period)
@@ -108,7 +108,7 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
     let (docker, kubernetes) = (docker::of_users(), kubernetes::of_users());
     let (mut forwardings, mut owns) = (BTreeMap::new(), BTreeMap::new());
     let everyones = Own { docker: config.docker.clone(), kubernetes: config.kubernetes.clone() };
-    let general = wrong_in(root, &everyones, config.backend, reader.directory);
+    let general = findings_in(root, &everyones, config.backend, reader.directory);
     for (name, user) in &mut config.users {
         let path = ["auth", "users", name, "groups"];
         let groups = root.texts_at(&path);
@@ -151,11 +151,17 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
             let settings = own.insert(everyones.clone());
             read_all(&docker, parts("docker"), &mut settings.docker, &mut silent);
             read_all(&kubernetes, parts("kubernetes"), &mut settings.kubernetes, &mut silent);
-            for (key, message) in wrong_in(root, settings, config.backend, reader.directory) {
-                // What is wrong with everyone's has been told, too.
-                if !general.contains(&(key.clone(), message.clone())) {
-                    let (section, key) = key.split_once('.').unwrap_or_default();
-                    reader.wrong_at(root, &["auth", "users", name, section], format!("{key}: {message}"));
+            for finding in findings_in(root, settings, config.backend, reader.directory) {
+                // What everyone's have has been told, too.
+                if general.iter().any(|known| (&known.path, &known.message) == (&finding.path, &finding.message)) {
+                    continue;
+                }
+                let (section, key) = finding.path.split_once('.').unwrap_or_default();
+                let (path, message) = (["auth", "users", name, section], format!("{key}: {}", finding.message));
+                if finding.warning {
+                    reader.warn_at(root, &path, message);
+                } else {
+                    reader.wrong_at(root, &path, message);
                 }
             }
         }
@@ -165,15 +171,18 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
     config.own = Arc::new(ByName::new(owns));
 }
 
-/// What does not go together in the settings of a backend: by key, and why.
-fn wrong_in(root: &Node, own: &Own, backend: BackendKind, directory: &Path) -> Vec<(String, String)> {
+/// What does not go together in the settings of a backend, and what is worth a warning.
+fn findings_in(root: &Node, own: &Own, backend: BackendKind, directory: &Path) -> Vec<Finding> {
     let mut reader = Reader::new(directory);
     match backend {
         BackendKind::Docker => docker::check(root, &own.docker, &mut reader),
         BackendKind::Kubernetes => kubernetes::check(root, &own.kubernetes, &mut reader),
         BackendKind::SshProxy => {}
     }
-    reader.findings().into_iter().map(|finding| (finding.path, finding.message)).collect()
+    if reader.is_right() {
+        reader.warn_of(root, dangers::of(backend, &own.docker, &own.kubernetes));
+    }
+    reader.findings()
 }
 
 /// Reads nodes over each other.

@@ -7,13 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::Config;
 use super::docker_api::{AUTH_CONFIG, CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
-use super::docker_connection::{self, DockerConnection};
+use super::docker_connection::{self, AgentTransport, DockerConnection};
 use super::kind::{Named, Scalar, any_number_of, choice, duration, is_line, one_or_more, parsed, switch, text};
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::sidecar::{Sidecar, Sidecars};
 use super::yaml::{Node, Value as Typed};
 use crate::connection::sftp_server;
+use crate::http::Address;
 
 /// Settings of the Docker backend, resolved.
 #[derive(Clone, Debug)]
@@ -146,6 +147,22 @@ impl Docker {
     /// `docker.execution.idleCommand`, if it is not the default: that is nothing that an agent could not do better.
     pub fn own_idle_command(&self) -> Option<&[String]> {
         (self.idle_command != IDLE_COMMAND).then_some(&self.idle_command)
+    }
+}
+
+impl Docker {
+    /// Whether agents are reached by sockets in the run directory, where there can be one.
+    pub fn uses_sockets(&self) -> bool {
+        match self.connection.agent_transport {
+            AgentTransport::Auto => matches!(self.connection.address, Address::Unix(_)),
+            AgentTransport::Socket => true,
+            AgentTransport::Attach => false,
+        }
+    }
+
+    /// Whether nobody could be served without a run directory.
+    pub fn needs_run_directory(&self) -> bool {
+        self.uses_sockets() && !self.disable_agent && self.mode != ExecutionMode::Persistent
     }
 }
 

@@ -30,7 +30,7 @@ use crate::fuzzing::Target;
 pub use hostkey::{KeyFileError, keygen};
 pub use libssh_server::{HostKey, KeyKind};
 pub use listener::serve;
-pub use server::{ServeError, Server};
+pub use server::{ServeError, Server, check_host_keys};
 pub use services::Services;
 
 pub(crate) const FUZZ_TARGETS: &[Target] = &[

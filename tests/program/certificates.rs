@@ -173,6 +173,12 @@ fn a_line_with_a_certificate_revokes_its_key() {
 }
 
 #[test]
+fn the_null_device_is_a_list_that_revokes_nothing() {
+    let berth = Berth::with(|config| config["ssh"]["revokedKeys"] = json!("/dev/null"));
+    berth.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
 fn a_krl_revokes_certificates_and_keys() {
     let berth = trusting_and(|config| {
         config["ssh"]["revokedKeys"] = json!("revoked");

@@ -1,8 +1,9 @@
 //! The program itself: what it says of itself, what it is made of, and how it asks.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Client, Terminal};
+use crate::common::{Berth, Client, Terminal};
 
 fn berth(arguments: &[&str]) -> Client {
     Client::new(env!("CARGO_BIN_EXE_berth")).args(arguments)
@@ -129,4 +130,28 @@ fn a_person_may_leave_and_the_terminal_is_as_before() {
         terminal.shows(words);
         ends(terminal, 1);
     }
+}
+
+#[test]
+fn two_berths_cannot_serve_as_one_instance() {
+    let first = Berth::start();
+    let serve = || berth(&["serve", "--config"]).arg(first.path("config.yaml")).spawn();
+    let second = serve();
+    second.stderr.line("is in use: another berth runs as this instance");
+    second.wait().exits(1);
+    first.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn a_run_directory_that_others_could_replace_is_refused_at_the_start() {
+    let berth = Berth::start();
+    let open = berth.path("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let config = std::fs::read_to_string(berth.path("config.yaml")).unwrap();
+    let config = config.replace("\"runDirectory\": \"run\"", "\"runDirectory\": \"open/run\"");
+    std::fs::write(berth.path("other.yaml"), config).unwrap();
+    let ran = self::berth(&["serve", "--config"]).arg(berth.path("other.yaml")).run();
+    ran.exits(1).says("lets others put something else in its place");
+    assert!(!open.join("run").exists());
 }

@@ -152,6 +152,10 @@ pub(super) fn body(
             (None, _) => {}
         }
     }
+    if !["serviceAccountName", "serviceAccount"].iter().any(|key| spec.contains_key(*key)) {
+        // Users are no clients of the cluster's, unless an account is named for them.
+        spec.entry("automountServiceAccountToken").or_insert(false.into());
+    }
     if owner != Owner::User {
         spec.entry("restartPolicy").or_insert_with(|| "Never".into());
     }
@@ -217,10 +221,13 @@ fn push(map: &mut Map<String, Json>, key: &str, item: Json) {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::Write;
+    use std::io::Write as _;
     use std::process::{Command, Stdio};
+    use std::sync::Arc;
 
-    use super::upload_to_stay;
+    use super::*;
+    use crate::config::KubernetesEnvironment;
+    use crate::metadata::Metadata;
 
     #[test]
     fn what_somebody_else_has_prepared_is_no_place_for_an_upload() {
@@ -242,5 +249,26 @@ mod tests {
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
         fs::remove_file(&place).unwrap();
         fs::remove_dir(&target).unwrap();
+    }
+
+    #[test]
+    fn users_have_no_account_of_the_clusters_unless_one_is_named_for_them() {
+        let request = Request {
+            connection: "0".repeat(32),
+            number: 0,
+            user: "alice".into(),
+            client: ([127, 0, 0, 1], 1).into(),
+            container: None,
+            metadata: Arc::new(Metadata::default()),
+        };
+        let token = |more: Json| {
+            let mut settings = config::Kubernetes::new(&KubernetesEnvironment::default());
+            settings.spec.insert("containers".into(), json!([{"image": "a"}]));
+            settings.spec.extend(more.as_object().unwrap().clone());
+            body(&settings, Owner::User, &request, "guests", "a")["spec"]["automountServiceAccountToken"].clone()
+        };
+        assert_eq!(token(json!({})), false);
+        assert_eq!(token(json!({"automountServiceAccountToken": true})), true);
+        assert_eq!(token(json!({"serviceAccountName": "builder"})), Json::Null);
     }
 }
