@@ -38,6 +38,16 @@ use crate::waker::Waker;
 /// Bytes that may wait in either direction before the bridge stops reading from where they come.
 pub const LIMIT: usize = 256 * 1024;
 
+/// Bytes that may wait for a client before nothing more is taken from it, in any phase. More than what agents may fill:
+/// so a client whose one thread writes before it reads is stopped by answers to itself alone.
+const UNREAD_LIMIT: usize = 2 * LIMIT;
+
+/// Whether so much waits for the client that nothing more may be read from it, and no message of its looked at. It gets
+/// through once it reads.
+pub fn is_behind(session: &Session) -> bool {
+    session.pending() >= UNREAD_LIMIT
+}
+
 /// Why a bridge, and with it the connection, ends.
 pub enum End {
     /// The session has failed, or the client is gone.
@@ -132,7 +142,7 @@ impl Bridge {
     /// Takes from the client's messages as many as can be dealt with now.
     pub fn client_messages(&mut self, session: &mut Session, queue: &mut Queue) -> Result<(), End> {
         while let Ok(Some(message)) = queue.front() {
-            if self.is_full() || !self.client_message(session, message)? {
+            if self.is_full() || is_behind(session) || !self.client_message(session, message)? {
                 break;
             }
             queue.pop();
@@ -363,7 +373,8 @@ impl Bridge {
         if flags.contains(PollFlags::OUT) {
             guest.write();
         }
-        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        // Other agents may have filled what there was room for.
+        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) || session.pending() >= LIMIT {
             return Ok(());
         }
         let forwards = (self.forwards.guest == Some(index)).then_some(&mut self.forwards);

@@ -13,6 +13,7 @@ mod common;
 mod containers;
 mod factors;
 mod files;
+mod floods;
 mod forwarding;
 mod images;
 mod libssh2;
