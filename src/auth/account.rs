@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::certificate::{Certificate, Offer};
 use super::key::{AuthorizedKey, AuthorizedPrincipal};
-use super::{Restrictions, User, command, file};
+use super::{Presence, Restrictions, User, command, file};
 
 /// A login by public key.
 pub(super) struct Login<'a> {
@@ -19,6 +19,8 @@ pub(super) struct Login<'a> {
     pub now: i64,
     /// `trustedUserCAKeys`
     pub authorities: &'a [PathBuf],
+    /// Whether the client is still there.
+    pub presence: &'a Presence,
 }
 
 type Admission = Result<Restrictions, &'static str>;
@@ -32,7 +34,7 @@ impl User {
         let in_files = || self.authorized_keys_files.iter().find_map(by_file);
         let by_command = || {
             let (words, account) = (&self.authorized_keys_command, self.authorized_keys_command_user.as_deref());
-            command::keys(words, account, login.name, login.offer, |line| by_line(&line))
+            command::keys(words, account, login.name, (login.offer, login.presence), |line| by_line(&line))
         };
         inline().or_else(in_files).or_else(by_command).or_else(|| self.by_authority(login))
     }
