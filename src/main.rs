@@ -274,7 +274,8 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
     let template = config.template();
     let users = own_backends(&config, backends)?;
     let mut services = Services::new(backends.clone(), config.security, config.forwarding, config.ssh.max_sessions)
-        .with_backends(users);
+        .with_backends(users)
+        .with_quotas(config.quotas);
     if let Some(server) = &config.webhooks.configuration {
         let backends = Arc::clone(backends);
         services = services.ask(ConfigServer::new(server.clone()), template, move |config| backends.find(config));

@@ -17,6 +17,8 @@ pub enum Metric {
     SuccessfulHandshakes,
     /// Connections that ended before; by country.
     FailedHandshakes,
+    /// Connections that were refused, or lost their place to others, before their logins; by the setting.
+    RefusedConnections,
     /// Attempts to log in that were good; by method and country.
     AuthSuccesses,
     /// Those that were not; by method and country.
@@ -36,7 +38,7 @@ pub enum Metric {
 }
 
 /// Name, type and help of each, in their order.
-const TABLE: [(Metric, &str, &str, &str); 12] = [
+const TABLE: [(Metric, &str, &str, &str); 13] = [
     (Metric::Connections, "ssh_connections_total", "counter", "SSH connections since the start"),
     (Metric::CurrentConnections, "ssh_current_connections", "gauge", "SSH connections now"),
     (
@@ -50,6 +52,12 @@ const TABLE: [(Metric, &str, &str, &str); 12] = [
         "ssh_failed_handshakes_total",
         "counter",
         "SSH connections that ended before their users were let in",
+    ),
+    (
+        Metric::RefusedConnections,
+        "ssh_refused_connections_total",
+        "counter",
+        "SSH connections that were refused before their users could log in",
     ),
     (Metric::AuthSuccesses, "auth_success_total", "counter", "Attempts to log in that were good"),
     (Metric::AuthFailures, "auth_failures_total", "counter", "Attempts to log in that were not good"),

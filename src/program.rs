@@ -16,6 +16,9 @@ use crate::http::Deadline;
 /// The most that is read of what a program complains of, in bytes.
 const COMPLAINT_LIMIT: usize = 2000;
 
+/// How often it is looked whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Why a program's output is of no use.
 #[derive(Debug)]
 pub(crate) enum Error {
@@ -36,8 +39,13 @@ impl fmt::Display for Error {
 
 /// Runs a program for `patience` at most, with no descriptors but the standard three and nothing to read. Gives what it
 /// printed, up to `limit` bytes, and what it complained of. Ends it, with all that it has started, where it takes too
-/// long or prints too much, and with this thread.
-pub(crate) fn run(mut command: Command, limit: usize, patience: Duration) -> Result<(Vec<u8>, String), Error> {
+/// long, prints too much, or is not wanted any more, and with this thread.
+pub(crate) fn run(
+    mut command: Command,
+    limit: usize,
+    patience: Duration,
+    is_wanted: &dyn Fn() -> bool,
+) -> Result<(Vec<u8>, String), Error> {
     let alone = || {
         set_parent_process_death_signal(Some(Signal::KILL))?;
         // SAFETY: only marks descriptors close-on-exec; none is closed or created. Kernels before Linux 5.11 have no such
@@ -49,7 +57,7 @@ pub(crate) fn run(mut command: Command, limit: usize, patience: Duration) -> Res
     unsafe { command.pre_exec(alone) };
     // A group of its own, so that all that it starts can be ended with it.
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-    Running(command.spawn().map_err(Error::Start)?).finish(limit, patience).map_err(Error::Run)
+    Running(command.spawn().map_err(Error::Start)?).finish(limit, patience, is_wanted).map_err(Error::Run)
 }
 
 /// A program that runs. Ended, with all that it has started, when dropped.
@@ -57,7 +65,12 @@ struct Running(Child);
 
 impl Running {
     /// Waits for the end: what it printed, and what it complained of.
-    fn finish(mut self, limit: usize, patience: Duration) -> Result<(Vec<u8>, String), String> {
+    fn finish(
+        mut self,
+        limit: usize,
+        patience: Duration,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Result<(Vec<u8>, String), String> {
         let (Some(mut stdout), Some(mut stderr)) = (self.0.stdout.take(), self.0.stderr.take()) else {
             return Err("it has no output".into());
         };
@@ -67,10 +80,11 @@ impl Running {
         while printing || complaining {
             let (out, err) = ((stdout.as_fd(), PollFlags::IN), (stderr.as_fd(), PollFlags::IN));
             // One that has ended would be ready for ever.
+            let next = deadline.min(Deadline::after(LOOK));
             let [out_ready, err_ready] = match (printing, complaining) {
-                (true, true) => deadline.poll([out, err]),
-                (true, false) => deadline.poll([out]).map(|[ready]| [ready, false]),
-                (false, _) => deadline.poll([err]).map(|[ready]| [false, ready]),
+                (true, true) => next.poll([out, err]),
+                (true, false) => next.poll([out]).map(|[ready]| [ready, false]),
+                (false, _) => next.poll([err]).map(|[ready]| [false, ready]),
             }
             .map_err(|error| error.to_string())?;
             if out_ready {
@@ -81,6 +95,9 @@ impl Running {
             }
             if output.len() > limit {
                 return Err(format!("it printed more than {limit} bytes"));
+            }
+            if !is_wanted() {
+                return Err("nobody waits for it any more".into());
             }
             if deadline.has_passed() {
                 return Err(format!("it did not end within {} s", patience.as_secs()));
@@ -137,7 +154,7 @@ mod tests {
     fn shell(script: &str, patience: Duration) -> Result<Vec<u8>, String> {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
-        run(command, 10, patience).map(|(output, _)| output).map_err(|error| error.to_string())
+        run(command, 10, patience, &|| true).map(|(output, _)| output).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -145,7 +162,7 @@ mod tests {
         assert_eq!(shell("echo complaint >&2; printf 0123456789", LONG).as_deref(), Ok(&b"0123456789"[..]));
         assert!(shell("printf 01234567890", LONG).unwrap_err().contains("more than 10 bytes"));
         assert!(shell("echo ok; echo why >&2; exit 3", LONG).unwrap_err().contains("exit status: 3: why"));
-        assert!(run(Command::new("/nonexistent"), 10, LONG).is_err());
+        assert!(run(Command::new("/nonexistent"), 10, LONG, &|| true).is_err());
     }
 
     #[test]

@@ -1,10 +1,17 @@
 //! Takes turns at work of which too much at once would hurt.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::num::NonZero;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::thread::available_parallelism;
+use std::time::{Duration, Instant};
 
-/// Lets in as much work at once as there are places and memory for, first come, first served.
+/// How often those who wait look whether they are still wanted.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Lets in as much work at once as there are places and memory for. Sources take turns: however many wait for one, another
+/// one's first is next but one. Within a source, first come is first served.
 #[derive(Debug)]
 pub(crate) struct Turns {
     /// How many may be in.
@@ -15,11 +22,18 @@ pub(crate) struct Turns {
     changed: Condvar,
 }
 
+/// Where one stands in the queue: the round in which its source's turn comes, and a number of its own.
+type Ticket = (u64, u64);
+
 #[derive(Debug, Default)]
 struct State {
-    /// The tickets of those who wait, the oldest first.
-    queue: VecDeque<u64>,
+    /// Those who wait, with their sources.
+    queue: BTreeMap<Ticket, Option<IpAddr>>,
     next_ticket: u64,
+    /// The round that is being served.
+    round: u64,
+    /// The last round in which a source has one who waits.
+    last: HashMap<Option<IpAddr>, u64>,
     /// How many are in, and the memory that they take.
     inside: usize,
     memory: u32,
@@ -36,20 +50,42 @@ impl Turns {
         Turns { places, memory, state: Mutex::default(), changed: Condvar::new() }
     }
 
+    /// As many at once as there are processors: more of what only computes costs memory and time.
+    pub(crate) fn for_processors(memory: u32) -> Self {
+        Turns::new(available_parallelism().map_or(1, NonZero::get), memory)
+    }
+
     /// Waits for a turn at work that takes `memory` KiB; gives up after `patience`.
     pub(crate) fn take(&self, memory: u32, patience: Duration) -> Option<Turn<'_>> {
+        self.take_for(None, memory, patience, &|| true)
+    }
+
+    /// As [`Turns::take`], for this source, and for as long as it `is_wanted`.
+    pub(crate) fn take_for(
+        &self,
+        source: Option<IpAddr>,
+        memory: u32,
+        patience: Duration,
+        is_wanted: &dyn Fn() -> bool,
+    ) -> Option<Turn<'_>> {
         let mut state = self.lock();
-        let ticket = state.next_ticket;
-        state.next_ticket += 1;
-        state.queue.push_back(ticket);
-        let has_to_wait = |state: &mut State| {
+        let ticket = state.queue(source);
+        let end = Instant::now() + patience;
+        let has_turn = loop {
             let has_place = state.inside < self.places && self.memory.saturating_sub(state.memory) >= memory;
-            state.queue.front() != Some(&ticket) || !(has_place || state.inside == 0)
+            let is_first = state.queue.first_key_value().is_some_and(|(first, _)| *first == ticket);
+            if is_first && (has_place || state.inside == 0) {
+                break true;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() || !is_wanted() {
+                break false;
+            }
+            state = self.changed.wait_timeout(state, left.min(LOOK)).unwrap_or_else(PoisonError::into_inner).0;
         };
-        let (mut state, result) =
-            self.changed.wait_timeout_while(state, patience, has_to_wait).unwrap_or_else(PoisonError::into_inner);
-        state.queue.retain(|&other| other != ticket);
-        let turn = (!result.timed_out()).then(|| {
+        state.queue.remove(&ticket);
+        let turn = has_turn.then(|| {
+            state.serve(ticket.0);
             state.inside += 1;
             state.memory += memory;
             Turn { turns: self, memory }
@@ -62,6 +98,24 @@ impl Turns {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn queue(&mut self, source: Option<IpAddr>) -> Ticket {
+        let round = self.last.get(&source).copied().unwrap_or_default().max(self.round) + 1;
+        self.last.insert(source, round);
+        let ticket = (round, self.next_ticket);
+        self.next_ticket += 1;
+        self.queue.insert(ticket, source);
+        ticket
+    }
+
+    fn serve(&mut self, round: u64) {
+        self.round = self.round.max(round);
+        // Whoever comes next is of a later round anyway.
+        let now = self.round;
+        self.last.retain(|_, last| *last > now);
     }
 }
 
@@ -80,7 +134,9 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use super::Turns;
+    use std::net::IpAddr;
+
+    use super::{State, Turns};
 
     const LONG: Duration = Duration::from_secs(60);
 
@@ -125,5 +181,32 @@ mod tests {
             }
         });
         assert!(most.into_inner() <= 3);
+    }
+
+    #[test]
+    fn sources_take_turns_however_many_wait_for_one() {
+        let [one, two, three] = [1, 2, 3].map(|last| Some(IpAddr::from([10, 0, 0, last])));
+        let mut state = State::default();
+        for source in [one, one, one, one, two, two] {
+            state.queue(source);
+        }
+        let mut served = Vec::new();
+        while let Some((ticket, source)) = state.queue.pop_first() {
+            state.serve(ticket.0);
+            served.push(source);
+            if served.len() == 3 {
+                state.queue(three);
+            }
+        }
+        assert_eq!(served, [one, two, one, two, one, three, one]);
+        assert!(state.last.is_empty());
+    }
+
+    #[test]
+    fn whoever_is_not_wanted_any_more_leaves_the_queue() {
+        let turns = Turns::new(1, 100);
+        let _inside = turns.take(0, LONG).unwrap();
+        assert!(turns.take_for(None, 0, LONG, &|| false).is_none());
+        assert!(turns.lock().queue.is_empty());
     }
 }

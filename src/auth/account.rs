@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::certificate::{Certificate, Offer};
 use super::key::{AuthorizedKey, AuthorizedPrincipal};
-use super::{Restrictions, User, UserEnvironment, command, file};
+use super::{Presence, Restrictions, User, UserEnvironment, command, file};
 
 /// A login by public key.
 pub(super) struct Login<'a> {
@@ -21,6 +21,8 @@ pub(super) struct Login<'a> {
     pub authorities: &'a [PathBuf],
     /// `permitUserEnvironment`
     pub user_environment: &'a UserEnvironment,
+    /// Whether the client is still there.
+    pub presence: &'a Presence,
 }
 
 type Admission = Result<Restrictions, &'static str>;
@@ -35,7 +37,7 @@ impl User {
         let in_files = || self.authorized_keys_files.iter().find_map(by_file);
         let by_command = || {
             let (words, account) = (&self.authorized_keys_command, self.authorized_keys_command_user.as_deref());
-            command::keys(words, account, login.name, login.offer, by_outer_line)
+            command::keys(words, account, login.name, (login.offer, login.presence), by_outer_line)
         };
         inline().or_else(in_files).or_else(by_command).or_else(|| self.by_authority(login))
     }

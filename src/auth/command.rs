@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::file::{self, FileError, LONGEST, WRITABLE_BY_OTHERS};
 use super::key::AuthorizedKey;
 use super::public_key::fingerprint;
-use super::{Offer, token};
+use super::{Offer, Presence, token};
 use crate::connection::wire::Reader;
 use crate::program;
 use crate::strict_modes::{self, own_user};
@@ -34,11 +34,11 @@ pub(super) fn keys<T>(
     words: &[String],
     account: Option<&str>,
     user: &str,
-    offer: &Offer,
+    (offer, presence): (&Offer, &Presence),
     check: impl FnMut(AuthorizedKey) -> Option<T>,
 ) -> Option<T> {
     let (path, arguments) = words.split_first()?;
-    match print(Path::new(path), arguments, account, user, offer) {
+    match print(Path::new(path), arguments, account, user, offer, presence) {
         Ok(text) => file::lines(&text, Path::new(path), AuthorizedKey::parse).find_map(check),
         Err(error) => {
             log::error!("authorized keys of {user:?}: {path}: {error}");
@@ -53,6 +53,7 @@ fn print(
     account: Option<&str>,
     user: &str,
     offer: &Offer,
+    presence: &Presence,
 ) -> Result<Vec<u8>, String> {
     // It may take the name for an option, or for part of a path.
     if user.starts_with('-') || user.contains(char::is_control) || !file::is_plain(user) {
@@ -82,7 +83,8 @@ fn print(
     };
     // The file has as much.
     let limit = usize::try_from(LONGEST).unwrap_or(usize::MAX);
-    program::run(command, limit, PATIENCE).map(|(text, _complaint)| text).map_err(|error| error.to_string())
+    let is_wanted = || presence.is_there();
+    program::run(command, limit, PATIENCE, &is_wanted).map(|(text, _complaint)| text).map_err(|error| error.to_string())
 }
 
 /// What a token stands for.
@@ -111,14 +113,17 @@ pub(super) fn ids_of(account: &str) -> Result<(u32, u32), String> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::super::key::tests::{line, offer};
-    use super::{ids_of, keys, value};
+    use super::{Presence, ids_of, keys, value};
 
     /// What a shell script prints, of how many lines that are keys.
     fn count(script: &str, user: &str) -> usize {
         let mut count = 0;
         let words = ["/bin/sh", "-c", script, "sh", "%u"].map(str::to_owned);
-        keys(&words, None, user, &offer(line()), |_| -> Option<()> {
+        let client = Arc::default();
+        keys(&words, None, user, (&offer(line()), &Presence::of(&client)), |_| -> Option<()> {
             count += 1;
             None
         });

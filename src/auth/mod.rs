@@ -19,6 +19,7 @@ mod users;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::{Arc, Weak};
 
 pub use by_name::ByName;
 pub use certificate::{Certificate, Offer, OfferError};
@@ -30,6 +31,7 @@ pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use public_key::{KeyError, PublicKey, fingerprint};
 pub use revocation::RevokedKeys;
 pub use signature::{Attested, BadSignature, SIGNATURE_ALGORITHMS};
+pub use source::Sources;
 pub use token::check_tokens;
 pub use totp::{Totp, TotpAlgorithm, TotpSecret};
 pub use users::Users;
@@ -152,6 +154,26 @@ impl ForwardAddress {
     }
 }
 
+/// Whether a client is still there, for those who work for it: so that they need not end what nobody waits for.
+#[derive(Clone, Debug, Default)]
+pub struct Presence(Weak<()>);
+
+impl Presence {
+    /// The client is there for as long as this is.
+    pub fn of(client: &Arc<()>) -> Self {
+        Presence(Arc::downgrade(client))
+    }
+
+    /// Whether it is.
+    pub fn is_there(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+}
+
+/// What was to be looked at could not be in time: that says nothing about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Busy;
+
 /// A client that authenticates.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
@@ -163,6 +185,8 @@ pub struct Attempt<'a> {
     pub connection: &'a str,
     /// Its identification string (RFC 4253 section 4.2). Hostile.
     pub version: &'a str,
+    /// Whether it is still there.
+    pub presence: &'a Presence,
 }
 
 /// What an authenticated user is given.
@@ -214,15 +238,18 @@ pub trait BrowserLogin: Send {
     /// Whether the user is to give what the browser shows in the end.
     fn asks_for_code(&self) -> bool;
 
-    /// Waits until the user has been there, for some time, and as long as that `is_wanted`. A failure is in the log.
-    fn finish(self: Box<Self>, attempt: &Attempt<'_>, answer: &[u8], is_wanted: &dyn Fn() -> bool) -> Option<Grant>;
+    /// Waits until the user has been there, for some time, and as long as the client is. A failure is in the log.
+    fn finish(self: Box<Self>, attempt: &Attempt<'_>, answer: &[u8]) -> Option<Grant>;
 }
 
 /// Checks credentials. One per process, shared by all connections; calls may block (a webhook, a slow hash), so they
 /// are made in a worker thread.
 pub trait Authenticator: Send + Sync {
     /// Whether `password` is this user's. Takes as long for an unknown user as for a known one.
-    fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Option<Grant>;
+    ///
+    /// # Errors
+    /// It could not be looked at in time.
+    fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Result<Option<Grant>, Busy>;
 
     /// Whether this user may use a public key from here, now. The caller has verified, or will verify, the signature,
     /// and what a security key attests in it.

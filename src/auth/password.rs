@@ -1,16 +1,15 @@
 //! Password hashes in crypt(5)'s forms.
 
 use std::fmt;
-use std::num::NonZero;
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;
-use std::thread::available_parallelism;
 use std::time::Duration;
 
 use argon2::password_hash::{self, phc};
 use argon2::{Argon2, MIN_SALT_LEN, Params, PasswordHasher, PasswordVerifier, Version};
 use sha_crypt::ShaCrypt;
 
+use super::{Attempt, Busy};
 use crate::random;
 use crate::turn::Turns;
 
@@ -31,8 +30,8 @@ const MEMORY: u32 = 256 * 1024;
 /// How long a check may wait for its turn, before it fails.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Turns at checks: more of them at once than there are processors only cost memory.
-static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::new(available_parallelism().map_or(1, NonZero::get), MEMORY));
+/// Turns at checks.
+static TURNS: LazyLock<Turns> = LazyLock::new(|| Turns::for_processors(MEMORY));
 
 /// A password's hash in crypt(5)'s form: `$argon2id$`, bcrypt (`$2b$`, `$2a$`, `$2y$`) or sha-crypt (`$6$`, `$5$`).
 ///
@@ -115,13 +114,24 @@ impl PasswordHash {
     /// Whether this is the password's hash. The comparison takes the same time wherever they differ.
     ///
     /// Waits for its turn: of all checks in the process, no more run at once than there are processors, and than fit
-    /// into 256 MiB. One that has waited for 30 seconds fails.
-    pub fn verify(&self, password: &[u8]) -> bool {
+    /// into 256 MiB.
+    ///
+    /// # Errors
+    /// It has waited for 30 seconds, or its client has gone.
+    pub fn verify_for(&self, attempt: &Attempt<'_>, password: &[u8]) -> Result<bool, Busy> {
         let memory = if let Scheme::Argon2id(memory) = self.scheme { memory } else { 0 };
-        let Some(_turn) = TURNS.take(memory, PATIENCE) else {
-            log::error!("too many passwords to check: one was not looked at");
-            return false;
+        let source = Some(attempt.client.ip());
+        let Some(_turn) = TURNS.take_for(source, memory, PATIENCE, &|| attempt.presence.is_there()) else {
+            if attempt.presence.is_there() {
+                log::error!("{}: too many passwords to check: one was not looked at", attempt.connection);
+            }
+            return Err(Busy);
         };
+        Ok(self.verify(password))
+    }
+
+    /// Whether this is the password's hash, at once. The comparison takes the same time wherever they differ.
+    pub fn verify(&self, password: &[u8]) -> bool {
         let verdict = match self.scheme {
             Scheme::Argon2id(_) => Argon2::default().verify_password(password, self.text.as_str()),
             Scheme::ShaCrypt => ShaCrypt::default().verify_password(password, self.text.as_str()),

@@ -7,7 +7,7 @@ use crate::pattern;
 /// A list of patterns that a client's address must match: networks in CIDR form, and patterns of `*` and `?`, any of
 /// them negated by `!`. Host names are taken and match nothing, as for an sshd that resolves none (`UseDNS no`).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sources(Vec<Source>);
+pub struct Sources(Vec<Source>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Source {
@@ -27,7 +27,7 @@ enum Pattern {
 
 impl Sources {
     /// Takes a list, separated by commas. On failure, tells what is wrong.
-    pub(super) fn parse(list: &str) -> Result<Self, &'static str> {
+    pub fn parse(list: &str) -> Result<Self, &'static str> {
         list.split(',').map(Source::parse).collect::<Result<_, _>>().map(Sources)
     }
 
@@ -39,7 +39,7 @@ impl Sources {
     }
 
     /// Whether an address matches one of the patterns, and no negated one.
-    pub(super) fn allow(&self, client: IpAddr) -> bool {
+    pub fn allow(&self, client: IpAddr) -> bool {
         let client = client.to_canonical();
         let matches = |negated| self.0.iter().any(|source| source.negated == negated && source.pattern.matches(client));
         matches(false) && !matches(true)

@@ -10,8 +10,8 @@ use super::account::Login;
 use super::by_name::{ByName, is_pattern};
 use super::password::PasswordHash;
 use super::{
-    Attempt, Authenticator, Grant, MethodList, Methods, Offer, Requirements, Restrictions, User, UserEnvironment,
-    methods,
+    Attempt, Authenticator, Busy, Grant, MethodList, Methods, Offer, Presence, Requirements, Restrictions, User,
+    UserEnvironment, methods,
 };
 
 /// Users by name.
@@ -100,12 +100,13 @@ impl Users {
 }
 
 impl Authenticator for Users {
-    fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Option<Grant> {
-        self.password(attempt.user, password).map(|restrictions| Grant::new(attempt.user, restrictions))
+    fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Result<Option<Grant>, Busy> {
+        let is_right = self.password(attempt.user, |hash| hash.verify_for(attempt, password))?;
+        Ok(is_right.then(|| Grant::new(attempt.user, Restrictions::default())))
     }
 
     fn public_key(&self, attempt: &Attempt<'_>, offer: &Offer) -> Option<Grant> {
-        let restrictions = self.public_key(attempt.user, offer, attempt.client.ip());
+        let restrictions = self.public_key(attempt.user, offer, attempt.client.ip(), attempt.presence);
         restrictions.map(|restrictions| Grant::new(attempt.user, restrictions))
     }
 
@@ -142,16 +143,15 @@ fn methods_of(user: &User, methods: Option<&Methods>) -> Methods {
 }
 
 impl Users {
-    fn password(&self, user: &str, password: &[u8]) -> Option<Restrictions> {
-        let (hash, is_own) = self.hash_for(user)?;
-        let is_right = hash.verify(password);
-        (is_right && is_own).then(Restrictions::default)
+    fn password(&self, user: &str, verify: impl FnOnce(&PasswordHash) -> Result<bool, Busy>) -> Result<bool, Busy> {
+        let Some((hash, is_own)) = self.hash_for(user) else { return Ok(false) };
+        Ok(verify(hash)? && is_own)
     }
 
-    fn public_key(&self, user: &str, offer: &Offer, client: IpAddr) -> Option<Restrictions> {
+    fn public_key(&self, user: &str, offer: &Offer, client: IpAddr, presence: &Presence) -> Option<Restrictions> {
         let (name, account, exists) = self.account_for(user)?;
         let (authorities, user_environment) = (&self.authorities, &self.user_environment);
-        account.admit(&Login { name, exists, offer, client, now: now(), authorities, user_environment })
+        account.admit(&Login { name, exists, offer, client, now: now(), authorities, user_environment, presence })
     }
 }
 
@@ -166,8 +166,8 @@ mod tests {
     use std::net::IpAddr;
 
     use super::super::key::tests::{LINES, line, offer};
-    use super::{Restrictions, User, Users};
-    use crate::auth::{AuthorizedKey, PasswordHash};
+    use super::{User, Users};
+    use crate::auth::{AuthorizedKey, Offer, PasswordHash, Presence, Restrictions};
 
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 
@@ -176,6 +176,16 @@ mod tests {
         "$6$rounds=1000$salt$bTmRXcu34/9iKimD9HvB9OPg46uYFwYdsvzMMOzBgatSGMVbkHmIF6keJyNIHBoq9rotl5WLbSLaDDTscE2Ro.",
         "$5$rounds=1000$salt$XP4Jhu0/soBtVfUI3PL03nxvgUAiH5axJpcM7vlpCLC",
     ];
+
+    impl Users {
+        fn takes(&self, user: &str, password: &[u8]) -> bool {
+            self.password(user, |hash| Ok(hash.verify(password))).unwrap()
+        }
+
+        fn admits(&self, user: &str, offer: &Offer, client: IpAddr) -> Option<Restrictions> {
+            self.public_key(user, offer, client, &Presence::default())
+        }
+    }
 
     fn with_password(hash: &str) -> User {
         User { password: Some(PasswordHash::parse(hash).unwrap()), ..User::default() }
@@ -196,8 +206,8 @@ mod tests {
     fn only_the_users_own_password_is_right() {
         let users =
             users([("alice", with_password(HASHES[0])), ("bob", with_password(HASHES[1])), ("carol", User::default())]);
-        assert_eq!(users.password("alice", b"alice's"), Some(Restrictions::default()));
-        assert!(users.password("bob", b"bob's").is_some());
+        assert!(users.takes("alice", b"alice's"));
+        assert!(users.takes("bob", b"bob's"));
         for name in ["alice", "bob", "carol", "dave", ""] {
             let rights: &[&[u8]] = match name {
                 "alice" => &[b"bob's", b"alice", b""],
@@ -205,7 +215,7 @@ mod tests {
                 // Whoever stands in for them, their password is not these users' own.
                 _ => &[b"alice's", b"bob's", b""],
             };
-            assert!(rights.iter().all(|password| users.password(name, password).is_none()), "{name}");
+            assert!(!rights.iter().any(|password| users.takes(name, password)), "{name}");
         }
     }
 
@@ -230,8 +240,8 @@ mod tests {
     fn where_nobody_has_a_password_no_password_is_right() {
         for users in [users([]), users([("carol", User::default())])] {
             assert!(users.hash_for("carol").is_none());
-            assert_eq!(users.password("carol", b""), None);
-            assert_eq!(users.public_key("dave", &offer(line()), CLIENT), None);
+            assert!(!users.takes("carol", b""));
+            assert_eq!(users.admits("dave", &offer(line()), CLIENT), None);
         }
     }
 
@@ -239,12 +249,12 @@ mod tests {
     fn only_the_users_own_keys_let_in() {
         let lines: Vec<&str> = LINES.lines().collect();
         let users = users([("alice", with_keys(&lines[..2])), ("bob", with_keys(&lines[2..3]))]);
-        assert!(users.public_key("alice", &offer(lines[1]), CLIENT).is_some());
-        assert!(users.public_key("bob", &offer(lines[2]), CLIENT).is_some());
-        assert_eq!(users.public_key("bob", &offer(lines[0]), CLIENT), None);
+        assert!(users.admits("alice", &offer(lines[1]), CLIENT).is_some());
+        assert!(users.admits("bob", &offer(lines[2]), CLIENT).is_some());
+        assert_eq!(users.admits("bob", &offer(lines[0]), CLIENT), None);
         // Whoever stands in for an unknown user.
         for number in 0..20 {
-            assert_eq!(users.public_key(&format!("nobody{number}"), &offer(lines[0]), CLIENT), None);
+            assert_eq!(users.admits(&format!("nobody{number}"), &offer(lines[0]), CLIENT), None);
         }
     }
 
@@ -259,7 +269,7 @@ mod tests {
         ];
         let users = users([("alice", with_keys(&lines.each_ref().map(String::as_str)))]);
         let command =
-            |client: &str| users.public_key("alice", &offer(line()), client.parse().unwrap()).unwrap().command.unwrap();
+            |client: &str| users.admits("alice", &offer(line()), client.parse().unwrap()).unwrap().command.unwrap();
         assert_eq!(command("10.1.2.3"), "from");
         assert_eq!(command("192.0.2.1"), "third");
         assert_eq!(command("2001:db8::1"), "fourth");
@@ -268,14 +278,14 @@ mod tests {
     #[test]
     fn a_pattern_stands_for_many_users() {
         let users = users([("student*", with_keys(&[line()])), ("student7", with_password(HASHES[0]))]);
-        assert!(users.public_key("student1", &offer(line()), CLIENT).is_some());
+        assert!(users.admits("student1", &offer(line()), CLIENT).is_some());
         // Of another entry than the pattern's.
-        assert_eq!(users.public_key("student7", &offer(line()), CLIENT), None);
+        assert_eq!(users.admits("student7", &offer(line()), CLIENT), None);
         for name in ["teacher", "student\n", "student\0", ""] {
-            assert_eq!(users.public_key(name, &offer(line()), CLIENT), None, "{name:?}");
+            assert_eq!(users.admits(name, &offer(line()), CLIENT), None, "{name:?}");
         }
-        assert!(users.password("student7", b"alice's").is_some());
-        assert_eq!(users.password("student1", b"alice's"), None);
+        assert!(users.takes("student7", b"alice's"));
+        assert!(!users.takes("student1", b"alice's"));
     }
 
     #[test]
@@ -290,7 +300,7 @@ mod tests {
         };
         let users = users([("alice", user)]);
         let other = LINES.lines().nth(1).unwrap();
-        let command = |line| users.public_key("alice", &offer(line), CLIENT).map(|restrictions| restrictions.command);
+        let command = |line| users.admits("alice", &offer(line), CLIENT).map(|restrictions| restrictions.command);
         assert_eq!(command(other), None);
         std::fs::write(&file, format!("no-pty {}\n{}\n", line(), other)).unwrap();
         assert_eq!(command(other), Some(None));

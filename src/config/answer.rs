@@ -61,6 +61,8 @@ impl Config {
         let mut config = self.clone();
         config.forwarding.everyone = self.forwarding.of(user).clone();
         config.forwarding.users = Arc::default();
+        config.quotas.everyone = self.quotas.of(user);
+        config.quotas.users = Arc::default();
         if let Some(Some(own)) = self.own.get(user) {
             config.put(own.clone());
         }

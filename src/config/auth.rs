@@ -10,7 +10,7 @@ use super::reader::{Finding, Kind, Reader};
 use super::section::Section;
 use super::ssh::authentication_methods;
 use super::yaml::{Node, Value};
-use super::{BackendKind, Config, Own, dangers, docker, forwarding, kubernetes, webhook};
+use super::{BackendKind, Config, Own, dangers, docker, forwarding, kubernetes, quota, webhook};
 use crate::auth::{
     AuthorizedKey, AuthorizedPrincipal, ByName, COMMAND_TOKENS, MethodList, PasswordHash, Totp, TotpAlgorithm,
     TotpSecret, User, check_tokens,
@@ -84,6 +84,7 @@ fn settings() -> Section<User> {
         .key("authenticationMethods", |user| &mut user.authentication_methods, authentication_methods())
         .key("authorizedPrincipalsFile", |user| &mut user.authorized_principals_files, any_number_of(users_path()))
         .checked("forwarding", forwarding::section())
+        .checked("security", quota::section())
         .checked("docker", docker::of_users())
         .checked("kubernetes", kubernetes::of_users())
 }
@@ -104,9 +105,9 @@ fn totp() -> Section<Totp> {
 
 /// A user's settings go over those of the user's groups, and these over everyone's, wherever in the file they stand.
 pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
-    let (table, forwarding) = (user(), forwarding::section());
+    let (table, forwarding, quota) = (user(), forwarding::section(), quota::section());
     let (docker, kubernetes) = (docker::of_users(), kubernetes::of_users());
-    let (mut forwardings, mut owns) = (BTreeMap::new(), BTreeMap::new());
+    let (mut forwardings, mut quotas, mut owns) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let everyones = Own { docker: config.docker.clone(), kubernetes: config.kubernetes.clone() };
     let general = findings_in(root, &everyones, config.backend, reader.directory);
     for (name, user) in &mut config.users {
@@ -138,14 +139,21 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
             [] => &config.ssh.authentication_methods,
             own => own,
         };
-        if user.totp.is_used() && !lists.is_empty() && !lists.iter().any(MethodList::asks_for_code) {
+        if user.totp.is_used() && !lists.iter().all(MethodList::asks_for_code) {
             let path = [&path[..3], &["totp"]].concat();
-            reader.warn_at(root, &path, "has no effect: no list of authenticationMethods has keyboard-interactive");
+            let message = match lists.iter().any(MethodList::asks_for_code) {
+                true => "can be left out: a list of authenticationMethods lets in without keyboard-interactive",
+                false => "has no effect: no list of authenticationMethods has keyboard-interactive",
+            };
+            reader.warn_at(root, &path, message);
         }
         let parts = |key: &'static str| nodes.iter().filter_map(move |node| node.at(&[key]));
         let mut users_forwarding = config.forwarding.everyone.clone();
         read_all(&forwarding, parts("forwarding"), &mut users_forwarding, &mut silent);
         forwardings.insert(name.clone(), users_forwarding);
+        let mut users_quota = config.quotas.everyone;
+        read_all(&quota, parts("security"), &mut users_quota, &mut silent);
+        quotas.insert(name.clone(), users_quota);
         let mut own = None;
         if parts("docker").chain(parts("kubernetes")).any(|node| node.value != Value::Null) {
             let settings = own.insert(everyones.clone());
@@ -168,6 +176,7 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
         owns.insert(name.clone(), own);
     }
     config.forwarding.users = Arc::new(ByName::new(forwardings));
+    config.quotas.users = Arc::new(ByName::new(quotas));
     config.own = Arc::new(ByName::new(owns));
 }
 

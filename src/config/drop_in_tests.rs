@@ -262,7 +262,7 @@ fn values_may_stand_in_the_environment_and_in_files() {
         &place(),
     )
     .unwrap();
-    assert_eq!((config.ssh.max_startups, &config.docker.container["Image"]), (17, &json!("17")));
+    assert_eq!((config.ssh.max_startups.full, &config.docker.container["Image"]), (17, &json!("17")));
     std::fs::remove_file(&file).unwrap();
     assert_eq!(
         error("ssh: {banner: {env: BERTH_NO_SUCH_VARIABLE}}"),

@@ -19,12 +19,14 @@ mod monitoring;
 mod oauth2;
 mod pem;
 mod place;
+mod quota;
 mod reader;
 mod section;
 mod security;
 mod sidecar;
 mod ssh;
 mod sshproxy;
+mod startups;
 mod unavailable;
 mod webhook;
 pub(crate) mod yaml;
@@ -46,10 +48,12 @@ pub use monitoring::Monitoring;
 pub use oauth2::{ClientSecret, OAuth2, Provider};
 pub use pem::Pem;
 pub use place::Place;
+pub use quota::{Quota, Quotas};
 pub use security::{Filter, Mode, Security};
 pub use sidecar::{Readiness, Sidecar};
 pub use ssh::Ssh;
 pub use sshproxy::SshProxy;
+pub use startups::{MaxStartups, NetBlockSize, Penalties, PenaltyOption};
 pub use webhook::{ConfigServer, HttpServer, Webhook, Webhooks};
 
 use crate::auth::{ByName, User};
@@ -95,6 +99,8 @@ pub struct Config {
     pub security: Security,
     /// `security.forwarding`, and the users' own.
     pub forwarding: Forwardings,
+    /// `security.maxConnections` and `maxContainers`, and the users' own.
+    pub quotas: Quotas,
     /// `instance`: tells this berth's containers from those of others on the same daemon.
     pub instance: String,
     /// `runDirectory`, and in it the instance's own.
@@ -173,6 +179,7 @@ pub fn parse(text: &str, place: &Place) -> Result<Config, Vec<Error>> {
         docker_connection: docker_connection::Typed::default(),
         security: Security::default(),
         forwarding: Forwardings::default(),
+        quotas: Quotas::default(),
         instance: String::new(),
         run_directory: place.run_directory.clone(),
         geoip: None,

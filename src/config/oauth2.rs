@@ -52,6 +52,8 @@ pub enum Provider {
         web: HttpServer,
         /// `apiurl`
         api: Box<HttpServer>,
+        /// `deviceFlow`: whether a device code is tried first.
+        by_device: bool,
         /// `requireOrgMembership`
         organization: Option<String>,
         /// `require2FA`
@@ -144,7 +146,7 @@ impl Default for Typed {
             provider: None,
             time: Duration::from_secs(120),
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
-            github: Keys { server, enforce_username: Some(true), ..Keys::default() },
+            github: Keys { server, enforce_username: Some(true), by_device: true, ..Keys::default() },
             oidc: Keys::default(),
             generic: Keys::default(),
         }
@@ -183,6 +185,7 @@ pub(super) fn section() -> Section<Typed> {
     };
     let github = server_of_keys(scopes())
         .key("apiurl", |keys| &mut keys.api, parsed("a URL", |text| parse_url(text).map(|_| text.to_owned())))
+        .key("deviceFlow", |keys| &mut keys.by_device, switch())
         .key("requireOrgMembership", |keys| &mut keys.organization, word("an organization's name").optional())
         .key("require2FA", |keys| &mut keys.require_2fa, switch());
     let oidc = server_of_keys(scopes())
@@ -256,7 +259,13 @@ impl Typed {
                     return wrong(&[name, "apiurl"], "must be HTTPS, as url is".into());
                 };
                 let (organization, require_2fa) = (keys.organization.clone(), keys.require_2fa);
-                Provider::GitHub { web: server, api: Box::new(api), organization, require_2fa }
+                Provider::GitHub {
+                    web: server,
+                    api: Box::new(api),
+                    by_device: keys.by_device,
+                    organization,
+                    require_2fa,
+                }
             }
             Some(Name::Oidc) if !keys.by_device && !keys.by_code => {
                 return wrong(&[name], "needs deviceFlow: true, or authorizationCodeFlow: true, or both".to_owned());

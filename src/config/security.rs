@@ -4,6 +4,7 @@ use super::Config;
 use super::docker::parse_command;
 use super::forwarding::{self, Forwarding};
 use super::kind::{Scalar, any_number_of, choice, integer, parsed, text};
+use super::quota;
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::yaml::Node;
@@ -92,6 +93,7 @@ pub(super) fn section() -> Section<Config> {
         .key("signal", |config| &mut config.security.signal, deny(allow(mode())))
         .key("forwarding", |config| &mut config.forwarding.everyone, forwarding::section())
         .key("maxSessions", |config| &mut config.ssh.max_sessions, integer(-1..=1_000_000))
+        .inline(|config| &mut config.quotas.everyone, quota::section())
         .key("forceCommand", |config| &mut config.security.force_command, parsed("a command", parse_force_command))
 }
 

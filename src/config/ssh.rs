@@ -11,7 +11,8 @@ use super::kind::{
 use super::pem::Pem;
 use super::reader::Kind;
 use super::section::Section;
-use crate::auth::{MethodList, PubkeyAuthOption, UserEnvironment};
+use super::startups::{MaxStartups, NetBlockSize, PenaltyOption, max_startups, net_block_size, penalty, per_source};
+use crate::auth::{MethodList, PubkeyAuthOption, Sources, UserEnvironment};
 
 /// Settings of the SSH side, resolved.
 #[derive(Clone, Debug)]
@@ -46,8 +47,18 @@ pub struct Ssh {
     pub trusted_user_ca_keys: Vec<PathBuf>,
     /// `revokedKeys`: files of keys and certificates that let nobody in.
     pub revoked_keys: Vec<PathBuf>,
+    /// `keyExchangeTimeout`: how long a client may take to identify itself and to exchange keys.
+    pub key_exchange_timeout: Duration,
     /// `maxStartups`: connections that have not authenticated.
-    pub max_startups: usize,
+    pub max_startups: MaxStartups,
+    /// `perSourceMaxStartups`: those from one source.
+    pub per_source_max_startups: Option<usize>,
+    /// `perSourceNetBlockSize`: what a source is.
+    pub per_source_net_block_size: NetBlockSize,
+    /// `perSourcePenalties`: see [`super::Penalties::of`].
+    pub per_source_penalties: Vec<PenaltyOption>,
+    /// `perSourcePenaltyExemptList`: whom none of these concern.
+    pub per_source_penalty_exempt_list: Vec<Sources>,
     /// `maxConnections`: connections at once. 0 is no limit.
     pub max_connections: usize,
     /// `acceptEnv`: patterns of variables that a client may set.
@@ -116,7 +127,7 @@ pub(super) fn all(names: &[&str]) -> Vec<String> {
 
 impl Ssh {
     /// The defaults, with the host key in `directory`.
-    pub(super) fn new(directory: &Path) -> Self {
+    pub(crate) fn new(directory: &Path) -> Self {
         Ssh {
             listen: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 2222))],
             host_keys: vec![Pem::File(directory.join("ssh_host_ed25519_key"))],
@@ -133,7 +144,12 @@ impl Ssh {
             pubkey_auth_options: Vec::new(),
             trusted_user_ca_keys: Vec::new(),
             revoked_keys: Vec::new(),
-            max_startups: 100,
+            key_exchange_timeout: Duration::from_secs(20),
+            max_startups: MaxStartups { start: 50, rate: 30, full: 100 },
+            per_source_max_startups: Some(50),
+            per_source_net_block_size: NetBlockSize { v4: 32, v6: 64 },
+            per_source_penalties: Vec::new(),
+            per_source_penalty_exempt_list: Vec::new(),
             max_connections: 0,
             accept_env: all(&["LANG", "LC_*"]),
             permit_user_environment: UserEnvironment::default(),
@@ -149,6 +165,7 @@ pub(super) fn section() -> Section<Ssh> {
     const HOUR: Duration = Duration::from_secs(3600);
     let banner = text("a text of 32 kB at most", |text| text.len() <= LONGEST_BANNER);
     let pattern = text("a variable's name, with * and ? for any characters", is_pattern);
+    let sources = parsed("addresses and networks separated by commas", Sources::parse);
     Section::new()
         .key("listen", |ssh: &mut Ssh| &mut ssh.listen, listen())
         .key("hostkeys", |ssh| &mut ssh.host_keys, one_or_more(pem()))
@@ -165,7 +182,12 @@ pub(super) fn section() -> Section<Ssh> {
         .key("pubkeyAuthOptions", |ssh| &mut ssh.pubkey_auth_options, any_number_of(choice(PUBKEY_AUTH_OPTIONS, &[])))
         .key("trustedUserCAKeys", |ssh| &mut ssh.trusted_user_ca_keys, any_number_of(path()))
         .key("revokedKeys", |ssh| &mut ssh.revoked_keys, any_number_of(path()))
-        .key("maxStartups", |ssh| &mut ssh.max_startups, integer(1..=65_535))
+        .key("keyExchangeTimeout", |ssh| &mut ssh.key_exchange_timeout, duration(SECOND..=HOUR))
+        .key("maxStartups", |ssh| &mut ssh.max_startups, max_startups())
+        .key("perSourceMaxStartups", |ssh| &mut ssh.per_source_max_startups, per_source())
+        .key("perSourceNetBlockSize", |ssh| &mut ssh.per_source_net_block_size, net_block_size())
+        .key("perSourcePenalties", |ssh| &mut ssh.per_source_penalties, spaced_list(penalty()))
+        .key("perSourcePenaltyExemptList", |ssh| &mut ssh.per_source_penalty_exempt_list, any_number_of(sources))
         .key("maxConnections", |ssh| &mut ssh.max_connections, integer(0..=1_000_000))
         .key("acceptEnv", |ssh| &mut ssh.accept_env, any_number_of(pattern))
         .key(

@@ -136,7 +136,7 @@ fn the_smallest_configuration_has_the_defaults_of_the_contract() {
     assert_eq!(config.ssh.listen, ["127.0.0.1:2222".parse().unwrap()]);
     assert_eq!(config.ssh.host_keys, [Pem::File("/etc/berth/ssh_host_ed25519_key".into())]);
     assert_eq!(config.ssh.login_grace_time, Duration::from_secs(120));
-    assert_eq!((config.ssh.max_auth_tries, config.ssh.max_startups, config.ssh.max_connections), (6, 100, 0));
+    assert_eq!((config.ssh.max_auth_tries, config.ssh.max_startups.full, config.ssh.max_connections), (6, 100, 0));
     assert_eq!(config.instance, "host-127.0.0.1:2222");
     assert_eq!(config.run_directory, Path::new("/run/berth/host-127.0.0.1:2222"));
     assert_eq!(config.docker.container["Image"], "a");
@@ -255,12 +255,12 @@ fn times_are_as_in_go_or_in_seconds() {
 
 #[test]
 fn numbers_have_a_range_and_no_quotes() {
-    assert_eq!(good("ssh: {maxStartups: 0x10}").ssh.max_startups, 16);
+    assert_eq!(good("ssh: {maxStartups: 0x10}").ssh.max_startups.full, 16);
     for bad in ["0", "65536", "1.0", "010", "0o9", "0x", "+-1", "-1", "99999999999999999999", "[1]", "true"] {
         let message = error(&format!("ssh: {{maxStartups: {bad}}}"));
         assert!(message.starts_with("2: ssh.maxStartups: must be a number from 1 to 65535"), "{bad}: {message}");
     }
-    assert!(error("ssh: {maxStartups: \"10\"}").ends_with(", without quotes"));
+    assert!(error("ssh: {maxAuthTries: \"10\"}").ends_with(", without quotes"));
 }
 
 #[test]

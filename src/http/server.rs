@@ -166,7 +166,8 @@ fn answer(request: &[u8], page: &dyn Fn(&str, &str) -> Page) -> Vec<u8> {
     let Page { status, content_type, body } = page;
     let length = body.len();
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 {status}\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\nCache-Control: no-store\r\n\
+         X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     );
     [head.as_str(), if has_body { &body } else { "" }].concat().into_bytes()
 }
@@ -208,7 +209,11 @@ mod tests {
         let (_server, port) = start();
         let answer = ask(port, "GET /there?x HTTP/1.1\r\nHost: a\r\n\r\n");
         assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("\r\n\r\nhere\n"), "{answer}");
-        assert!(ask(port, "HEAD /there HTTP/1.0\r\n\r\n").ends_with("Content-Length: 5\r\nConnection: close\r\n\r\n"));
+        // What is for one browser alone is kept nowhere, and taken for nothing else.
+        for field in ["Content-Length: 5", "Cache-Control: no-store", "X-Content-Type-Options: nosniff"] {
+            let answer = ask(port, "HEAD /there HTTP/1.0\r\n\r\n");
+            assert!(answer.contains(&format!("\r\n{field}\r\n")) && answer.ends_with("\r\n\r\n"), "{answer}");
+        }
         assert!(ask(port, "GET / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 404 "));
         assert!(ask(port, "POST / HTTP/1.1\r\n\r\n").starts_with("HTTP/1.1 405 "));
         assert!(ask(port, "hello\r\n\r\n").starts_with("HTTP/1.1 400 "));

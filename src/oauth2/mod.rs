@@ -8,19 +8,20 @@
 mod jwt;
 mod wire;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use openssl::memcmp;
 use openssl::sha::sha256;
 use serde_json::Value;
 
-use crate::auth::{Attempt, BrowserLogin, Grant};
+use crate::auth::{Attempt, BrowserLogin, Grant, Presence};
 use crate::config::{HttpServer, OAuth2, Provider};
 use crate::fuzzing::Target;
 use crate::http::{Body, Client, Deadline, Request, USER_AGENT, basic, encode};
 use crate::metadata::{Fact, Metadata};
 use crate::random;
+use crate::turn::Turns;
 pub use wire::page;
 use wire::{form, without_padding};
 
@@ -48,6 +49,19 @@ static KEYS: Mutex<Option<Keys>> = Mutex::new(None);
 
 /// How long a provider's keys are good without asking again.
 const KEYS_HOLD: Duration = Duration::from_secs(600);
+
+/// How many logins may ask the provider at once for how they begin, and how long one may wait for its turn. Anybody can
+/// have one begun, and a provider counts what its client asks for.
+const BEGINNING: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long it is taken to be true what a provider says of where its pages are.
+const DISCOVERY_TIME: Duration = Duration::from_secs(300);
+
+static BEGINS: LazyLock<Turns> = LazyLock::new(|| Turns::new(BEGINNING, 0));
+
+/// The last answer to a discovery, of where, and until when it is good.
+static DISCOVERED: Mutex<Option<(String, Instant, Value)>> = Mutex::new(None);
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
@@ -82,6 +96,11 @@ enum Way {
 /// Begins a login: asks the provider where its pages are, and for a code. A failure is in the log.
 pub fn begin(settings: &OAuth2, attempt: &Attempt<'_>) -> Option<Box<dyn BrowserLogin>> {
     let deadline = Deadline::after(settings.time);
+    let is_wanted = || attempt.presence.is_there();
+    let Some(_turn) = BEGINS.take_for(Some(attempt.client.ip()), 0, PATIENCE, &is_wanted) else {
+        log::warn!("{}: no login by a browser: too many begin at once", attempt.connection);
+        return None;
+    };
     let begun = settings.find_endpoints(deadline).and_then(|endpoints| settings.begin(endpoints, deadline));
     match begun {
         Ok(login) => Some(Box::new(login)),
@@ -99,9 +118,9 @@ impl OAuth2 {
             server.at(&url).ok_or_else(|| format!("{url} is no URL"))
         };
         match &self.provider {
-            Provider::GitHub { web, api, .. } => Ok(Endpoints {
+            Provider::GitHub { web, api, by_device, .. } => Ok(Endpoints {
                 authorize: Some(below(web, "/login/oauth/authorize")?.url),
-                device: Some(below(web, "/login/device/code")?),
+                device: if *by_device { Some(below(web, "/login/device/code")?) } else { None },
                 token: below(web, "/login/oauth/access_token")?,
                 user: Some(below(api, "/user")?),
                 issuer: None,
@@ -117,7 +136,7 @@ impl OAuth2 {
             }),
             Provider::Oidc { issuer, by_device, by_code, .. } => {
                 let server = below(issuer, "/.well-known/openid-configuration")?;
-                let found = ask(&server, None, None, deadline)?;
+                let found = discover(&server, deadline)?;
                 let find = |key: &str| {
                     let url = found[key].as_str().ok_or_else(|| format!("{}: there is no {key} in it", server.url))?;
                     issuer.at(url).ok_or_else(|| format!("{}: its {key} is no URL, or not HTTPS as it is", server.url))
@@ -224,15 +243,15 @@ impl BrowserLogin for Login {
         matches!(self.way, Way::Browser { .. })
     }
 
-    fn finish(self: Box<Self>, attempt: &Attempt<'_>, answer: &[u8], is_wanted: &dyn Fn() -> bool) -> Option<Grant> {
-        let found = self.token(answer, is_wanted).and_then(|token| self.user(attempt, &token));
+    fn finish(self: Box<Self>, attempt: &Attempt<'_>, answer: &[u8]) -> Option<Grant> {
+        let found = self.token(answer, attempt.presence).and_then(|token| self.user(attempt, &token));
         found.inspect_err(|error| log::info!("{}: the login by a browser failed: {error}", attempt.connection)).ok()
     }
 }
 
 impl Login {
     /// The provider's answer with a token, once there is one.
-    fn token(&self, answer: &[u8], is_wanted: &dyn Fn() -> bool) -> Result<Value, String> {
+    fn token(&self, answer: &[u8], client: &Presence) -> Result<Value, String> {
         let (settings, server) = (&self.settings, &self.endpoints.token);
         let basic = settings.basic();
         let found = match &self.way {
@@ -255,7 +274,7 @@ impl Login {
                 let fields = [("grant_type", DEVICE_GRANT), ("device_code", code), ("client_id", &*settings.client_id)];
                 let (body, mut interval) = (form(&fields), *interval);
                 loop {
-                    if !is_wanted() {
+                    if !client.is_there() {
                         return Err("the client is gone".into());
                     }
                     if self.deadline.remaining() <= interval {
@@ -374,6 +393,19 @@ impl Login {
         metadata.authenticated_user = name.map(str::to_owned);
         Ok(Grant { metadata, ..Grant::default() })
     }
+}
+
+/// What a provider says of itself: it is asked anew when that is some minutes old, or was an error.
+fn discover(server: &HttpServer, deadline: Deadline) -> Result<Value, String> {
+    let kept = || DISCOVERED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, _, found)) = kept().as_ref().filter(|(url, end, _)| *url == server.url && Instant::now() < *end) {
+        return Ok(found.clone());
+    }
+    let found = ask(server, None, None, deadline)?;
+    if found["token_endpoint"].is_string() {
+        *kept() = Some((server.url.clone(), Instant::now() + DISCOVERY_TIME, found.clone()));
+    }
+    Ok(found)
 }
 
 /// A name that nobody can foretell.

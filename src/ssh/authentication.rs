@@ -9,13 +9,16 @@ use std::sync::Arc;
 use libssh_server::{Session, number};
 
 use super::interactive::{Exchange, Next, Question};
+use super::penalties::Offence;
+use super::quota::{Kind, Share};
 use super::services::{Service, Unavailable};
+use super::startups::Startup;
 use super::userauth::{Credential, Request, UNKNOWN, decode_response};
 use super::worker::Pending;
 use super::{Server, reason};
 use crate::auth::{
-    Attempt, Attested, Authenticator, BadSignature, BrowserLogin, Grant, LONGEST_PASSWORD, Method, Methods, Offer,
-    PublicKey, Requirements, RevokedKeys, Step, fingerprint,
+    Attempt, Attested, Authenticator, BadSignature, BrowserLogin, Busy, Grant, LONGEST_PASSWORD, Method, Methods,
+    Offer, Presence, PublicKey, Requirements, RevokedKeys, Step, fingerprint,
 };
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::metrics::{self, Metric};
@@ -34,7 +37,7 @@ const MOST_MESSAGES: u32 = 1024;
 const TOO_MANY: &str = "Too many authentication failures";
 
 /// What a user is told who is in and cannot be served.
-const UNAVAILABLE: &str = "the server cannot serve you at this time; try again later";
+pub const UNAVAILABLE: &str = "the server cannot serve you at this time; try again later";
 
 /// An authenticated user.
 pub struct Login {
@@ -46,6 +49,8 @@ pub struct Login {
     pub grant: Grant,
     /// What this user is served with.
     pub service: Service,
+    /// This connection among the user's.
+    pub share: Share,
 }
 
 /// What a message led to.
@@ -112,6 +117,8 @@ pub struct Authentication {
     fingerprint: Option<String>,
     service_accepted: bool,
     failures: u32,
+    /// Whether it has tried anything but to ask for the methods.
+    has_tried: bool,
     messages: u32,
     requests: u32,
     /// Where an INFO_REQUEST is out, which an INFO_RESPONSE must follow (RFC 4256).
@@ -123,7 +130,11 @@ pub struct Authentication {
     keys: Vec<PublicKey>,
     grant: Option<Grant>,
     /// As long as this is there, so is the client.
-    alive: Arc<()>,
+    client_alive: Arc<()>,
+    /// The client's place, which all work for it holds.
+    startup: Arc<Startup>,
+    /// Whether it is the server that turns the client away, who has done nothing wrong.
+    is_unavailable: bool,
     check: Option<Check>,
     /// The key that the client was last told would do, and what for: its signature need not be waited for twice.
     promised: Option<(Vec<u8>, Grant)>,
@@ -131,7 +142,7 @@ pub struct Authentication {
 
 impl Authentication {
     /// `id` is the connection's, for the log.
-    pub fn new(server: Arc<Server>, client: SocketAddr, waker: Waker, id: String) -> Self {
+    pub fn new(server: Arc<Server>, client: SocketAddr, waker: Waker, id: String, startup: Arc<Startup>) -> Self {
         Authentication {
             server,
             client,
@@ -142,6 +153,7 @@ impl Authentication {
             fingerprint: None,
             service_accepted: false,
             failures: 0,
+            has_tried: false,
             messages: 0,
             requests: 0,
             exchange: None,
@@ -149,7 +161,9 @@ impl Authentication {
             proven: Vec::new(),
             keys: Vec::new(),
             grant: None,
-            alive: Arc::default(),
+            client_alive: Arc::default(),
+            startup,
+            is_unavailable: false,
             check: None,
             promised: None,
         }
@@ -160,23 +174,24 @@ impl Authentication {
         self.check.is_some()
     }
 
+    /// What is held against a client that leaves now.
+    pub fn offence(&self) -> Option<Offence> {
+        match (self.is_unavailable, self.has_tried) {
+            (true, _) => None,
+            (false, true) => Some(Offence::AuthFail),
+            (false, false) => Some(Offence::NoAuth),
+        }
+    }
+
     /// Goes on where a worker has ended.
     pub fn resume(&mut self, session: &mut Session) -> Progress {
         let Some(verdict) = self.check.as_ref().and_then(|check| check.verdict.poll()) else {
             return Progress::Continue;
         };
         let Some(check) = self.check.take() else { return Progress::Continue };
-        match (verdict.unwrap_or(Verdict::No), check.then) {
-            (Verdict::In(grant, service), _) => match session.authenticated() {
-                Ok(()) => {
-                    self.report("accepted");
-                    let name = self.user.take().unwrap_or_default();
-                    let (user, container) = self.server.services.split(&name);
-                    let (user, container) = (user.to_owned(), container.map(str::to_owned));
-                    Progress::Done(Box::new(Login { user, container, grant, service }))
-                }
-                Err(error) => error.into(),
-            },
+        // A worker that was lost has looked at nothing.
+        match (verdict.unwrap_or(Verdict::Unavailable), check.then) {
+            (Verdict::In(grant, service), _) => self.let_in(session, grant, service),
             (Verdict::Partial(grant, left), Then::Proven(method, key)) => {
                 self.report("partial");
                 self.required.methods = left;
@@ -205,8 +220,32 @@ impl Authentication {
                 self.promised = Some((blob, grant));
                 send(session, &message)
             }
-            (Verdict::Unavailable, _) => Progress::Refuse(reason::BY_APPLICATION, UNAVAILABLE.into()),
+            (Verdict::Unavailable, _) => {
+                self.is_unavailable = true;
+                Progress::Refuse(reason::BY_APPLICATION, UNAVAILABLE.into())
+            }
             (Verdict::No | Verdict::Yes(_) | Verdict::Partial(..), _) => self.fail(session, true),
+        }
+    }
+
+    /// Everything is proven.
+    fn let_in(&mut self, session: &mut Session, grant: Grant, service: Service) -> Progress {
+        let name = self.user.clone().unwrap_or_default();
+        let (user, container) = self.server.services.split(&name);
+        let (user, container) = (user.to_owned(), container.map(str::to_owned));
+        let share = match Share::take(Kind::Connections, &user, service.quota.connections) {
+            Ok(share) => share,
+            Err(exceeded) => {
+                self.is_unavailable = true;
+                return Progress::Refuse(reason::TOO_MANY_CONNECTIONS, format!("berth: {exceeded}"));
+            }
+        };
+        match session.authenticated() {
+            Ok(()) => {
+                self.report("accepted");
+                Progress::Done(Box::new(Login { user, container, grant, service, share }))
+            }
+            Err(error) => error.into(),
         }
     }
 
@@ -237,8 +276,15 @@ impl Authentication {
 
     fn request(&mut self, session: &mut Session, body: &[u8]) -> Progress {
         self.requests += 1;
-        // A new request ends an exchange that is under way, without an answer to it (RFC 4252 section 5.1).
-        self.exchange = None;
+        // A new request ends an exchange that is under way, without an answer to it (RFC 4252 section 5.1). It may have
+        // cost much to begin: so it counts as a failure.
+        if self.exchange.take().is_some() {
+            self.failures += 1;
+            self.report("failed");
+            if self.failures >= self.server.settings.max_auth_tries {
+                return Progress::Refuse(reason::PROTOCOL_ERROR, TOO_MANY.into());
+            }
+        }
         if self.requests == 1
             && let Some(text) = &self.server.settings.banner
         {
@@ -270,6 +316,7 @@ impl Authentication {
             _ => return Progress::Refuse(reason::PROTOCOL_ERROR, "change of user name not allowed".into()),
         }
         self.method = request.credential.name();
+        self.has_tried |= !matches!(request.credential, Credential::None);
         match &request.credential {
             // A first "none" asks for the list of methods, and counts as no failure.
             Credential::None => self.fail(session, self.requests > 1),
@@ -299,15 +346,32 @@ impl Authentication {
         }
     }
 
+    /// Has a worker do something for the client, whose place it keeps meanwhile.
+    fn work(
+        &mut self,
+        session: &Session,
+        then: Then,
+        work: impl FnOnce(&Server, &Attempt<'_>) -> Verdict + Send + 'static,
+    ) -> Progress {
+        let (server, client, connection) = (Arc::clone(&self.server), self.client, self.id.clone());
+        let (user, version) = (self.user.clone().unwrap_or_default(), session.client().unwrap_or_default());
+        let (startup, presence) = (Arc::clone(&self.startup), Presence::of(&self.client_alive));
+        let verdict = Pending::start(self.waker.clone(), move || {
+            let _startup = startup;
+            let (user, _) = server.services.split(&user);
+            work(&server, &Attempt { user, client, connection: &connection, version: &version, presence: &presence })
+        });
+        self.check = Some(Check { verdict, then });
+        Progress::Continue
+    }
+
     /// Has a worker look at a credential.
     fn check(
         &mut self,
         session: &Session,
         then: Then,
-        look: impl FnOnce(&dyn Authenticator, &Attempt<'_>) -> Option<Grant> + Send + 'static,
+        look: impl FnOnce(&dyn Authenticator, &Attempt<'_>) -> Result<Option<Grant>, Busy> + Send + 'static,
     ) -> Progress {
-        let (server, client, connection) = (Arc::clone(&self.server), self.client, self.id.clone());
-        let (user, version) = (self.user.clone().unwrap_or_default(), session.client().unwrap_or_default());
         // What is not to be proven now is looked at all the same: the time it takes tells nobody what would be.
         let step = match &then {
             Then::Proven(method, _) => Some(self.required.methods.step(*method)),
@@ -317,11 +381,13 @@ impl Authentication {
             Then::Ask => None,
         };
         let before = self.grant.clone();
-        let verdict = Pending::start(self.waker.clone(), move || {
-            let (user, _) = server.services.split(&user);
-            let attempt = Attempt { user, client, connection: &connection, version: &version };
-            let authenticator = server.authenticator.as_ref();
-            let Some(grant) = look(authenticator, &attempt) else { return Verdict::No };
+        self.work(session, then, move |server, attempt| {
+            let (authenticator, connection) = (server.authenticator.as_ref(), attempt.connection);
+            let grant = match look(authenticator, attempt) {
+                Ok(Some(grant)) => grant,
+                Ok(None) => return Verdict::No,
+                Err(Busy) => return Verdict::Unavailable,
+            };
             let left = match step {
                 None => return Verdict::Yes(grant),
                 Some(Step::Refused) => {
@@ -341,14 +407,12 @@ impl Authentication {
             if let Some(left) = left {
                 return Verdict::Partial(grant, left);
             }
-            let Some(mut grant) = authenticator.authorize(&attempt, grant) else { return Verdict::No };
-            match server.services.find(&attempt, &mut grant.metadata) {
+            let Some(mut grant) = authenticator.authorize(attempt, grant) else { return Verdict::No };
+            match server.services.find(attempt, &mut grant.metadata) {
                 Ok(service) => Verdict::In(grant, service),
                 Err(Unavailable) => Verdict::Unavailable,
             }
-        });
-        self.check = Some(Check { verdict, then });
-        Progress::Continue
+        })
     }
 
     /// `attested` is what a security key has, in its signature.
@@ -366,19 +430,20 @@ impl Authentication {
         let revoked = RevokedKeys::new(self.server.settings.revoked_keys.clone());
         self.check(session, then, move |authenticator, attempt| {
             let is_revoked = revoked.cover(&offer);
-            let grant = promised.map(|(_, grant)| grant).or_else(|| authenticator.public_key(attempt, &offer))?;
+            let grant = promised.map(|(_, grant)| grant).or_else(|| authenticator.public_key(attempt, &offer));
+            let Some(grant) = grant else { return Ok(None) };
             if is_revoked || is_used {
                 let reason = if is_revoked { "revoked" } else { "the same as one before" };
                 log::info!("{}: the key is {reason}", attempt.connection);
-                return None;
+                return Ok(None);
             }
             if let Some(attested) = attested
                 && let Err(missing) = grant.restrictions.satisfied_by(attested, &required)
             {
                 log::info!("{}: the security key is refused: {missing}", attempt.connection);
-                return None;
+                return Ok(None);
             }
-            Some(grant)
+            Ok(Some(grant))
         })
     }
 
@@ -407,15 +472,9 @@ impl Authentication {
 
     /// Has a worker find out where the user is to go.
     fn begin_by_browser(&mut self, session: &Session) -> Progress {
-        let (server, client, connection) = (Arc::clone(&self.server), self.client, self.id.clone());
-        let (user, version) = (self.user.clone().unwrap_or_default(), session.client().unwrap_or_default());
-        let verdict = Pending::start(self.waker.clone(), move || {
-            let (user, _) = server.services.split(&user);
-            let attempt = Attempt { user, client, connection: &connection, version: &version };
-            server.authenticator.begin_by_browser(&attempt).map_or(Verdict::No, Verdict::Begun)
-        });
-        self.check = Some(Check { verdict, then: Then::Ask });
-        Progress::Continue
+        self.work(session, Then::Ask, |server, attempt| {
+            server.authenticator.begin_by_browser(attempt).map_or(Verdict::No, Verdict::Begun)
+        })
     }
 
     /// Takes the answer to what [`Self::ask`] asked for.
@@ -440,15 +499,17 @@ impl Authentication {
         match question {
             Question::Password => self.check_password(session, then, answer),
             Question::Browser => {
-                let (answer, alive) = (Password(answer.to_vec()), Arc::downgrade(&self.alive));
-                self.check(session, then, move |_, attempt| {
-                    login?.finish(attempt, &answer.0, &|| alive.strong_count() > 0)
-                })
+                let answer = Password(answer.to_vec());
+                self.check(
+                    session,
+                    then,
+                    move |_, attempt| Ok(login.and_then(|login| login.finish(attempt, &answer.0))),
+                )
             }
             Question::Code => {
                 let code = Password(answer.to_vec());
                 self.check(session, then, move |authenticator, attempt| {
-                    authenticator.code(attempt, &code.0).then(|| before.unwrap_or_default())
+                    Ok(authenticator.code(attempt, &code.0).then(|| before.unwrap_or_default()))
                 })
             }
         }

@@ -25,6 +25,7 @@ use super::forwards::Forwards;
 use super::guest::{self, Guest};
 use super::habits::Habits;
 use super::policy::Policy;
+use super::quota::Share;
 use super::services::Service;
 use super::worker::Pending;
 use super::{Server, reason, rotation};
@@ -82,6 +83,8 @@ pub struct Bridge {
     metadata: Arc<Metadata>,
     backend: Arc<dyn Backend>,
     max_sessions: i32,
+    max_containers: usize,
+    _share: Share,
     client: SocketAddr,
     waker: Waker,
     policy: Policy,
@@ -113,7 +116,7 @@ impl Bridge {
         let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
-        let Service { backend, security, forwarding, max_sessions } = login.service;
+        let Service { backend, security, forwarding, max_sessions, quota } = login.service;
         let policy = Policy {
             accept_env: server.settings.accept_env.clone(),
             fixed: metadata.environment.keys().cloned().collect(),
@@ -131,6 +134,8 @@ impl Bridge {
             metadata,
             backend,
             max_sessions,
+            max_containers: quota.containers,
+            _share: login.share,
             client,
             waker,
             policy,
@@ -295,7 +300,7 @@ impl Bridge {
             metadata: Arc::clone(&self.metadata),
         };
         self.count += 1;
-        self.guests.push(Guest::start(index, &self.backend, request, &self.waker));
+        self.guests.push(Guest::start(index, &self.backend, request, self.max_containers, &self.waker));
         Ok(self.guests.len() - 1)
     }
 

@@ -1,20 +1,22 @@
 //! One connection's thread.
 
 use std::net::{SocketAddr, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use libssh_server::{Error, Session};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::authentication::{Authentication, Login, Progress};
+use super::authentication::{Authentication, Login, Progress, UNAVAILABLE};
 use super::bridge::{Bridge, End, LIMIT, is_behind};
-use super::listener::Startup;
+use super::penalties::Offence;
+use super::startups::{Stage, Startup, Startups};
 use super::{Server, reason, rotation, stack};
 use crate::connection::frame::Queue;
 use crate::connection::message::GlobalRequest;
 use crate::metrics::{self, Metric};
+use crate::turn::{Turn, Turns};
 use crate::waker::Waker;
 
 /// A connection on which nothing moves for so long is idle, and gives back its buffers.
@@ -22,6 +24,12 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// How long the last words may take to be written.
 const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Turns at key exchanges: a large group takes a tenth of a second.
+static EXCHANGES: LazyLock<Turns> = LazyLock::new(|| Turns::for_processors(0));
+
+/// How long a connection may wait for such a turn.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a connection's thread is given.
 pub struct Connection {
@@ -34,6 +42,7 @@ pub struct Connection {
     /// The client's, by its code.
     pub country: String,
     pub waker: Waker,
+    pub startups: Startups,
     /// Set, and the waker woken, where the server is to end.
     pub stop: Arc<AtomicBool>,
 }
@@ -41,27 +50,32 @@ pub struct Connection {
 impl Connection {
     /// Serves the client until it or the server ends the connection. Its container is removed when this returns.
     pub fn run(self, socket: TcpStream, startup: Startup) {
+        let _on_panic = OnPanic(&self);
         let session = match Session::new(socket, &self.server.algorithms, Arc::clone(&self.server.host_keys)) {
             Ok(session) => session,
             Err(error) => return log::error!("{}: {error}", self.id),
         };
+        let startup = Arc::new(startup);
         let authentication = Authentication::new(
             Arc::clone(&self.server),
             SocketAddr::new(self.client.ip().to_canonical(), self.client.port()),
             self.waker.clone(),
             self.id.clone(),
+            Arc::clone(&startup),
         );
         let settings = &self.server.settings;
-        let grace = settings.login_grace_time;
+        let (grace, began) = (settings.login_grace_time, Instant::now());
         let mut thread = Thread {
             alive: Alive::new(settings.client_alive_interval, settings.client_alive_count_max),
             session,
             queue: Queue::default(),
             phase: Phase::Authentication {
                 authentication: Box::new(authentication),
-                deadline: (!grace.is_zero()).then(|| Instant::now() + grace),
-                _startup: startup,
+                deadline: (!grace.is_zero()).then(|| began + grace),
+                exchange_deadline: Some(began + settings.key_exchange_timeout),
+                startup,
             },
+            offence: None,
             idle: false,
             connection: &self,
         };
@@ -70,11 +84,23 @@ impl Connection {
                 break end;
             }
         };
-        let Thread { mut session, phase, .. } = thread;
-        if matches!(phase, Phase::Authentication { .. }) {
+        let Thread { mut session, phase, offence, .. } = thread;
+        let mut is_lost = false;
+        if let Phase::Authentication { authentication, startup, .. } = &phase {
             metrics::count(Metric::FailedHandshakes, &[("country", &self.country)]);
+            startup.reached(Stage::Gone);
+            is_lost = startup.is_lost();
+            // Whoever lost a place has been told of that already.
+            if !is_lost && !self.stop.load(Ordering::Relaxed) {
+                self.penalise(offence.or_else(|| authentication.offence()));
+            }
         }
         match end {
+            // There may be very many of them.
+            End::Disconnect(reason, text) if is_lost => {
+                log::debug!("{}: disconnecting: {text}", self.id);
+                session.disconnect(reason, &text);
+            }
             End::Session(Error::Protocol(text)) => {
                 // In quotes: the words may be the client's.
                 log::info!("{}: {text:?}", self.id);
@@ -99,6 +125,26 @@ impl Connection {
         drop(phase);
         log::debug!("{}: done", self.id);
     }
+
+    fn penalise(&self, offence: Option<Offence>) {
+        let Some(offence) = offence else { return };
+        let client = self.client.ip();
+        if let Some(time) = self.startups.penalise(&self.server.limits(), client, offence, Instant::now()) {
+            let (id, client, time) = (&self.id, client.to_canonical(), time.as_secs());
+            log::warn!("{id}: {client} is refused for {time} s, by ssh.perSourcePenalties");
+        }
+    }
+}
+
+/// Holds it against the client where its connection's thread panics.
+struct OnPanic<'a>(&'a Connection);
+
+impl Drop for OnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.penalise(Some(Offence::Crash));
+        }
+    }
 }
 
 /// The state of a running connection.
@@ -109,6 +155,8 @@ struct Thread<'a> {
     queue: Queue,
     phase: Phase,
     alive: Alive,
+    /// What is held against a client that has not logged in.
+    offence: Option<Offence>,
     idle: bool,
 }
 
@@ -117,8 +165,10 @@ enum Phase {
         authentication: Box<Authentication>,
         /// The end of the login grace time.
         deadline: Option<Instant>,
-        /// Makes room for the next client when it is dropped.
-        _startup: Startup,
+        /// By when keys must have been exchanged, until they are.
+        exchange_deadline: Option<Instant>,
+        /// Makes room for the next client when all have dropped it.
+        startup: Arc<Startup>,
     },
     Bridge(Box<Bridge>),
 }
@@ -142,9 +192,8 @@ impl Thread<'_> {
             self.session.flush()?;
         }
         if ready.client.contains(PollFlags::IN) {
-            self.session.receive(self.queue.tail())?;
-            self.alive.heard();
-        } else if ready.client.intersects(PollFlags::HUP | PollFlags::ERR) {
+            self.receive()?;
+        } else if ready.client.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::RDHUP) {
             return Err(End::Session(Error::Closed));
         }
         if let Phase::Bridge(bridge) = &mut self.phase {
@@ -155,11 +204,49 @@ impl Thread<'_> {
         Ok(())
     }
 
+    /// Reads from the client.
+    fn receive(&mut self) -> Result<(), End> {
+        let turn = self.turn()?;
+        self.session.receive(self.queue.tail())?;
+        drop(turn);
+        self.alive.heard();
+        if let Phase::Authentication { exchange_deadline, startup, .. } = &mut self.phase {
+            let has_keys = !self.session.is_exchanging();
+            startup.reached(if has_keys { Stage::Authenticating } else { Stage::Exchanging });
+            *exchange_deadline = exchange_deadline.filter(|_| !has_keys);
+        }
+        Ok(())
+    }
+
+    /// Waits for a turn, where what the client has sent may be its part of a key exchange.
+    fn turn(&self) -> Result<Option<Turn<'static>>, End> {
+        if !self.session.is_exchanging() {
+            return Ok(None);
+        }
+        let Connection { client, stop, .. } = self.connection;
+        let is_wanted = || !stop.load(Ordering::Relaxed) && !self.is_displaced();
+        match EXCHANGES.take_for(Some(client.ip().to_canonical()), 0, PATIENCE, &is_wanted) {
+            None if is_wanted() => Err(End::Disconnect(reason::BY_APPLICATION, UNAVAILABLE.into())),
+            turn => Ok(turn),
+        }
+    }
+
+    /// Whether the client has lost its place to another one.
+    fn is_displaced(&self) -> bool {
+        matches!(&self.phase, Phase::Authentication { startup, .. } if startup.is_lost())
+    }
+
     /// Gives the client's messages to whom they concern.
     fn dispatch(&mut self) -> Result<(), End> {
-        if let Phase::Authentication { authentication, deadline, .. } = &mut self.phase {
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Err(End::Disconnect(reason::BY_APPLICATION, "timeout before authentication".into()));
+        if self.is_displaced() {
+            return Err(End::Disconnect(reason::TOO_MANY_CONNECTIONS, "others wait for this place".into()));
+        }
+        if let Phase::Authentication { authentication, deadline, exchange_deadline, .. } = &mut self.phase {
+            for (deadline, what) in [(deadline, "authentication"), (exchange_deadline, "the key exchange")] {
+                if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                    self.offence = Some(Offence::GraceExceeded);
+                    return Err(End::Disconnect(reason::BY_APPLICATION, format!("timeout before {what}")));
+                }
             }
             let Some(login) = authenticate(authentication, &mut self.session, &mut self.queue)? else { return Ok(()) };
             let Connection { server, id, client, local, country, waker, .. } = self.connection;
@@ -181,7 +268,12 @@ impl Thread<'_> {
         let mut client = PollFlags::empty();
         client.set(PollFlags::OUT, self.session.has_output());
         let (may_come, deadline, bridge) = match &self.phase {
-            Phase::Authentication { authentication, deadline, .. } => (!authentication.is_waiting(), *deadline, None),
+            Phase::Authentication { authentication, deadline, exchange_deadline, .. } => {
+                let deadline = deadline.iter().chain(exchange_deadline).min().copied();
+                // Where nothing is read, its end must show all the same: work for it would go on.
+                client.set(PollFlags::RDHUP, authentication.is_waiting());
+                (!authentication.is_waiting(), deadline, None)
+            }
             Phase::Bridge(bridge) => (true, self.alive.deadline(), Some(bridge)),
         };
         client.set(PollFlags::IN, may_come && self.queue.len() < LIMIT && !is_behind(&self.session));

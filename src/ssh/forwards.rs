@@ -75,7 +75,8 @@ impl Forwards {
 
     /// Whether the agent may be asked this: there is a limit to what it listens on.
     pub fn has_room(&self) -> bool {
-        self.listeners.len() < LISTENING
+        let asked_for = self.answers.iter().filter(|answer| matches!(answer, Answer::Awaited(Some(_)))).count();
+        self.listeners.len() + asked_for < LISTENING
     }
 
     /// The agent is asked.
@@ -199,7 +200,7 @@ pub(crate) fn fuzz(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::Forwards;
+    use super::{Forwards, LISTENING};
     use crate::connection::forward::HostPort;
     use crate::connection::message::{GlobalRequest, Open, number};
     use crate::connection::wire::{Malformed, Write};
@@ -271,6 +272,21 @@ mod tests {
         assert!(!lead_to(&forwards, "forwarded-tcpip", &host_port("localhost", 257)));
         pass(&mut forwards, "cancel-tcpip-forward", &port);
         assert!(!lead_to(&forwards, "forwarded-tcpip", &port));
+    }
+
+    #[test]
+    fn what_is_asked_for_counts_before_it_is_answered() {
+        let mut forwards = Forwards::default();
+        for port in 0..LISTENING as u32 {
+            assert!(forwards.has_room());
+            pass(&mut forwards, "tcpip-forward", &host_port("", port));
+            if port % 2 == 0 {
+                forwards.answer(true);
+            }
+        }
+        assert!(!forwards.has_room());
+        forwards.answered(number::REQUEST_FAILURE, b"").unwrap();
+        assert!(forwards.has_room());
     }
 
     #[test]

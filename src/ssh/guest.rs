@@ -13,8 +13,9 @@ use super::channels::{Channels, NUMBERS};
 use super::early::{self, Early, Verdict};
 use super::forwards::Forwards;
 use super::policy::Policy;
+use super::quota::{Kind, Share};
 use super::worker::{Lost, Pending};
-use crate::backend::{self, Backend, Container, Request, Waiter};
+use crate::backend::{self, Backend, Container, Lease, Request, Waiter};
 use crate::connection::frame::Queue;
 use crate::connection::message::{GlobalRequest, Open, OpenFailure, number, window_adjust};
 use crate::connection::wire::Reader;
@@ -66,15 +67,35 @@ impl Waiter for Waiting {
     }
 }
 
+/// A container that counts as its user's until it is removed.
+struct Counted {
+    /// Dropped first.
+    lease: Box<dyn Lease>,
+    _share: Share,
+}
+
+impl Lease for Counted {
+    fn ended(&mut self) {
+        self.lease.ended();
+    }
+}
+
 impl Guest {
-    /// Begins to start a container.
-    pub fn start(index: u32, backend: &Arc<dyn Backend>, request: Request, waker: &Waker) -> Self {
+    /// Begins to start a container, where the user has less than `most`; 0 is no limit.
+    pub fn start(index: u32, backend: &Arc<dyn Backend>, request: Request, most: usize, waker: &Waker) -> Self {
         let waiter = Arc::new(Waiting { line: Mutex::new(None), gone: AtomicBool::new(false), waker: waker.clone() });
         let (backend, waiting) = (Arc::clone(backend), Arc::clone(&waiter));
+        let share = Share::take(Kind::Containers, &request.user, most);
         let container = Pending::start(waker.clone(), move || {
+            let share = share.map_err(|exceeded| {
+                let (user, log) =
+                    (exceeded.to_string(), format!("{:?} is refused a container: {exceeded}", request.user));
+                backend::Error { user, log }
+            })?;
             metrics::count(Metric::BackendRequests, &[]);
             let container = backend.start(&request, waiting.as_ref());
-            container.inspect_err(|_| metrics::count(Metric::BackendErrors, &[]))
+            let container = container.inspect_err(|_| metrics::count(Metric::BackendErrors, &[]))?;
+            Ok(Container { lease: Box::new(Counted { lease: container.lease, _share: share }), ..container })
         });
         Guest {
             index,

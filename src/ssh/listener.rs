@@ -1,21 +1,23 @@
 //! The listening sockets, and the life of the whole server.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{self, AddressFamily, SocketFlags, SocketType, sockopt};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::connection::Connection;
 use super::monitor::Monitor;
+use super::startups::{Refusal, Startups};
+use super::throttle::Throttle;
 use super::worker::STACK;
 use super::{ServeError, Server};
 use crate::logger;
@@ -43,7 +45,8 @@ pub fn serve(server: Server, reload: impl FnMut() -> Option<Server>) -> Result<(
     let reaper = Reaper::start(Arc::clone(&server)).map_err(ServeError::System)?;
     let connections = Connections::default();
     let monitor = Monitor::start(&server.monitoring, &Monitor::default(), &connections.0.stop)?;
-    let mut acceptor = Acceptor { server, listeners, monitor, reaper, startups: Arc::default(), connections };
+    let (startups, throttle) = (Startups::default(), Throttle::default());
+    let mut acceptor = Acceptor { server, listeners, monitor, reaper, startups, connections, throttle };
     acceptor.run(&ending, hangups, reload);
     let Acceptor { server, listeners, monitor, reaper, connections, .. } = acceptor;
     drop(listeners);
@@ -157,9 +160,10 @@ struct Acceptor {
     listeners: Vec<Listener>,
     monitor: Monitor,
     reaper: Reaper,
-    /// How many clients have not authenticated yet.
-    startups: Arc<AtomicUsize>,
+    startups: Startups,
     connections: Connections,
+    /// Of clients that are turned away.
+    throttle: Throttle,
 }
 
 impl Acceptor {
@@ -168,7 +172,9 @@ impl Acceptor {
         loop {
             let mut fds = vec![PollFd::new(ending, PollFlags::IN), PollFd::new(&hangups, PollFlags::IN)];
             fds.extend(self.listeners.iter().map(|listener| PollFd::new(&listener.socket, PollFlags::IN)));
-            match poll(&mut fds, None) {
+            // To tell the end of what has a beginning in the log.
+            let timeout = self.throttle.is_active().then_some(Timespec { tv_sec: 1, tv_nsec: 0 });
+            match poll(&mut fds, timeout.as_ref()) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => (),
                 Err(error) => {
                     log::error!("poll: {error}");
@@ -180,8 +186,11 @@ impl Acceptor {
                 log::info!("ending");
                 return;
             }
-            for (listener, _) in self.listeners.iter().zip(&ready[2..]).filter(|(_, ready)| **ready) {
-                self.accept(&listener.socket);
+            for (index, _) in ready[2..].iter().enumerate().filter(|(_, ready)| **ready) {
+                self.accept(index);
+            }
+            for line in self.throttle.lines(Instant::now()) {
+                log::warn!("{line}");
             }
             if ready[1] {
                 // However many came, once is enough.
@@ -191,19 +200,70 @@ impl Acceptor {
         }
     }
 
-    fn accept(&self, listener: &TcpListener) {
-        match listener.accept() {
-            Ok((socket, client)) => {
-                if let Err(error) = begin(&self.server, socket, client, &self.startups, &self.connections) {
-                    log::error!("{client}: {error}");
-                }
-            }
+    fn accept(&mut self, listener: usize) {
+        match self.listeners[listener].socket.accept() {
+            Ok((socket, client)) => match self.begin(socket, client) {
+                Ok(None) => (),
+                Ok(Some(refusal)) => self.turned_away(refusal, client.ip(), "refused"),
+                Err(error) => log::error!("{client}: {error}"),
+            },
             Err(error) if is_clients_fault(&error) => (),
             Err(error) => {
                 log::error!("accept: {error}");
                 std::thread::sleep(REST);
             }
         }
+    }
+
+    /// Counts a client that gets no further, and tells of the first.
+    fn turned_away(&mut self, refusal: Refusal, client: IpAddr, how: &str) {
+        let setting = refusal.setting();
+        metrics::count(Metric::RefusedConnections, &[("setting", setting)]);
+        if self.throttle.first(setting, Instant::now()) {
+            log::warn!("{}: {how}, by {setting}; further ones are counted", client.to_canonical());
+        }
+    }
+
+    /// Starts a connection's thread, where there is a place for the client.
+    fn begin(&mut self, mut socket: TcpStream, client: SocketAddr) -> io::Result<Option<Refusal>> {
+        let settings = &self.server.settings;
+        let waker = Waker::new()?;
+        let draw = u32::from_ne_bytes(random::bytes()?) % 100;
+        let limits = self.server.limits();
+        let admitted = match settings.max_connections {
+            most @ 1.. if self.connections.count() >= most => Err(Refusal::MaxConnections),
+            _ => self.startups.admit(&limits, client.ip(), Some(waker.clone()), draw, Instant::now()),
+        };
+        let (startup, displaced) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                // As sshd does. A new connection takes so few bytes at once; whether the client does is its own affair.
+                let _ = socket.write(b"Not allowed at this time\r\n");
+                return Ok(Some(refusal));
+            }
+        };
+        if let Some(displaced) = displaced {
+            self.turned_away(Refusal::MaxStartups, displaced, "lost its place to another one");
+        }
+        socket.set_nodelay(true)?;
+        sockopt::set_socket_keepalive(&socket, true)?;
+        let local = socket.local_addr()?;
+        let id = random_id()?;
+        let server = Arc::clone(&self.server);
+        let country = server.country(client.ip()).to_owned();
+        let registration = self.connections.register(&id, &waker, country.clone());
+        let (startups, stop) = (self.startups.clone(), Arc::clone(&self.connections.0.stop));
+        let has_countries = server.geoip.is_some();
+        let connection = Connection { server, id, client, local, country, waker, startups, stop };
+        log::debug!("{}: {client} connected", connection.id);
+        if has_countries {
+            log::info!("{}: {client} is in {}", connection.id, connection.country);
+        }
+        std::thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(move || {
+            let _registration = registration;
+            connection.run(socket, startup);
+        })?;
+        Ok(None)
     }
 
     /// From here on, connections are served with what `reload` gives, if all of that is good.
@@ -235,66 +295,9 @@ fn is_clients_fault(error: &io::Error) -> bool {
     matches!(error.kind(), WouldBlock | ConnectionAborted | ConnectionReset | Interrupted)
 }
 
-/// Starts a connection's thread.
-fn begin(
-    server: &Arc<Server>,
-    socket: TcpStream,
-    client: SocketAddr,
-    startups: &Arc<AtomicUsize>,
-    connections: &Connections,
-) -> io::Result<()> {
-    let settings = &server.settings;
-    let Some(startup) = Startup::take(startups, settings.max_startups) else {
-        log::warn!("{client}: refused: ssh.maxStartups ({}) clients have not authenticated yet", settings.max_startups);
-        return Ok(());
-    };
-    if settings.max_connections > 0 && connections.count() >= settings.max_connections {
-        log::warn!("{client}: refused: there are ssh.maxConnections ({}) connections", settings.max_connections);
-        return Ok(());
-    }
-    socket.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(&socket, true)?;
-    let local = socket.local_addr()?;
-    let waker = Waker::new()?;
-    let id = random_id()?;
-    let country = server.country(client.ip()).to_owned();
-    let registration = connections.register(&id, &waker, country.clone());
-    let stop = Arc::clone(&connections.0.stop);
-    let connection = Connection { server: Arc::clone(server), id, client, local, country, waker, stop };
-    log::debug!("{}: {client} connected", connection.id);
-    if server.geoip.is_some() {
-        log::info!("{}: {client} is in {}", connection.id, connection.country);
-    }
-    std::thread::Builder::new().name("connection".into()).stack_size(STACK).spawn(move || {
-        let _registration = registration;
-        connection.run(socket, startup);
-    })?;
-    Ok(())
-}
-
 /// 32 hexadecimal digits.
 fn random_id() -> io::Result<String> {
     Ok(random::bytes::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-/// A place among the clients that have not authenticated: sshd_config(5), MaxStartups. Freed when dropped.
-pub struct Startup(Arc<AtomicUsize>);
-
-impl Startup {
-    fn take(count: &Arc<AtomicUsize>, most: usize) -> Option<Self> {
-        // Only the accepting thread adds, so the count cannot grow between the look and the addition.
-        if count.load(Ordering::Relaxed) >= most {
-            return None;
-        }
-        count.fetch_add(1, Ordering::Relaxed);
-        Some(Startup(Arc::clone(count)))
-    }
-}
-
-impl Drop for Startup {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 /// All running connections.

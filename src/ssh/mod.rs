@@ -17,11 +17,15 @@ mod hostkey;
 mod interactive;
 mod listener;
 mod monitor;
+mod penalties;
 mod policy;
+mod quota;
 mod rotation;
 mod server;
 mod services;
 mod stack;
+mod startups;
+mod throttle;
 mod userauth;
 mod worker;
 
@@ -47,4 +51,5 @@ mod reason {
     pub const SERVICE_NOT_AVAILABLE: u32 = 7;
     pub const CONNECTION_LOST: u32 = 10;
     pub const BY_APPLICATION: u32 = 11;
+    pub const TOO_MANY_CONNECTIONS: u32 = 12;
 }

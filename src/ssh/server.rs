@@ -9,6 +9,7 @@ use std::time::Duration;
 use libssh_server::{Algorithms, HostKeys};
 
 use super::hostkey::{self, Missing};
+use super::startups::Limits;
 use super::{KeyFileError, Services};
 use crate::auth::{Authenticator, SIGNATURE_ALGORITHMS};
 use crate::config;
@@ -63,6 +64,7 @@ fn host_keys(settings: &config::Ssh, missing: Missing) -> Result<HostKeys, Serve
 /// All that a connection is served with. A connection keeps what it began with, whatever comes after.
 pub struct Server {
     pub(super) settings: config::Ssh,
+    pub(super) penalties: config::Penalties,
     pub(super) algorithms: Algorithms,
     pub(super) host_keys: Arc<HostKeys>,
     pub(super) authenticator: Box<dyn Authenticator>,
@@ -94,7 +96,24 @@ impl Server {
             &settings.macs.join(","),
             SIGNATURE_ALGORITHMS,
         );
-        Ok(Server { settings, algorithms, host_keys, authenticator, services, geoip, monitoring, log, stop_time })
+        let penalties = config::Penalties::of(&settings.per_source_penalties);
+        Ok(Server {
+            settings,
+            penalties,
+            algorithms,
+            host_keys,
+            authenticator,
+            services,
+            geoip,
+            monitoring,
+            log,
+            stop_time,
+        })
+    }
+
+    /// What clients are held to that have not logged in.
+    pub(super) fn limits(&self) -> Limits<'_> {
+        Limits { settings: &self.settings, penalties: &self.penalties }
     }
 
     /// The country of an address by its code, or `XX` where it is not known.

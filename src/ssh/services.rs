@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::auth::{Attempt, ByName};
 use crate::backend::{self, Backend};
-use crate::config::{Config, Forwarding, Forwardings, Security};
+use crate::config::{Config, Forwarding, Forwardings, Quota, Quotas, Security};
 use crate::metadata::Metadata;
 use crate::webhook::ConfigServer;
 
@@ -18,6 +18,8 @@ pub struct Service {
     pub forwarding: Forwarding,
     /// How many sessions it may have at once; below 0 is no limit.
     pub max_sessions: i32,
+    /// How much its user may have at once.
+    pub quota: Quota,
 }
 
 /// What all connections are served with.
@@ -28,6 +30,7 @@ pub struct Services {
     security: Arc<Security>,
     forwarding: Forwardings,
     max_sessions: i32,
+    quotas: Quotas,
     server: Option<Dynamic>,
 }
 
@@ -49,7 +52,13 @@ impl Services {
     /// All are served alike, but for users' own forwarding and backends.
     pub fn new(backend: Arc<dyn Backend>, security: Security, forwarding: Forwardings, max_sessions: i32) -> Self {
         let (backends, security) = (ByName::default(), Arc::new(security));
-        Services { backend, backends, security, forwarding, max_sessions, server: None }
+        let quotas = Quotas::default();
+        Services { backend, backends, security, forwarding, max_sessions, quotas, server: None }
+    }
+
+    /// No user has more than this at once.
+    pub fn with_quotas(self, quotas: Quotas) -> Self {
+        Services { quotas, ..self }
     }
 
     /// These users have backends of their own.
@@ -81,7 +90,8 @@ impl Services {
             let forwarding = self.forwarding.of(attempt.user).clone();
             let own = self.backends.get(attempt.user).and_then(Option::as_ref);
             let (backend, security) = (Arc::clone(own.unwrap_or(&self.backend)), Arc::clone(&self.security));
-            return Ok(Service { backend, security, forwarding, max_sessions: self.max_sessions });
+            let quota = self.quotas.of(attempt.user);
+            return Ok(Service { backend, security, forwarding, max_sessions: self.max_sessions, quota });
         };
         let answer = dynamic.server.ask(attempt, metadata).ok_or(Unavailable)?;
         metadata.merge(answer.metadata.clone());
@@ -100,7 +110,8 @@ impl Services {
             Unavailable
         })?;
         let (forwarding, max_sessions) = (config.forwarding.everyone, config.ssh.max_sessions);
-        Ok(Service { backend, security: Arc::new(config.security), forwarding, max_sessions })
+        let quota = config.quotas.everyone;
+        Ok(Service { backend, security: Arc::new(config.security), forwarding, max_sessions, quota })
     }
 
     /// See [`Backend::reap`].

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::wire;
+use crate::auth::Attempt;
 use crate::config::HttpServer;
 use crate::http::{self, Body, Deadline, Request};
 use crate::metrics::{self, Metric};
@@ -71,8 +72,9 @@ impl Client {
         format!("{}{path}", self.server.url.trim_end_matches('/'))
     }
 
-    /// Asks a question, again where the server may do better the next time, for `time` at most. `what` is for the log.
-    pub fn ask(&self, what: &str, path: &str, question: &Value, time: Duration) -> Result<Vec<u8>, Error> {
+    /// Asks a question for a client's sake, again where the server may do better the next time and the client is still
+    /// there, for `time` at most.
+    pub fn ask(&self, attempt: &Attempt<'_>, path: &str, question: &Value, time: Duration) -> Result<Vec<u8>, Error> {
         let (end, body) = (Deadline::after(time), question.to_string());
         let mut waits = WAITS.iter();
         loop {
@@ -80,9 +82,11 @@ impl Client {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            match waits.next().filter(|wait| error.is_passing() && Deadline::after(**wait) < end) {
+            let is_wanted = error.is_passing() && attempt.presence.is_there();
+            match waits.next().filter(|wait| is_wanted && Deadline::after(**wait) < end) {
                 Some(wait) => {
-                    log::warn!("{what}: {}: {error}; asking again", self.url(path));
+                    let Attempt { user, connection, .. } = attempt;
+                    log::warn!("{connection}: {user:?}: {}: {error}; asking again", self.url(path));
                     std::thread::sleep(*wait);
                 }
                 None => return Err(error),

@@ -72,7 +72,7 @@ impl ConfigServer {
 
     fn ask_server(&self, attempt: &Attempt<'_>, question: &Value) -> Option<Arc<Answer>> {
         let what = format!("{}: {:?}", attempt.connection, attempt.user);
-        let answer = self.client.ask(&what, "", question, TIME);
+        let answer = self.client.ask(attempt, "", question, TIME);
         match answer.and_then(|answer| wire::decode_configuration(&answer).map_err(client::Error::Answer)) {
             Ok((settings, metadata)) => Some(Arc::new(Answer { settings, metadata })),
             Err(error) => {

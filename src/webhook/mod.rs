@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::auth::{Attempt, Authenticator, BrowserLogin, Grant, Offer, Requirements, Users};
+use crate::auth::{Attempt, Authenticator, BrowserLogin, Busy, Grant, Offer, Requirements, Users};
 use crate::config;
 use crate::fuzzing::Target;
 use crate::oauth2;
@@ -47,7 +47,7 @@ impl Webhook {
         let what = format!("{}: {:?}", attempt.connection, attempt.user);
         let answer = self
             .client
-            .ask(&what, self.path, question, self.time)
+            .ask(attempt, self.path, question, self.time)
             .and_then(|answer| wire::decode(&answer).map_err(client::Error::Answer));
         match answer {
             Ok((true, metadata)) => Some(Grant { metadata, ..Grant::default() }),
@@ -75,9 +75,9 @@ impl Webhooks {
 }
 
 impl Authenticator for Webhooks {
-    fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Option<Grant> {
+    fn password(&self, attempt: &Attempt<'_>, password: &[u8]) -> Result<Option<Grant>, Busy> {
         let ask = || self.password.as_ref()?.ask(attempt, &wire::password(attempt, password));
-        Authenticator::password(&self.users, attempt, password).or_else(ask)
+        Ok(Authenticator::password(&self.users, attempt, password)?.or_else(ask))
     }
 
     fn public_key(&self, attempt: &Attempt<'_>, offer: &Offer) -> Option<Grant> {

@@ -196,6 +196,7 @@ mod tests {
             client: "[2001:db8::1]:22".parse().unwrap(),
             connection: "0123",
             version: "SSH-2.0-Test",
+            presence: Box::leak(Box::default()),
         }
     }
 

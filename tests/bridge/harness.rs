@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use berth::auth::{Attempt, Authenticator, ForwardAddress, Grant, Offer, Restrictions};
+use berth::auth::{Attempt, Authenticator, Busy, ForwardAddress, Grant, Offer, Restrictions};
 use berth::backend::{Backend, Container, Error, Lease, Request, Scope, Waiter};
 use berth::config;
 use berth::connection::frame::{self, HELLO, VERSION};
@@ -34,8 +34,8 @@ pub struct Server {
 struct Anybody;
 
 impl Authenticator for Anybody {
-    fn password(&self, _attempt: &Attempt<'_>, _password: &[u8]) -> Option<Grant> {
-        None
+    fn password(&self, _attempt: &Attempt<'_>, _password: &[u8]) -> Result<Option<Grant>, Busy> {
+        Ok(None)
     }
 
     fn public_key(&self, attempt: &Attempt<'_>, _offer: &Offer) -> Option<Grant> {
@@ -321,7 +321,12 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
         pubkey_auth_options: Vec::new(),
         trusted_user_ca_keys: Vec::new(),
         revoked_keys: Vec::new(),
-        max_startups: 100,
+        key_exchange_timeout: DEADLINE,
+        max_startups: config::MaxStartups { start: 100, rate: 100, full: 100 },
+        per_source_max_startups: None,
+        per_source_net_block_size: config::NetBlockSize { v4: 32, v6: 64 },
+        per_source_penalties: vec![],
+        per_source_penalty_exempt_list: vec![],
         max_connections: 0,
         accept_env: Vec::new(),
         permit_user_environment: Default::default(),

@@ -11,8 +11,8 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::common::{
-    Berth, Client, DEADLINE, PASSWORD, PRESENT, SecurityKey, VERIFIED, directory_of, eventually, key, offer_keys,
-    offer_security_key, string,
+    Berth, Client, DEADLINE, PASSWORD, PRESENT, RawClient, SecurityKey, VERIFIED, directory_of, eventually, key,
+    offer_keys, offer_security_key, string,
 };
 
 /// A server that lets alice in with this line of authorized keys alone.
@@ -165,10 +165,10 @@ fn signatures_with_sha_1_are_refused() {
 fn keys_that_are_none_are_refused_and_the_next_method_follows() {
     let berth = Berth::start();
     let socket = berth.path("agent");
-    let known = [&string(b"ssh-ed25519")[..], &string(&[7; 32])].concat();
+    let known = [&string(b"ssh-ed25519")[..], &string([7; 32])].concat();
     let keys = [
-        [string(b"ssh-dss"), string(&[1; 129]), string(&[1; 21]), string(&[1; 128]), string(&[1; 128])].concat(),
-        [string(b"sk-ssh-ed25519@openssh.com"), string(&[1; 32]), string(b"ssh:")].concat(),
+        [string(b"ssh-dss"), string([1; 129]), string([1; 21]), string([1; 128]), string([1; 128])].concat(),
+        [string(b"sk-ssh-ed25519@openssh.com"), string([1; 32]), string(b"ssh:")].concat(),
         [string(b"no-such-type@example.com"), vec![255; 300]].concat(),
         // Cut off in the middle, and with too much.
         known[..known.len() - 5].to_vec(),
@@ -183,8 +183,8 @@ fn keys_that_are_none_are_refused_and_the_next_method_follows() {
 fn openssh_goes_on_after_hardware_and_dsa_keys() {
     let berth = Berth::start();
     let socket = berth.path("agent");
-    let dsa = [string(b"ssh-dss"), string(&[1; 129]), string(&[1; 21]), string(&[1; 128]), string(&[1; 128])].concat();
-    let hardware = [string(b"sk-ssh-ed25519@openssh.com"), string(&[1; 32]), string(b"ssh:")].concat();
+    let dsa = [string(b"ssh-dss"), string([1; 129]), string([1; 21]), string([1; 128]), string([1; 128])].concat();
+    let hardware = [string(b"sk-ssh-ed25519@openssh.com"), string([1; 32]), string(b"ssh:")].concat();
     offer_keys(&socket, &[dsa, hardware]);
     let accepted = "PubkeyAcceptedAlgorithms=+ssh-dss,sk-ssh-ed25519@openssh.com";
     let ssh = berth.ssh(["-v", "-T", "-o", "IdentitiesOnly=no", "-o", accepted, "berth", "echo in"]);
@@ -263,13 +263,7 @@ fn a_client_has_some_time() {
 #[test]
 fn there_is_room_for_so_many_who_have_not_authenticated() {
     let berth = Berth::with(|config| config["ssh"]["maxStartups"] = 3.into());
-    let mut waiting: Vec<_> = (0..3)
-        .map(|_| {
-            let mut client = TcpStream::connect(("127.0.0.1", berth.port)).unwrap();
-            client.read_exact(&mut [0; 8]).unwrap();
-            client
-        })
-        .collect();
+    let mut waiting: Vec<_> = (0..3).map(|_| RawClient::connect(berth.port)).collect();
     berth.exec("echo in").run().exits(255).prints("");
     berth.log().line("ssh.maxStartups");
     waiting.pop();

@@ -32,6 +32,7 @@ mod security;
 mod sessions;
 mod sidecars;
 mod sshproxy;
+mod startups;
 mod terminals;
 mod transport;
 mod webhooks;

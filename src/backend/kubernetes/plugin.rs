@@ -66,13 +66,14 @@ impl Plugin {
         let mut command = Command::new(&self.command);
         command.args(&self.arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env("KUBERNETES_EXEC_INFO", info.to_string());
-        let (output, complaint) = program::run(command, OUTPUT_LIMIT, PATIENCE).map_err(|error| match error {
-            program::Error::Start(error) => {
-                let hint = self.install_hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
-                failed(format!("{error}{hint}"))
-            }
-            program::Error::Run(detail) => failed(detail),
-        })?;
+        let (output, complaint) =
+            program::run(command, OUTPUT_LIMIT, PATIENCE, &|| true).map_err(|error| match error {
+                program::Error::Start(error) => {
+                    let hint = self.install_hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+                    failed(format!("{error}{hint}"))
+                }
+                program::Error::Run(detail) => failed(detail),
+            })?;
         let answer: Json = serde_json::from_slice(&output).map_err(|error| {
             // Not the output itself, which may be secret.
             failed(format!("what it printed is not JSON (line {}): {complaint}", error.line()))

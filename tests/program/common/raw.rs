@@ -61,6 +61,7 @@ impl RawClient {
             assert!(Instant::now() < end, "no key exchange");
             client.turn(true).unwrap();
         }
+        client.push();
         client
     }
 
@@ -88,6 +89,13 @@ impl RawClient {
     pub fn send(&mut self, message: &[u8]) {
         self.session.expect_answers();
         self.session.send(message).unwrap();
+    }
+
+    /// Writes all that has been sent.
+    pub fn push(&mut self) {
+        while self.session.pending() > 0 {
+            self.turn(false).unwrap();
+        }
     }
 
     /// The next message; none where the server has ended the connection.

@@ -31,7 +31,7 @@ impl SecurityKey {
     /// A key on Edwards's curve whose signatures have these flags.
     pub fn ed25519(flags: u8) -> Self {
         let private = PKey::generate_ed25519().unwrap();
-        let public = string(&private.raw_public_key().unwrap());
+        let public = string(private.raw_public_key().unwrap());
         SecurityKey::new("sk-ssh-ed25519@openssh.com", private, public, flags)
     }
 
@@ -72,5 +72,5 @@ impl SecurityKey {
 fn number(number: &BigNumRef) -> Vec<u8> {
     let digits = number.to_vec();
     let sign: &[u8] = if digits[0] >= 0x80 { &[0] } else { &[] };
-    string(&[sign, &digits].concat())
+    string([sign, &digits].concat())
 }

@@ -51,7 +51,7 @@ fn serve(mut client: UnixStream, blobs: &[Vec<u8>], key: Option<&SecurityKey>) -
             Some((&SIGN_REQUEST, mut fields)) => match key {
                 Some(key) => {
                     let _blob = read_string(&mut fields)?;
-                    [&[SIGN_RESPONSE][..], &string(&key.sign(&read_string(&mut fields)?))].concat()
+                    [&[SIGN_RESPONSE][..], &string(key.sign(&read_string(&mut fields)?))].concat()
                 }
                 None => vec![FAILURE],
             },
