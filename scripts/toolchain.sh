@@ -26,6 +26,13 @@ exec musl-gcc "$@" -idirafter "$(dirname "$0")/kernel-headers"'
 [ "$(cat "$musl_cc" 2>/dev/null)" = "$musl_cc_text" ] || printf '%s\n' "$musl_cc_text" >"$musl_cc"
 chmod +x "$musl_cc"
 export "CC_${target//-/_}=musl-cc" PATH="$target_dir/toolchain:$PATH"
+# What Debian's packages are hardened with, and musl-gcc leaves out, and some more: see docs/building.md.
+hardening="-fstack-protector-strong -fstack-clash-protection -ftrivial-auto-var-init=zero -fzero-call-used-regs=used-gpr"
+if [ "$(uname -m)" = aarch64 ]; then
+    hardening+=" -mbranch-protection=pac-ret"
+fi
+# Cargo builds C code again when this changes.
+export "CFLAGS_${target//-/_}=$hardening"
 
 # OpenSSL without what neither SSH nor HTTPS uses here: half a megabyte. Its crate has no setting for that, but one for
 # the perl that configures it.

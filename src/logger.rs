@@ -1,8 +1,9 @@
 //! The log: lines of text or JSON, to a stream, a file or the system's log.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
 use std::sync::{PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,9 +37,7 @@ impl log::Log for Logger {
     fn log(&self, record: &log::Record<'_>) {
         if self.enabled(record.metadata()) {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            // Without control characters: names and errors in it may come from a client.
-            let text: String =
-                record.args().to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let text = escaped(&record.args().to_string());
             let time = timestamp(now.as_secs(), now.subsec_millis());
             if let Some(output) = &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
                 output.write(output.line(record.level(), &time, &text).as_bytes());
@@ -83,6 +82,21 @@ impl Output {
     }
 }
 
+/// A text in which nothing is invisible, moves what stands beside it, or ends a line: names and errors in it may come from
+/// anybody. What has no shape of its own, such as control and format characters (Unicode's Cc, Cf, Zl, Zp), is shown as
+/// in Rust: `\n`, `\u{202e}`.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            ' '..='~' => escaped.push(c),
+            // Not alone, where what combines with the one before would be taken for shapeless, too.
+            _ => escaped.extend(format!("a{c}").escape_debug().skip(1)),
+        }
+    }
+    escaped
+}
+
 /// Syslog's name and number of a level (RFC 3164 section 4.1.1).
 fn name(level: log::Level) -> (&'static str, u32) {
     match level {
@@ -93,16 +107,34 @@ fn name(level: log::Level) -> (&'static str, u32) {
     }
 }
 
+/// Whether there can be such a log; makes nothing.
+pub fn check(settings: &Log) -> io::Result<()> {
+    if settings.destination != LogDestination::File {
+        return Ok(());
+    }
+    let path = &settings.file;
+    let result = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            fs::metadata(path.parent().unwrap_or(Path::new("/"))).map(drop)
+        }
+        result => result.map(drop),
+    };
+    result.map_err(|error| named(settings, &error))
+}
+
+fn named(settings: &Log, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("log.file: {}: {error}", settings.file.display()))
+}
+
 /// Makes this the program's log, in place of an earlier one. Fails where the file cannot be opened; then that one stays.
 pub fn install(settings: &Log) -> io::Result<()> {
     let sink = match settings.destination {
         LogDestination::Stderr => Sink::Stderr,
         LogDestination::Stdout => Sink::Stdout,
         LogDestination::File => {
-            let named = |error: io::Error| {
-                io::Error::new(error.kind(), format!("log.file: {}: {error}", settings.file.display()))
-            };
-            Sink::File(OpenOptions::new().append(true).create(true).open(&settings.file).map_err(named)?)
+            let file = OpenOptions::new().append(true).create(true).open(&settings.file);
+            Sink::File(file.map_err(|error| named(settings, &error))?)
         }
         LogDestination::Syslog => {
             let socket = UnixDatagram::unbound()?;
@@ -141,7 +173,59 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::timestamp;
+    use proptest::prelude::*;
+
+    use super::{escaped, timestamp};
+
+    /// Unicode 16's general categories Cf, Zl and Zp.
+    const FORMAT: &[(u32, u32)] = &[
+        (0xad, 0xad),
+        (0x600, 0x605),
+        (0x61c, 0x61c),
+        (0x6dd, 0x6dd),
+        (0x70f, 0x70f),
+        (0x890, 0x891),
+        (0x8e2, 0x8e2),
+        (0x180e, 0x180e),
+        (0x200b, 0x200f),
+        (0x2028, 0x202e),
+        (0x2060, 0x2064),
+        (0x2066, 0x206f),
+        (0xfeff, 0xfeff),
+        (0xfff9, 0xfffb),
+        (0x110bd, 0x110bd),
+        (0x110cd, 0x110cd),
+        (0x13430, 0x1343f),
+        (0x1bca0, 0x1bca3),
+        (0x1d173, 0x1d17a),
+        (0xe0001, 0xe0001),
+        (0xe0020, 0xe007f),
+    ];
+
+    fn is_shapeless(c: char) -> bool {
+        c.is_control() || FORMAT.iter().any(|(first, last)| (*first..=*last).contains(&u32::from(c)))
+    }
+
+    #[test]
+    fn what_has_no_shape_is_escaped_and_nothing_else() {
+        let shapeless = FORMAT.iter().flat_map(|(first, last)| *first..=*last).chain(0..0x20).chain(0x7f..0xa0);
+        for c in shapeless.filter_map(char::from_u32) {
+            assert!(escaped(&c.to_string()).starts_with('\\'), "{c:?}");
+        }
+        assert_eq!(escaped("a\nb\u{202e}c\u{2028}d\x1b[2J"), "a\\nb\\u{202e}c\\u{2028}d\\u{1b}[2J");
+        let text = "failed password for \"a\\\"b\" from ::1: é, e\u{301}, 你好, 'x'";
+        assert_eq!(escaped(text), text);
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_has_what_has_no_shape(text in any::<String>(), rest in "[\u{2000}-\u{2070}\u{0}-\u{20}]*") {
+            let escaped = escaped(&(text.clone() + &rest));
+            prop_assert!(!escaped.contains(is_shapeless), "{escaped:?}");
+            let plain = |c: char| (' '..='~').contains(&c);
+            prop_assert!(!text.chars().all(plain) || escaped.starts_with(&text));
+        }
+    }
 
     #[test]
     fn times_are_written_as_rfc_3339() {

@@ -11,13 +11,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth::auth::{LONGEST_PASSWORD, PasswordHash, TotpSecret, Users};
-use berth::backend::Backends;
+use berth::auth::{ByName, LONGEST_PASSWORD, PasswordHash, RevokedKeys, TotpSecret, Users};
+use berth::backend::{Backend, Backends};
 use berth::config::{self, BackendKind, Config, Own};
+use berth::run_directory::{self, RunDirectory, RunDirectoryError};
 use berth::ssh::Services;
 use berth::webhook::{ConfigServer, Webhooks};
 use berth::{agent, geoip, logger, ssh};
 use lexopt::prelude::*;
+use rustix::process::{DumpableBehavior, Resource, Rlimit};
 
 const HELP: &str = "\
 berth: an SSH server that gives every user a container
@@ -148,20 +150,68 @@ fn check(path: &Path) -> Result<(), Failure> {
     for warning in &config.warnings {
         eprintln!("{warning}");
     }
+    warnings(&config).for_each(|warning| eprintln!("warning: {warning}"));
+    if config.docker.needs_run_directory()
+        && config.backend == BackendKind::Docker
+        && let Err(error) = run_directory::verify(&config.run_directory)
+    {
+        // Whoever serves may be another user.
+        eprintln!("warning: runDirectory: {error}");
+    }
+    logger::check(&config.log).map_err(failed)?;
+    let backends = Backends::new(&config).map_err(failed)?;
+    own_backends(&config, &backends)?;
     open_geoip(&config)?;
-    Backends::new(&config).map_err(failed)?;
+    ssh::check_host_keys(&config.ssh).map_err(failed)?;
     println!("{}: ok", path.display());
     Ok(())
+}
+
+/// What is worth a warning outside of the file itself.
+fn warnings(config: &Config) -> impl Iterator<Item = String> + use<> {
+    let problems: Vec<String> = RevokedKeys::new(config.ssh.revoked_keys.clone()).problems().collect();
+    problems.into_iter()
+}
+
+/// Takes the run directory for this process, as long as the value lives. Two that serve as one instance would remove each
+/// other's containers.
+fn take_run_directory(config: &Config) -> Result<Option<RunDirectory>, Failure> {
+    let is_needed = match config.backend {
+        BackendKind::Docker => config.docker.needs_run_directory(),
+        BackendKind::Kubernetes => false,
+        BackendKind::SshProxy => return Ok(None),
+    };
+    match RunDirectory::take(&config.run_directory) {
+        Ok(taken) => Ok(Some(taken)),
+        Err(error) if is_needed || matches!(error, RunDirectoryError::InUse(_)) => {
+            Err(failed(format!("runDirectory: {error}")))
+        }
+        Err(error) => {
+            log::warn!("runDirectory: {error}; nothing keeps another berth from serving as the same instance");
+            Ok(None)
+        }
+    }
 }
 
 fn open_geoip(config: &Config) -> Result<Option<geoip::Database>, Failure> {
     config.geoip.as_deref().map(geoip::Database::open).transpose().map_err(|error| failed(format!("geoip: {error}")))
 }
 
+/// Gives up what a server never needs and an intruder might: privileges by programs that bring their own (setuid, file
+/// capabilities), and its memory, with all keys in it, shown to other processes of the same user or written to a file.
+/// Before any other thread runs: each has the first of its own. What is started inherits it, and the limit.
+fn harden() -> rustix::io::Result<()> {
+    rustix::thread::set_no_new_privs(true)?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
+}
+
 fn serve(path: &Path) -> Result<(), Failure> {
+    harden().map_err(|error| failed(format!("the process cannot be hardened: {error}")))?;
     let config = load(path)?;
     logger::install(&config.log).map_err(failed)?;
     let (instance, run_directory) = (config.instance.clone(), config.run_directory.clone());
+    let _taken = take_run_directory(&config)?;
     let mut backends = Arc::new(Backends::new(&config).map_err(failed)?);
     backends.check();
     let server = served(config, &backends)?;
@@ -188,11 +238,25 @@ fn log_failure(failure: &Failure) {
     }
 }
 
+/// The backends of users who have settings of their own.
+fn own_backends(config: &Config, backends: &Backends) -> Result<ByName<Option<Arc<dyn Backend>>>, Failure> {
+    let template = config.template();
+    config.own.try_map(|own| {
+        let find = |own: &Own| {
+            let mut settings = template.clone();
+            settings.put(own.clone());
+            backends.find(&settings).map_err(failed)
+        };
+        own.as_ref().map(find).transpose()
+    })
+}
+
 /// What connections are served with.
 fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failure> {
     for warning in &config.warnings {
         log::warn!("{warning}");
     }
+    warnings(&config).for_each(|warning| log::warn!("{warning}"));
     let geoip = open_geoip(&config)?;
     // Time for the containers to be removed, and for their connections' threads to end.
     let stop_time = match config.backend {
@@ -208,24 +272,16 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
         log::warn!("auth has neither users nor webhooks: nobody can log in");
     }
     let template = config.template();
-    let users = config.own.try_map(|own| {
-        let find = |own: &Own| {
-            let mut settings = template.clone();
-            settings.put(own.clone());
-            backends.find(&settings).map_err(failed)
-        };
-        own.as_ref().map(find).transpose()
-    })?;
+    let users = own_backends(&config, backends)?;
     let mut services = Services::new(backends.clone(), config.security, config.forwarding, config.ssh.max_sessions)
         .with_backends(users);
     if let Some(server) = &config.webhooks.configuration {
         let backends = Arc::clone(backends);
         services = services.ask(ConfigServer::new(server.clone()), template, move |config| backends.find(config));
     }
-    let authenticator = Webhooks::new(
-        Users::new(config.users, config.ssh.trusted_user_ca_keys.clone(), &config.ssh.authentication_methods),
-        config.webhooks,
-    );
+    let known = Users::new(config.users, config.ssh.trusted_user_ca_keys.clone(), &config.ssh.authentication_methods);
+    let known = known.permit(config.ssh.permit_user_environment.clone());
+    let authenticator = Webhooks::new(known, config.webhooks);
     ssh::Server::new(config.ssh, services, Box::new(authenticator), geoip, config.monitoring, config.log, stop_time)
         .map_err(failed)
 }

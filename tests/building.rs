@@ -1,9 +1,11 @@
-//! How berth is built: what is installed for it.
+//! How berth is built: what is installed for it, and from what.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::process::Command;
+
+use serde_json::Value;
 
 /// A directory of programs that is removed in the end.
 struct Programs(PathBuf);
@@ -52,4 +54,40 @@ fn setup_takes_the_docker_command_from_the_package_that_has_it() {
         r#"[ "$*" != "madison docker-cli" ] || echo ' docker-cli | 26.1.5 | http://debian trixie/main'"#,
     );
     assert!(has(&debian_13, "docker-cli"), "{debian_13}");
+}
+
+/// What cargo knows of each package that this machine's berth is built from.
+fn packages() -> Vec<Value> {
+    let platform = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    let mut cargo = Command::new(env!("CARGO"));
+    let metadata = ["metadata", "--format-version=1", "--offline", "--locked", "--filter-platform", &platform];
+    let output = cargo.args(metadata).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let Value::Array(packages) = serde_json::from_slice::<Value>(&output.stdout).unwrap()["packages"].take() else {
+        panic!("cargo metadata gives no packages");
+    };
+    packages
+}
+
+#[test]
+fn the_page_of_advisories_is_about_the_versions_inside() {
+    let page = fs::read_to_string("docs/advisories.md").unwrap();
+    let packages = packages();
+    // Each with what comes before its version in a file of its own.
+    for (library, name, file, before) in [
+        ("OpenSSL", "openssl-src", "openssl/VERSION.dat", &["MAJOR=", "MINOR=", "PATCH="][..]),
+        ("libssh", "libssh-rs-sys", "vendored/CMakeLists.txt", &["project(libssh VERSION "]),
+        ("zlib", "libz-sys", "src/zlib/zlib.h", &["#define ZLIB_VERSION \""]),
+    ] {
+        let package = packages.iter().find(|package| package["name"] == name).unwrap();
+        let manifest = package["manifest_path"].as_str().unwrap();
+        let text = fs::read_to_string(PathBuf::from(manifest).with_file_name(file)).unwrap();
+        let numbers = before.iter().map(|before| {
+            let (_, rest) = text.split_once(before).unwrap();
+            rest.split(['\n', ' ', '"']).next().unwrap()
+        });
+        let version = numbers.collect::<Vec<_>>().join(".");
+        let row = format!("| {library} | {version} | {name} {} |", package["version"].as_str().unwrap());
+        assert!(page.contains(&row), "docs/advisories.md is about another version, it has no row\n{row}");
+    }
 }

@@ -1,6 +1,7 @@
 //! `berth check` as its users run it.
 
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -45,7 +46,7 @@ fn errors(text: &[u8]) -> String {
     errors
 }
 
-const GOOD: &str = "docker: {execution: {container: {image: guest}}}\n";
+const GOOD: &str = "docker: {execution: {container: {image: guest}, host: {pidsLimit: 256, memory: 1g}}}\n";
 
 const BAD: &str = "\
 ssh:
@@ -104,13 +105,30 @@ fn a_good_file_is_said_to_be_so() {
 
 #[test]
 fn json_is_good_too() {
-    let json = br#"{"docker": {"execution": {"container": {"Image": "guest", "Env": ["A=1"]}}}}"#;
+    let json = br#"{"docker": {"execution": {"container": {"Image": "guest", "Env": ["A=1"]},
+        "host": {"PidsLimit": 256, "Memory": "1g"}}}}"#;
     assert_eq!(run("check", json), (Some(0), "FILE: ok\n".into(), String::new()));
 }
 
 #[test]
 fn every_error_is_told_by_line_and_path() {
     assert_eq!(errors(BAD.as_bytes()), ERRORS);
+}
+
+#[test]
+fn an_sftp_server_that_cannot_be_called_so_is_an_error() {
+    let configuration = "\
+docker: {execution: {container: {image: guest}, subsystems: {sftp: internal-sftp -x, other: internal-sftp -R}}}
+security: {forceCommand: \"internal-sftp -P unlink\"}
+auth: {users: {alice: {authorizedKeys: ['command=\"internal-sftp -u 8\" ssh-ed25519 \
+AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl']}}}
+";
+    let expected = "\
+FILE:1: docker.execution.subsystems.sftp: internal-sftp: there is no option -x
+FILE:2: security.forceCommand: internal-sftp: -P: there is no request \"unlink\"
+FILE:3: auth.users.alice.authorizedKeys[0]: option \"command=\": internal-sftp: -u \"8\": must be an octal number up to 777
+";
+    assert_eq!(errors(configuration.as_bytes()), expected);
 }
 
 #[test]
@@ -194,4 +212,102 @@ fn a_key_is_explained() {
     let bad = berth("log.levle");
     assert_eq!((bad.status.code(), bad.stdout.len()), (Some(1), 0));
     assert!(String::from_utf8(bad.stderr).unwrap().contains("did you mean level?"));
+}
+
+/// A directory with a configuration in it, removed in the end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("berth-check-{test}-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        Directory(path)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Exit status and standard error of `berth check` with these lines.
+    fn check(&self, lines: &str) -> (Option<i32>, String) {
+        std::fs::write(self.path("config.yaml"), format!("{GOOD}{lines}\n")).unwrap();
+        let output = berth("check", &self.path("config.yaml"));
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[test]
+fn what_serve_would_end_at_is_found() {
+    let directory = Directory::new("serve");
+    let keygen = Command::new(env!("CARGO_BIN_EXE_berth")).args(["keygen", "-f"]).arg(directory.path("open")).output();
+    assert!(keygen.unwrap().status.success());
+    set_mode(&directory.path("open"), 0o644);
+    set_mode(&directory.path("open.pub"), 0o600);
+    for (lines, reason) in [
+        (
+            "ssh: {hostkeys: [\"-----BEGIN OPENSSH PRIVATE KEY-----\\nAAAA\"]}",
+            "in the configuration: not a private key",
+        ),
+        ("ssh: {hostkeys: open.pub}", "open.pub: not a private key"),
+        ("ssh: {hostkeys: .}", "not a regular file"),
+        ("ssh: {hostkeys: open}", "open' are too open"),
+        ("ssh: {hostkeys: nowhere/key}", "nowhere/key: No such file or directory"),
+        ("ssh: {hostkeys: [ecdsa_1, ecdsa_2]}", "ecdsa_2: a second Ecdsa key"),
+        ("ssh: {hostCertificates: missing-cert.pub}", "missing-cert.pub: No such file or directory"),
+        ("log: {destination: file, file: nowhere/log}", "log.file: "),
+    ] {
+        let (status, errors) = directory.check(lines);
+        assert_eq!(status, Some(1), "{lines}: {errors}");
+        assert!(errors.contains(reason) && errors.lines().count() == 1, "{lines}: {errors}");
+    }
+    set_mode(&directory.path("open"), 0o640);
+    assert_eq!(
+        directory.check("ssh: {hostkeys: [open, new_ecdsa]}\nlog: {destination: file, file: log}"),
+        (Some(0), "".into())
+    );
+    assert!(!directory.path("new_ecdsa").exists() && !directory.path("log").exists(), "it makes nothing");
+}
+
+#[test]
+fn what_nobody_would_be_let_in_by_is_worth_a_warning() {
+    let directory = Directory::new("warnings");
+    std::fs::write(directory.path("revoked"), "ssh-new AAAA\n").unwrap();
+    std::fs::create_dir(directory.path("open")).unwrap();
+    set_mode(&directory.path("open"), 0o777);
+    for (lines, reason) in [
+        ("ssh: {revokedKeys: revoked}", "no key is good until that is mended"),
+        ("runDirectory: open/run", "open: mode 0777 lets others put something else in its place"),
+    ] {
+        let (status, errors) = directory.check(lines);
+        assert_eq!(status, Some(0), "{errors}");
+        assert!(errors.contains(reason) && errors.lines().count() == 1, "{lines}: {errors}");
+    }
+    assert_eq!(directory.check("ssh: {revokedKeys: /dev/null}"), (Some(0), "".into()));
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_worth_a_warning() {
+    let directory = Directory::new("secrets");
+    std::fs::write(directory.path("secret"), "GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ\n").unwrap();
+    for (mode, expected) in [(0o644, true), (0o600, false), (0o440, false)] {
+        set_mode(&directory.path("secret"), mode);
+        for lines in [
+            "auth: {users: {a: {totp: {secretFile: secret}}}}",
+            "auth: {users: {a: {totp: {secret: {file: secret}}}}}",
+            "kubernetes: {connection: {bearerTokenFile: secret}}",
+        ] {
+            let (status, errors) = directory.check(lines);
+            assert_eq!((status, errors.contains("are too open")), (Some(0), expected), "{lines}: {errors}");
+        }
+    }
 }

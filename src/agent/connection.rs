@@ -13,7 +13,6 @@ use rustix::event::PollFlags;
 use rustix::process::Signal;
 
 use super::channel::{Channel, Peer, Role};
-use super::environment::Variables;
 use super::error::{Error, in_message};
 use super::forward::{Connecting, Listeners, Resolver, Step, connect_unix};
 use super::host::{Exit, Host};
@@ -47,8 +46,6 @@ const CONNECT: Duration = Duration::from_secs(130);
 #[derive(Debug)]
 pub struct Connection<H: Host> {
     host: H,
-    /// What the server sets in every session.
-    environment: Variables,
     /// Whether the server's hello came.
     greeted: bool,
     /// Whether sessions are refused: the client said that it opens no more, or the container is being stopped.
@@ -97,7 +94,6 @@ impl<H: Host> Connection<H> {
         out.send(&GlobalRequest { name: HELLO, want_reply: false, specific: &specific }.encode());
         Ok(Connection {
             host,
-            environment: Variables::default(),
             greeted: false,
             no_more_sessions: false,
             channels: Vec::new(),
@@ -185,11 +181,6 @@ impl<H: Host> Connection<H> {
             hello::Error::Version(version) => Error::Version(version),
             hello::Error::Malformed => Error::Malformed(number),
         })?;
-        for (name, value) in &hello.environment {
-            if !self.environment.add(name, value) {
-                return Err(Error::Malformed(number));
-            }
-        }
         self.listeners.listening = hello.listening;
         self.host.greeted(&hello);
         self.greeted = true;
@@ -323,12 +314,7 @@ impl<H: Host> Connection<H> {
         let Some(Slot::Open(channel)) = self.channels.get_mut(number as usize) else {
             return Err(Error::Protocol("a message for a channel that is not open"));
         };
-        let surroundings = Surroundings {
-            host: &mut self.host,
-            environment: &self.environment,
-            listeners: &mut self.listeners,
-            channel: number,
-        };
+        let surroundings = Surroundings { host: &mut self.host, listeners: &mut self.listeners, channel: number };
         Ok((channel, surroundings, &mut self.out))
     }
 

@@ -56,7 +56,7 @@ pub struct Sources<'a> {
     pub entry: Option<&'a Entry>,
     /// The shell that was found.
     pub shell: Option<&'a OsStr>,
-    /// What the server sets in every session.
+    /// What the server sets for this program.
     pub server: &'a Variables,
     /// The terminal's type and path.
     pub terminal: Option<(&'a OsStr, &'a OsStr)>,

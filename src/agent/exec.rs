@@ -1,4 +1,4 @@
-//! Commands where the image lacks what `sshd`'s users count on: a shell, or `scp`.
+//! Commands where the image lacks what `sshd`'s users count on: a shell, `scp`, or `sftp-server`.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -10,14 +10,17 @@ use std::process::{Command, ExitCode};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-use super::{scp, words};
-use crate::connection::message::INTERNAL_SFTP;
+use super::{scp, sftp, words};
+use crate::connection::hello::SymlinkOrder;
 
 /// A shell's exit status for a command that makes no sense.
 const SYNTAX: u8 = 2;
 
 /// A shell's exit status for a command that is not there.
 pub const NOT_FOUND: u8 = 127;
+
+/// The exit status of what cannot be done as it was asked for: as of a failed `ssh`.
+pub const UNABLE: u8 = 255;
 
 /// A shell's exit status for a command that cannot be executed.
 pub const NOT_EXECUTABLE: u8 = 126;
@@ -56,14 +59,17 @@ pub fn not_runnable(program: &OsStr, error: &io::Error) -> (u8, String) {
     }
 }
 
-/// Puts the agent's own `scp` in the place of one that `command` calls and the `PATH` has not, for a shell to run: it
-/// expands the other words, which is what clients expect it to do. `None` where there is nothing to replace.
-pub fn with_own_scp(command: &OsStr, path: &OsStr) -> Option<OsString> {
+/// Puts the agent's own `scp` or SFTP server in the place of one that `command` calls and the image has not, for a shell to
+/// run: it expands the other words, which is what clients and configurations expect it to do. `None` where there is
+/// nothing to replace.
+pub fn with_own(command: &OsStr, path: &OsStr, symlinks: SymlinkOrder) -> Option<OsString> {
     let words = words::split(command.as_bytes()).ok()?;
     let literals: Vec<OsString> = words.iter().map(words::Word::literal).collect();
-    if !is_missing_scp(&literals, path) {
-        return None;
-    }
+    let own = match () {
+        () if is_missing_scp(&literals, path) => "scp".to_owned(),
+        () if is_missing_sftp(&literals) => sftp::arguments(symlinks).join(" "),
+        () => return None,
+    };
     let mut agent = std::env::current_exe().ok()?;
     if !agent.exists() {
         // Its file was removed once it ran.
@@ -71,7 +77,7 @@ pub fn with_own_scp(command: &OsStr, path: &OsStr) -> Option<OsString> {
     }
     let quoted = agent.as_os_str().as_bytes().split(|byte| *byte == b'\'').collect::<Vec<_>>().join(&b"'\\''"[..]);
     let rest = &command.as_bytes()[words.first()?.end..];
-    Some(OsString::from_vec([b"'", &quoted[..], b"' agent scp", rest].concat()))
+    Some(OsString::from_vec([b"'", &quoted[..], b"' agent ", own.as_bytes(), rest].concat()))
 }
 
 /// Whether `words` are a client's call of an `scp` that is not there.
@@ -89,13 +95,17 @@ fn is_missing_scp(words: &[OsString], path: &OsStr) -> bool {
         }
 }
 
-/// Whether a subsystem's command is the agent's own SFTP server: by name, or since the image lacks OpenSSH's.
-pub fn is_own_sftp(command: &OsStr) -> bool {
-    let Ok(words) = words::split(command.as_bytes()) else { return false };
-    let program = words.first().map(words::Word::literal).unwrap_or_default();
-    let program = Path::new(&program);
-    command == INTERNAL_SFTP
-        || program.is_absolute() && program.file_name() == Some(OsStr::new("sftp-server")) && !is_executable(program)
+/// Whether `words` are a call of an `sftp-server`, by a path, that is not there.
+pub fn is_missing_sftp(words: &[OsString]) -> bool {
+    let Some(program) = words.first().map(Path::new) else { return false };
+    program.is_absolute() && program.file_name() == Some(OsStr::new("sftp-server")) && !is_executable(program)
+}
+
+/// The words of a command that a shell would leave as they are. `None` where it has something to do.
+pub fn plain_words(command: &OsStr) -> Option<Vec<&[u8]>> {
+    let command = command.as_bytes();
+    let is_plain = !command.iter().any(|byte| b"\\'\"`$&|;<>()*?[]{}~#!\n".contains(byte));
+    is_plain.then(|| command.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).collect())
 }
 
 /// Whether there is such a program.
@@ -105,24 +115,39 @@ pub fn is_executable(path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_own_sftp, with_own_scp};
+    use super::{plain_words, with_own};
+    use crate::connection::hello::SymlinkOrder;
     use std::ffi::OsStr;
 
-    #[test]
-    fn openssh_sftp_server_is_the_agents_own_where_the_image_has_none() {
-        for (command, own) in [
-            ("internal-sftp", true),
-            ("/no/such/sftp-server -l INFO", true),
-            ("/bin/sh -c sftp-server", false),
-            ("sftp-server", false),
-            ("", false),
-        ] {
-            assert_eq!(is_own_sftp(OsStr::new(command)), own, "{command}");
-        }
+    fn replaced_for(symlinks: SymlinkOrder, command: &str, path: &str) -> Option<String> {
+        let replaced = with_own(OsStr::new(command), OsStr::new(path), symlinks);
+        replaced.map(|command| command.into_string().unwrap())
     }
 
     fn replaced(command: &str, path: &str) -> Option<String> {
-        with_own_scp(OsStr::new(command), OsStr::new(path)).map(|command| command.into_string().unwrap())
+        replaced_for(SymlinkOrder::OpenSsh, command, path)
+    }
+
+    #[test]
+    fn a_missing_sftp_server_is_replaced_and_its_options_left_to_the_shell() {
+        let agent = std::env::current_exe().unwrap();
+        let expected = |rest: &str| Some(format!("'{}' agent sftp{rest}", agent.display()));
+        assert_eq!(replaced("/no/such/sftp-server", ""), expected(""));
+        assert_eq!(replaced("/no/such/sftp-server -R -d \"$HOME\"", ""), expected(" -R -d \"$HOME\""));
+        let draft = replaced_for(SymlinkOrder::Draft, "/no/such/sftp-server -R", "");
+        assert_eq!(draft, expected(" --draft-symlinks -R"));
+        for command in ["/bin/sh -c sftp-server", "sftp-server -R", "", "echo /no/such/sftp-server"] {
+            assert_eq!(replaced(command, "/nowhere"), None, "{command}");
+        }
+    }
+
+    #[test]
+    fn words_are_plain_where_a_shell_has_nothing_to_do_with_them() {
+        let words: Option<Vec<&[u8]>> = Some(vec![b"/s/sftp-server", b"-d", b"/srv/%u"]);
+        assert_eq!(plain_words(OsStr::new("/s/sftp-server  -d /srv/%u ")), words);
+        for command in ["a $HOME", "a; b", "a 'b'", "a ~", "a >b", "a \\b"] {
+            assert_eq!(plain_words(OsStr::new(command)), None, "{command}");
+        }
     }
 
     #[test]

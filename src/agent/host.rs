@@ -25,7 +25,7 @@ pub trait Host: Debug {
     const FORWARDS: bool;
 
     /// Takes from the server's hello what is for it, if anything is.
-    fn greeted(&mut self, _hello: &Hello<'_>) {}
+    fn greeted(&mut self, _hello: &Hello) {}
 
     /// Opens a terminal with these encoded modes (RFC 4254 section 8). `None` where there can be none.
     fn open_terminal(&mut self, size: Winsize, modes: &[u8]) -> Result<Option<Self::Terminal>, Malformed>;
@@ -53,7 +53,7 @@ pub trait Host: Debug {
 pub struct Requested<'a, T> {
     /// Its `env` requests.
     pub variables: &'a Variables,
-    /// What the server sets in every session.
+    /// What the server sets for this program.
     pub server: &'a Variables,
     /// The terminal's type, and the terminal.
     pub terminal: Option<(&'a OsStr, &'a T)>,

@@ -59,7 +59,6 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::process::ExitCode;
 
-use crate::connection::hello::SymlinkOrder;
 use init::Server;
 
 /// Runs `berth agent` with the arguments that follow the word `agent`:
@@ -74,7 +73,7 @@ use init::Server;
 ///
 /// and, started by the agent itself in sessions:
 ///
-/// - `sftp [--draft-symlinks]`: the SFTP subsystem on standard input and output;
+/// - `sftp [--draft-symlinks] OPTIONS`: the SFTP subsystem on standard input and output, with sftp-server(8)'s options;
 /// - `scp ARGUMENTS`: the far end of a client's `scp`, likewise;
 /// - `exec COMMAND`: a command in an image without a shell.
 ///
@@ -82,10 +81,7 @@ use init::Server;
 /// log), 2 for wrong arguments; `exec` with what a shell would.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     match args.split_first() {
-        Some((word, [])) if word == "sftp" => return report(sftp::serve_stdio(SymlinkOrder::OpenSsh)),
-        Some((word, [option])) if word == "sftp" && option == sftp::DRAFT_SYMLINKS => {
-            return report(sftp::serve_stdio(SymlinkOrder::Draft));
-        }
+        Some((word, arguments)) if word == "sftp" => return sftp::run(arguments),
         Some((word, arguments)) if word == "scp" => return scp::run(arguments),
         Some((word, [command])) if word == "exec" => return exec::run(command),
         Some((word, [])) if word == "wait" => return report(init::wait_for_end()),
@@ -115,9 +111,17 @@ struct Call {
     command: Vec<OsString>,
 }
 
-/// Removes this program's file.
+/// Removes this program's file, and the directory that was made for it.
 fn unlink() -> io::Result<()> {
-    std::fs::remove_file(std::env::current_exe()?)
+    let file = std::env::current_exe()?;
+    std::fs::remove_file(&file)?;
+    let directory = file.parent().filter(|directory| directory.file_name().is_some_and(is_own));
+    directory.map_or(Ok(()), std::fs::remove_dir)
+}
+
+/// Whether a directory of this name is made for the agent's file alone: see the Kubernetes backend's upload.
+fn is_own(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".berth-")
 }
 
 fn parse(args: Vec<OsString>) -> Result<Call, String> {

@@ -18,13 +18,13 @@ use rustix::termios::Winsize;
 
 use super::channel::Ends;
 use super::environment::{self, Sources};
-use super::exec::{self, NOT_FOUND, is_executable};
+use super::exec::{self, NOT_FOUND, UNABLE, is_executable};
 use super::host::{Host, Requested, Started};
 use super::passwd;
 use super::pty::Pty;
-use super::sftp;
-use super::system;
+use super::{sftp, system, words};
 use crate::connection::hello::{Hello, SymlinkOrder};
+use crate::connection::sftp_server::{self, Call};
 use crate::connection::wire::Malformed;
 
 const SHELL: &str = "/bin/sh";
@@ -45,7 +45,7 @@ pub enum Start {
     Shell,
     /// A command, for the shell to understand.
     Exec(OsString),
-    /// The command of a subsystem, `internal-sftp` for this program's own.
+    /// The command of a subsystem, `internal-sftp` and its options for this program's own.
     Subsystem(OsString),
 }
 
@@ -56,7 +56,7 @@ impl Host for Local {
 
     const FORWARDS: bool = true;
 
-    fn greeted(&mut self, hello: &Hello<'_>) {
+    fn greeted(&mut self, hello: &Hello) {
         self.symlinks = hello.symlinks;
     }
 
@@ -103,13 +103,10 @@ impl Host for Local {
             Some((_, pty)) => terminal_ends(pty)?,
             // Standard error of a subsystem is nothing that its client would understand: it goes to the container's
             // log.
-            None => pipe_ends(!matches!(start, Start::Subsystem(_)))?,
+            None => pipe_ends(!matches!(start, Start::Subsystem(_)) || program.is_err())?,
         };
         let complaint = theirs.error.as_ref().unwrap_or(&theirs.output).try_clone()?;
-        let result = match program {
-            Some(program) => program.spawn(theirs, environment, pty.is_some(), directory),
-            None => Err(Failure::NotRunnable(NOT_FOUND, "no shell and no command in this image".into())),
-        };
+        let result = program.and_then(|program| program.spawn(theirs, environment, pty.is_some(), directory));
         match result {
             Ok(pid) => Ok((Started::Running(pid), ends)),
             Err(Failure::NotRunnable(status, reason)) => {
@@ -154,6 +151,7 @@ fn pipe_ends(with_error: bool) -> io::Result<(Ends, Theirs)> {
 }
 
 /// Why there is no process.
+#[derive(Debug)]
 enum Failure {
     /// With the exit status and words of a shell.
     NotRunnable(u8, String),
@@ -176,30 +174,51 @@ fn choose(
     bin_sh: Option<&OsStr>,
     local: &Local,
     path: &OsStr,
-) -> Option<Program> {
-    let command = &local.command;
-    match (start, shell, shell.or(bin_sh)) {
-        (Start::Subsystem(command), ..) if exec::is_own_sftp(command) => Some(match local.symlinks {
-            SymlinkOrder::OpenSsh => agent(["sftp".into()]),
-            SymlinkOrder::Draft => agent(["sftp".into(), sftp::DRAFT_SYMLINKS.into()]),
-        }),
-        (Start::Exec(command) | Start::Subsystem(command), _, Some(shell)) => {
-            let command = exec::with_own_scp(command, path).unwrap_or_else(|| command.clone());
-            let arguments = vec!["-c".into(), command];
-            Some(Program { path: shell.into(), name: Some(base_name(shell).into()), arguments })
-        }
-        (Start::Exec(command) | Start::Subsystem(command), _, None) => Some(agent(["exec".into(), command.clone()])),
-        (Start::Shell, Some(shell), _) => Some(login(shell)),
-        (Start::Shell, None, Some(shell)) if command.is_empty() => Some(login(shell)),
-        (Start::Shell, ..) => {
-            let (path, arguments) = command.split_first()?;
-            Some(Program { path: path.clone(), name: None, arguments: arguments.to_vec() })
-        }
+) -> Result<Program, Failure> {
+    if let Start::Subsystem(command) = start
+        && let Some(words) = sftp_server::internal(command.as_bytes())
+    {
+        return sftp(sftp_server::INTERNAL, &words, local);
     }
+    Ok(match (start, shell, shell.or(bin_sh)) {
+        (Start::Exec(command) | Start::Subsystem(command), _, Some(shell)) => {
+            let own = exec::with_own(command, path, local.symlinks);
+            if let (Some(_), Some([program, words @ ..])) = (&own, exec::plain_words(command).as_deref())
+                && program.ends_with(b"sftp-server")
+            {
+                // What the shell starts could tell nobody but the log.
+                sftp("sftp-server", words, local)?;
+            }
+            let arguments = vec!["-c".into(), own.unwrap_or_else(|| command.clone())];
+            Program { path: shell.into(), name: Some(base_name(shell).into()), arguments }
+        }
+        (Start::Exec(command) | Start::Subsystem(command), _, None) => {
+            let words = words::split(command.as_bytes()).unwrap_or_default();
+            let words: Vec<OsString> = words.iter().map(words::Word::literal).collect();
+            if exec::is_missing_sftp(&words) {
+                let words: Vec<&[u8]> = words.iter().skip(1).map(|word| word.as_bytes()).collect();
+                return sftp("sftp-server", &words, local);
+            }
+            agent(["exec".into(), command.clone()])
+        }
+        (Start::Shell, Some(shell), _) => login(shell),
+        (Start::Shell, None, Some(shell)) if local.command.is_empty() => login(shell),
+        (Start::Shell, ..) => match local.command.split_first() {
+            Some((path, arguments)) => Program { path: path.clone(), name: None, arguments: arguments.to_vec() },
+            None => return Err(Failure::NotRunnable(NOT_FOUND, "no shell and no command in this image".into())),
+        },
+    })
+}
+
+/// The agent's own SFTP server, called by this name and with these words.
+fn sftp(name: &str, words: &[&[u8]], local: &Local) -> Result<Program, Failure> {
+    Call::parse(words).map_err(|error| Failure::NotRunnable(UNABLE, format!("{name}: {error}")))?;
+    let words = words.iter().map(|word| OsStr::from_bytes(word).to_owned());
+    Ok(agent(sftp::arguments(local.symlinks).iter().map(OsString::from).chain(words)))
 }
 
 /// This program, as `berth agent ARGUMENTS`.
-fn agent<const N: usize>(arguments: [OsString; N]) -> Program {
+fn agent(arguments: impl IntoIterator<Item = OsString>) -> Program {
     let arguments = std::iter::once("agent".into()).chain(arguments).collect();
     Program { path: "/proc/self/exe".into(), name: Some("berth".into()), arguments }
 }
@@ -262,16 +281,20 @@ impl Program {
 mod tests {
     use std::ffi::{OsStr, OsString};
 
-    use super::{Local, Start, choose};
+    use super::{Failure, Local, Start, choose};
 
     fn chosen(start: Start, shell: Option<&str>, command: &[&str], bin_sh: bool) -> String {
         let command: Vec<OsString> = command.iter().map(Into::into).collect();
         let bin_sh = bin_sh.then_some(OsStr::new("/bin/sh"));
         let local = Local { command, ..Local::default() };
-        choose(&start, shell.map(OsStr::new), bin_sh, &local, OsStr::new("")).map_or("nothing".into(), |program| {
-            let name = program.name.map_or(String::new(), |name| format!(" as {}", name.display()));
-            format!("{}{name} {:?}", program.path.display(), program.arguments)
-        })
+        match choose(&start, shell.map(OsStr::new), bin_sh, &local, OsStr::new("")) {
+            Ok(program) => {
+                let name = program.name.map_or(String::new(), |name| format!(" as {}", name.display()));
+                format!("{}{name} {:?}", program.path.display(), program.arguments)
+            }
+            Err(Failure::NotRunnable(status, words)) => format!("{status}: {words}"),
+            Err(Failure::Resources(error)) => panic!("{error}"),
+        }
     }
 
     #[test]
@@ -279,7 +302,7 @@ mod tests {
         assert_eq!(chosen(Start::Shell, Some("/bin/bash"), &["top"], true), "/bin/bash as -bash []");
         assert_eq!(chosen(Start::Shell, None, &["top", "-b"], true), "top [\"-b\"]");
         assert_eq!(chosen(Start::Shell, None, &[], true), "/bin/sh as -sh []");
-        assert_eq!(chosen(Start::Shell, None, &[], false), "nothing");
+        assert_eq!(chosen(Start::Shell, None, &[], false), "127: no shell and no command in this image");
     }
 
     #[test]
@@ -289,5 +312,25 @@ mod tests {
         assert_eq!(chosen(exec(), None, &["top"], true), "/bin/sh as sh [\"-c\", \" echo  'a b' \"]");
         let agent = r#"/proc/self/exe as berth ["agent", "exec", " echo  'a b' "]"#;
         assert_eq!(chosen(exec(), None, &["top"], false), agent);
+    }
+
+    #[test]
+    fn the_built_in_sftp_server_takes_options_and_refuses_what_it_cannot_honour() {
+        let subsystem = |command: &str, bin_sh| chosen(Start::Subsystem(command.into()), None, &[], bin_sh);
+        let own = |options: &str| format!("/proc/self/exe as berth [\"agent\", \"sftp\"{options}]");
+        assert_eq!(subsystem("internal-sftp", true), own(""));
+        assert_eq!(subsystem("internal-sftp -R  -u 077", true), own(r#", "-R", "-u", "077""#));
+        assert_eq!(subsystem("internal-sftp -x", true), "255: internal-sftp: there is no option -x");
+        assert_eq!(subsystem("/no/sftp-server -x", true), "255: sftp-server: there is no option -x");
+        assert_eq!(subsystem("/no/sftp-server '-R'", false), own(r#", "-R""#));
+        assert_eq!(
+            subsystem("/no/sftp-server -P unlink", false),
+            r#"255: sftp-server: -P: there is no request "unlink""#
+        );
+        let agent = std::env::current_exe().unwrap();
+        let by_shell = format!(r#"/bin/sh as sh ["-c", "'{}' agent sftp -R"]"#, agent.display());
+        assert_eq!(subsystem("/no/sftp-server -R", true), by_shell);
+        // As a forced command is run.
+        assert_eq!(chosen(Start::Exec("/no/sftp-server -R".into()), None, &[], true), by_shell);
     }
 }

@@ -12,6 +12,7 @@ use super::host::{Exit, Host, Requested, Started};
 use super::process::Start;
 use super::{pty, signal};
 use crate::connection::message::{ChannelRequest, exit_signal, exit_status};
+use crate::connection::start::{self, What};
 use crate::connection::wire::{Malformed, Reader};
 
 /// One session.
@@ -28,8 +29,6 @@ pub struct Session<H: Host> {
 pub struct Surroundings<'a, H> {
     /// Where programs run.
     pub host: &'a mut H,
-    /// What the server sets in every session.
-    pub environment: &'a Variables,
     /// Where its forwarding is registered,
     pub listeners: &'a mut Listeners,
     /// under the number of its channel.
@@ -111,15 +110,7 @@ impl<H: Host> Session<H> {
             b"x11-req" if larval && H::FORWARDS => {
                 self.forwarded.x11(&mut fields, around.listeners, around.channel)?.into()
             }
-            b"shell" if larval => self.start(Start::Shell, around),
-            b"exec" if larval => match fields.string()? {
-                command if command.contains(&0) => Answer::Failure,
-                command => self.start(Start::Exec(OsString::from_vec(command.to_vec())), around),
-            },
-            b"subsystem" if larval => match fields.string()? {
-                command if command.contains(&0) => Answer::Failure,
-                command => self.start(Start::Subsystem(OsString::from_vec(command.to_vec())), around),
-            },
+            name if larval && start::starts(name) => self.start(&start::Start::decode(request)?, around),
             b"window-change" => {
                 let size = pty::read_size(&mut fields)?;
                 let process = match &self.state {
@@ -150,10 +141,21 @@ impl<H: Host> Session<H> {
         Ok(self.terminal.is_some())
     }
 
-    fn start(&mut self, start: Start, around: &mut Surroundings<'_, H>) -> Answer {
+    fn start(&mut self, request: &start::Start<'_>, around: &mut Surroundings<'_, H>) -> Answer {
+        let start = match request.what {
+            What::Shell => Start::Shell,
+            What::Exec(command) | What::Subsystem(command) if command.contains(&0) => return Answer::Failure,
+            What::Exec(command) => Start::Exec(OsString::from_vec(command.to_vec())),
+            What::Subsystem(command) => Start::Subsystem(OsString::from_vec(command.to_vec())),
+        };
+        let mut server = Variables::default();
+        if !request.variables.iter().all(|(name, value)| server.add(name, value)) {
+            log::warn!("cannot start a process: a variable that the server sets cannot be set");
+            return Answer::Failure;
+        }
         let requested = Requested {
             variables: &self.requested,
-            server: around.environment,
+            server: &server,
             terminal: self.terminal.as_ref().map(|terminal| (terminal.term.as_os_str(), &terminal.terminal)),
             forwarded: &self.forwarded,
         };

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::certificate::{Certificate, Offer};
 use super::key::{AuthorizedKey, AuthorizedPrincipal};
-use super::{Restrictions, User, command, file};
+use super::{Restrictions, User, UserEnvironment, command, file};
 
 /// A login by public key.
 pub(super) struct Login<'a> {
@@ -19,6 +19,8 @@ pub(super) struct Login<'a> {
     pub now: i64,
     /// `trustedUserCAKeys`
     pub authorities: &'a [PathBuf],
+    /// `permitUserEnvironment`
+    pub user_environment: &'a UserEnvironment,
 }
 
 type Admission = Result<Restrictions, &'static str>;
@@ -28,11 +30,12 @@ impl User {
     pub(super) fn admit(&self, login: &Login<'_>) -> Option<Restrictions> {
         let by_line = |line: &AuthorizedKey| login.found(line.is_for(login.offer), || login.by_line(line));
         let inline = || self.authorized_keys.iter().find_map(by_line);
-        let by_file = |path: &PathBuf| file::keys(path, login.name, |line| by_line(&line));
+        let by_outer_line = |line: AuthorizedKey| by_line(&line).map(|restrictions| login.permitted(restrictions));
+        let by_file = |path: &PathBuf| file::keys(path, login.name, by_outer_line);
         let in_files = || self.authorized_keys_files.iter().find_map(by_file);
         let by_command = || {
             let (words, account) = (&self.authorized_keys_command, self.authorized_keys_command_user.as_deref());
-            command::keys(words, account, login.name, login.offer, |line| by_line(&line))
+            command::keys(words, account, login.name, login.offer, by_outer_line)
         };
         inline().or_else(in_files).or_else(by_command).or_else(|| self.by_authority(login))
     }
@@ -45,7 +48,8 @@ impl User {
             login.found(*key == certificate.authority, || {
                 options.admit(login.client, login.now)?;
                 // For touches, an authority that is trusted for all needs no word beside the certificate's own.
-                let restrictions = Restrictions { no_touch_required: true, ..options.restrictions.clone() };
+                let restrictions = login.permitted(options.restrictions.clone());
+                let restrictions = Restrictions { no_touch_required: true, ..restrictions };
                 self.by_principal(login, certificate)?.merge(restrictions)
             })
         };
@@ -63,7 +67,8 @@ impl User {
                 certificate.is_for(&principal.name) && principal.options.admit(login.client, login.now).is_ok();
             is_good.then(|| principal.options.restrictions.clone().merge(own.clone()))
         };
-        let by_file = |path: &PathBuf| file::principals(path, login.name, |line| check(&line));
+        let permitted = |restrictions: Admission| restrictions.map(|restrictions| login.permitted(restrictions));
+        let by_file = |path: &PathBuf| file::principals(path, login.name, |line| check(&line).map(permitted));
         let in_files = || self.authorized_principals_files.iter().find_map(by_file);
         self.authorized_principals.iter().find_map(check).or_else(in_files).unwrap_or(Err(NOT_THE_USERS))
     }
@@ -72,6 +77,18 @@ impl User {
 const NOT_THE_USERS: &str = "the certificate has no principal that is good for the user";
 
 impl Login<'_> {
+    /// What a line that the configuration does not hold may say: its variables, as far as they are permitted.
+    fn permitted(&self, mut restrictions: Restrictions) -> Restrictions {
+        restrictions.environment.retain(|(name, _)| {
+            let permits = self.user_environment.permits(name);
+            if !permits {
+                log::info!("a key of {:?} may not set {name}: ssh.permitUserEnvironment", self.name);
+            }
+            permits
+        });
+        restrictions
+    }
+
     /// Takes a verdict where the line is the right one, and logs why it is a bad one.
     fn found(&self, is_line: bool, admit: impl FnOnce() -> Admission) -> Option<Restrictions> {
         if !(is_line && self.exists) {

@@ -42,6 +42,16 @@ impl<T> ByName<T> {
         self.place(name).map(|place| &self.entries[place].1)
     }
 
+    /// The one name that differs from this one by case alone, where this one has no entry of its own.
+    pub(super) fn namesake(&self, name: &str) -> Option<&str> {
+        let single = &self.entries[..self.single];
+        if single.binary_search_by(|(other, _)| other.as_str().cmp(name)).is_ok() {
+            return None;
+        }
+        let folded = name.to_lowercase();
+        single.iter().map(|(other, _)| other.as_str()).find(|other| other.to_lowercase() == folded)
+    }
+
     /// The same of something else, made of each.
     pub fn try_map<U, E>(&self, make: impl Fn(&T) -> Result<U, E>) -> Result<ByName<U>, E> {
         let entries = self.entries.iter().map(|(name, thing)| Ok((name.clone(), make(thing)?)));
@@ -88,5 +98,24 @@ mod tests {
             assert_eq!(by_name.get(name), None, "{name:?}");
         }
         assert_eq!(ByName::new([("a".to_owned(), 1)].into()).get("b"), None);
+    }
+
+    #[test]
+    fn a_name_that_differs_by_case_alone_is_found() {
+        let names = ["alice", "Bob", "bob", "Ünal", "c*"];
+        let by_name = ByName::new(names.into_iter().map(|name| (name.to_owned(), ())).collect());
+        for (name, expected) in [
+            ("Alice", Some("alice")),
+            ("ALICE", Some("alice")),
+            ("alice", None),
+            ("bob", None),
+            ("BOB", Some("Bob")),
+            ("ünal", Some("Ünal")),
+            ("carol", None),
+            ("C*", None),
+            ("", None),
+        ] {
+            assert_eq!(by_name.namesake(name), expected, "{name}");
+        }
     }
 }

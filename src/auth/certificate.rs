@@ -119,6 +119,21 @@ impl Offer {
         self.certificate.as_ref().map_or(self.key.blob(), |certificate| &certificate.blob)
     }
 
+    /// The key in a user's or a host's certificate of this type, whoever has signed it and whatever it allows; none where
+    /// the type is not that of a certificate. For lists of what is revoked.
+    pub(super) fn certified(name: &[u8], blob: &[u8]) -> Option<Result<PublicKey, OfferError>> {
+        let kind = plain(name)?;
+        let read = || {
+            let kind = Type::of(kind.as_bytes())?;
+            let mut reader = Reader::new(blob);
+            if reader.string()? != name {
+                return Err(OfferError::Malformed);
+            }
+            Ok(Fields::read(kind, blob, reader)?.key)
+        };
+        Some(read())
+    }
+
     /// Takes what a client offers, to sign with by this algorithm; none for what it could not.
     pub fn take(algorithm: &[u8], blob: &[u8]) -> Option<Offer> {
         let offer = Offer::parse(blob).inspect_err(|error| log::debug!("a key is not taken: {error}")).ok()?;
@@ -139,33 +154,71 @@ impl Offer {
     }
 }
 
-impl Certificate {
+/// What stands in a certificate, in its form alone.
+struct Fields<'a> {
+    key: PublicKey,
+    serial: u64,
+    purpose: u32,
+    key_id: &'a [u8],
+    principals: &'a [u8],
+    valid: (u64, u64),
+    critical: &'a [u8],
+    extensions: &'a [u8],
+    authority: &'a [u8],
+    /// What the signature is over.
+    signed: &'a [u8],
+    signature: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
     /// Reads what follows the type in `blob`. `kind` is that of the certified key.
-    fn read(kind: &Type, blob: &[u8], mut reader: Reader<'_>) -> Result<(PublicKey, Certificate), OfferError> {
+    fn read(kind: &Type, blob: &'a [u8], mut reader: Reader<'a>) -> Result<Self, OfferError> {
         let _nonce = reader.string()?;
         let key = key(kind, &mut reader)?;
-        let (serial, purpose, key_id) = (reader.u64()?, reader.u32()?, reader.string()?.to_vec());
-        if purpose != USER {
-            return Err(OfferError::NotForUsers);
-        }
-        let principals = strings(reader.string()?, MOST_PRINCIPALS)?;
+        let (serial, purpose, key_id) = (reader.u64()?, reader.u32()?, reader.string()?);
+        let principals = reader.string()?;
         let valid = (reader.u64()?, reader.u64()?);
         let (critical, extensions) = (reader.string()?, reader.string()?);
         let _reserved = reader.string()?;
-        let authority = PublicKey::parse(reader.string()?)?;
+        let authority = reader.string()?;
         let signed = &blob[..blob.len() - reader.rest().len()];
         let signature = reader.string()?;
         reader.end()?;
-        let algorithm = Reader::new(signature).string()?;
-        authority.verify(algorithm, signature, signed).map_err(|_| OfferError::Signature)?;
+        Ok(Fields {
+            key,
+            serial,
+            purpose,
+            key_id,
+            principals,
+            valid,
+            critical,
+            extensions,
+            authority,
+            signed,
+            signature,
+        })
+    }
+}
+
+impl Certificate {
+    /// Reads what follows the type in `blob`. `kind` is that of the certified key.
+    fn read(kind: &Type, blob: &[u8], reader: Reader<'_>) -> Result<(PublicKey, Certificate), OfferError> {
+        let fields = Fields::read(kind, blob, reader)?;
+        if fields.purpose != USER {
+            return Err(OfferError::NotForUsers);
+        }
+        let principals = strings(fields.principals, MOST_PRINCIPALS)?;
+        let authority = PublicKey::parse(fields.authority)?;
+        let algorithm = Reader::new(fields.signature).string()?;
+        authority.verify(algorithm, fields.signature, fields.signed).map_err(|_| OfferError::Signature)?;
 
         let mut certificate = Certificate {
             blob: blob.to_vec(),
             authority,
-            serial,
-            key_id,
+            serial: fields.serial,
+            key_id: fields.key_id.to_vec(),
             principals,
-            valid,
+            valid: fields.valid,
             sources: None,
             restrictions: Restrictions {
                 no_pty: true,
@@ -175,12 +228,12 @@ impl Certificate {
                 ..Restrictions::default()
             },
         };
-        options(critical, |name, data| certificate.critical(name, data))?;
-        options(extensions, |name, _data| {
+        options(fields.critical, |name, data| certificate.critical(name, data))?;
+        options(fields.extensions, |name, _data| {
             certificate.extension(name);
             Some(())
         })?;
-        Ok((key, certificate))
+        Ok((fields.key, certificate))
     }
 
     /// Takes a critical option; none for one that is unknown, bad, or given twice.

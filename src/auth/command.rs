@@ -16,6 +16,7 @@ use super::public_key::fingerprint;
 use super::{Offer, token};
 use crate::connection::wire::Reader;
 use crate::program;
+use crate::strict_modes::{self, own_user};
 
 /// The tokens that arguments may have: the user's name, and of the offered key its base64, type and fingerprint.
 pub const COMMAND_TOKENS: &str = "uktf";
@@ -57,11 +58,8 @@ fn print(
     if user.starts_with('-') || user.contains(char::is_control) || !file::is_plain(user) {
         return Err(FileError::Name.to_string());
     }
+    strict_modes::verify(path, None).map_err(|error| error.to_string())?;
     let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
-    let us = rustix::process::geteuid().as_raw();
-    if ![0, us].contains(&metadata.uid()) {
-        return Err("it belongs to somebody else than root".into());
-    }
     if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
         return Err(FileError::Writable(metadata.mode() & 0o7777).to_string());
     }
@@ -70,7 +68,7 @@ fn print(
     if let Some(account) = account {
         let (uid, gid) = ids_of(account)?;
         // Where it is another one, its further groups are left behind, too.
-        if uid != us {
+        if uid != own_user() {
             command.uid(uid).gid(gid);
         }
     }
@@ -99,7 +97,7 @@ fn value(letter: char, user: &str, offer: &Offer) -> Option<String> {
 }
 
 /// The numbers of an account and its group, by /etc/passwd: the static binary has no other name services.
-fn ids_of(account: &str) -> Result<(u32, u32), String> {
+pub(super) fn ids_of(account: &str) -> Result<(u32, u32), String> {
     let text = file::read(Path::new("/etc/passwd"), LONGEST).map_err(|error| format!("/etc/passwd: {error}"))?;
     let find = |line: &str| {
         let mut fields = line.split(':');

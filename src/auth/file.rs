@@ -1,10 +1,10 @@
 //! Files of authorized keys.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
@@ -13,10 +13,15 @@ use super::key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
 use super::public_key::KeyError;
 use super::token;
 
-use crate::bounded;
+use super::command::ids_of;
+use crate::strict_modes::{self, Untrusted};
+use crate::{bounded, private_file};
 
 /// The longest file that is read, in bytes.
 pub(super) const LONGEST: u64 = 1024 * 1024;
+
+/// The device `/dev/null`: null(4), major number 1, minor number 3.
+const NULL_DEVICE: u64 = 0x103;
 
 /// Write permission of the group and of others.
 pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
@@ -29,6 +34,7 @@ pub(super) enum FileError {
     Name,
     NotAFile,
     Writable(u32),
+    Untrusted(Untrusted),
     TooLong(u64),
 }
 
@@ -39,6 +45,7 @@ impl fmt::Display for FileError {
             FileError::Name => f.write_str("the user's name cannot stand for %u"),
             FileError::NotAFile => f.write_str("not a regular file"),
             FileError::Writable(mode) => write!(f, "mode {mode:04o} lets others write to it: chmod go-w"),
+            FileError::Untrusted(error) => error.fmt(f),
             FileError::TooLong(longest) => write!(f, "longer than {longest} bytes"),
         }
     }
@@ -58,7 +65,7 @@ pub(super) fn principals<T>(path: &Path, user: &str, check: impl FnMut(Authorize
 type Parse<L> = fn(&str) -> Result<L, KeyLineError>;
 
 fn find_map<L, T>(path: &Path, user: &str, parse: Parse<L>, check: impl FnMut(L) -> Option<T>) -> Option<T> {
-    let result = expand(path, user).and_then(|path| Ok((read(&path, LONGEST)?, path)));
+    let result = expand(path, user).and_then(|path| Ok((read_as(&path, LONGEST, user)?, path)));
     match result {
         Ok((text, path)) => lines(&text, &path, parse).find_map(check),
         // Not every user needs one.
@@ -70,9 +77,14 @@ fn find_map<L, T>(path: &Path, user: &str, parse: Parse<L>, check: impl FnMut(L)
     }
 }
 
-/// Reads a user's file.
+/// Reads a user's file with a secret. Where others can read it, too, the log says so.
 pub(super) fn of_user(path: &Path, user: &str) -> Result<Vec<u8>, FileError> {
-    read(&expand(path, user)?, LONGEST)
+    let path = expand(path, user)?;
+    let bytes = read_as(&path, LONGEST, user)?;
+    if let Ok(Err(error)) = fs::metadata(&path).map(|metadata| private_file::check(&path, &metadata)) {
+        log::warn!("{error}");
+    }
+    Ok(bytes)
 }
 
 /// Puts the user's name in place of `%u`.
@@ -88,12 +100,32 @@ pub(super) fn is_plain(user: &str) -> bool {
     !user.is_empty() && !user.starts_with('.') && !user.contains(['/', '\0'])
 }
 
-/// Reads a file of `longest` bytes at most that nobody but its owner can write to, as sshd does with `StrictModes`.
+/// Reads a file of `longest` bytes at most that nobody can change or replace but root and berth's own user, as sshd does with
+/// `StrictModes`. `/dev/null` is an empty one.
 pub(super) fn read(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
+    strict_modes::verify(path, None).map_err(FileError::Untrusted)?;
+    read_unless_writable(path, longest)
+}
+
+/// The same for a file that may belong to its user, too, where that is one of the host's.
+fn read_as(path: &Path, longest: u64, user: &str) -> Result<Vec<u8>, FileError> {
+    match strict_modes::verify(path, None) {
+        Err(Untrusted::Owner(_, owner)) if ids_of(user).is_ok_and(|(uid, _)| uid == owner) => {
+            strict_modes::verify(path, Some(owner)).map_err(FileError::Untrusted)?;
+        }
+        result => result.map_err(FileError::Untrusted)?,
+    }
+    read_unless_writable(path, longest)
+}
+
+fn read_unless_writable(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
     // Not to wait for a pipe's other end.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path).map_err(FileError::Io)?;
     let metadata = file.metadata().map_err(FileError::Io)?;
+    if metadata.file_type().is_char_device() && metadata.rdev() == NULL_DEVICE {
+        return Ok(Vec::new());
+    }
     if !metadata.is_file() {
         return Err(FileError::NotAFile);
     }
@@ -195,6 +227,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_others_could_replace_is_not_read() {
+        let directory = Directory::new("above", line());
+        for (mode, count) in [(0o755, 1), (0o777, 0), (0o775, 0), (0o1777, 1)] {
+            fs::set_permissions(&directory.0, Permissions::from_mode(mode)).unwrap();
+            assert_eq!(directory.count("alice"), count, "{mode:o}");
+        }
+        // Where root runs it: another user's file, and the user's own.
+        const NOBODY: u32 = 65534;
+        if std::os::unix::fs::chown(directory.path("alice"), Some(NOBODY), None).is_ok() {
+            assert_eq!(directory.count("alice"), 0);
+            fs::rename(directory.path("alice"), directory.path("nobody")).unwrap();
+            assert_eq!(directory.count("nobody"), 1);
+        }
+    }
+
+    #[test]
     fn what_is_no_file_or_too_long_is_not_read() {
         let directory = Directory::new("long", vec![b'\n'; LONGEST as usize]);
         assert!(read(&directory.path("alice"), LONGEST).is_ok());
@@ -204,6 +252,8 @@ mod tests {
         let pipe = directory.path("pipe");
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
         assert_eq!(read(&pipe, LONGEST).unwrap_err().to_string(), "not a regular file");
+        assert!(read(Path::new("/dev/null"), LONGEST).unwrap().is_empty());
+        assert_eq!(read(Path::new("/dev/zero"), LONGEST).unwrap_err().to_string(), "not a regular file");
     }
 
     #[test]

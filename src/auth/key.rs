@@ -108,6 +108,11 @@ impl AuthorizedKey {
     pub(super) fn parts(&self) -> (&PublicKey, &Options) {
         (&self.key, &self.options)
     }
+
+    /// `command=`
+    pub fn forced_command(&self) -> Option<&str> {
+        self.options.restrictions.command.as_deref()
+    }
 }
 
 /// A line of an authorized principals file: sshd_config(5), AuthorizedPrincipalsFile.
@@ -133,6 +138,11 @@ impl AuthorizedPrincipal {
             return Err(KeyLineError::Principal);
         }
         Ok(AuthorizedPrincipal { name: name.to_owned(), options })
+    }
+
+    /// `command=`
+    pub fn forced_command(&self) -> Option<&str> {
+        self.options.restrictions.command.as_deref()
     }
 }
 

@@ -25,6 +25,7 @@ pub use certificate::{Certificate, Offer, OfferError};
 pub use command::COMMAND_TOKENS;
 pub use key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
 pub use methods::{Device, Method, MethodList, Methods, Step};
+pub use options::UserEnvironment;
 pub use password::{HashError, LONGEST_PASSWORD, MakeError, PasswordHash};
 pub use public_key::{KeyError, PublicKey, fingerprint};
 pub use revocation::RevokedKeys;

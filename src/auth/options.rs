@@ -5,10 +5,43 @@ use std::net::IpAddr;
 use super::key::KeyLineError;
 use super::source::Sources;
 use super::{ForwardAddress, Restrictions};
-use crate::clock;
+use crate::{clock, pattern};
 
 /// The variables that a key may set, as many as OpenSSH takes: each is compared with those before it.
 const MOST_VARIABLES: usize = 1024;
+
+/// Which variables keys may set whose lines the configuration does not hold: sshd_config(5), PermitUserEnvironment. Who
+/// writes these lines may be the user, and a variable such as BASH_ENV or LD_PRELOAD is a way around a forced command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UserEnvironment(Vec<String>);
+
+impl UserEnvironment {
+    /// Takes `yes`, `no`, or patterns separated by commas, of which `!` negates one.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let is_pattern = |pattern: &str| {
+            let pattern = pattern.strip_prefix('!').unwrap_or(pattern);
+            !pattern.is_empty() && pattern.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_*?".contains(&byte))
+        };
+        match text {
+            "no" | "false" => Ok(UserEnvironment::default()),
+            "yes" | "true" => Ok(UserEnvironment(vec!["*".into()])),
+            list if list.split(',').all(is_pattern) => {
+                Ok(UserEnvironment(list.split(',').map(str::to_owned).collect()))
+            }
+            _ => Err("must be yes, no, or names of variables separated by commas, with *, ? and !"),
+        }
+    }
+
+    /// Whether keys may set this variable.
+    pub fn permits(&self, name: &str) -> bool {
+        let is_in = |negated: bool| {
+            let patterns = self.0.iter().map(|entry| entry.strip_prefix('!').map_or((false, &**entry), |p| (true, p)));
+            let mut wanted = patterns.filter(|(is_negated, _)| *is_negated == negated);
+            wanted.any(|(_, pattern)| pattern::matches(pattern.as_bytes(), name.as_bytes()))
+        };
+        is_in(false) && !is_in(true)
+    }
+}
 
 /// The options of a line of authorized keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -174,7 +207,7 @@ fn is_variable(name: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Options, unquote};
+    use super::{Options, UserEnvironment, unquote};
     use crate::auth::key::KeyLineError;
     use crate::auth::{ForwardAddress, Restrictions};
 
@@ -215,6 +248,22 @@ mod tests {
         let restrictions = restrictions(text);
         assert_eq!(restrictions.command.unwrap(), r#"echo "a,b" \n\\ "#);
         assert_eq!(restrictions.environment, [("A".into(), "1=2".into()), ("B".into(), String::new())]);
+    }
+
+    #[test]
+    fn keys_may_set_what_is_permitted_and_not_negated() {
+        let permitted = |text: &str| {
+            let permitted = UserEnvironment::parse(text).unwrap();
+            ["LANG", "LC_ALL", "LC_X", "BASH_ENV"].map(|name| permitted.permits(name))
+        };
+        assert_eq!(permitted("no"), [false; 4]);
+        assert_eq!(permitted("yes"), [true; 4]);
+        assert_eq!(permitted("LANG,LC_*"), [true, true, true, false]);
+        assert_eq!(permitted("!LC_X,L*"), [true, true, false, false]);
+        assert_eq!(permitted("!LC_X"), [false; 4]);
+        for text in ["", ",", "A,,B", "A B", "A=B", "!"] {
+            assert!(UserEnvironment::parse(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -4,9 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use openssl::sha::{sha1, sha256};
 
-use super::certificate::{Certificate, Offer, strings};
+use super::certificate::{Certificate, Offer, OfferError, strings};
 use super::file::{self, FileError};
 use super::key::{AuthorizedKey, KeyLineError};
 use super::public_key::{KeyError, PublicKey};
@@ -17,6 +19,9 @@ const LONGEST: u64 = 16 * 1024 * 1024;
 
 /// What a KRL begins with, as one number.
 const MAGIC: &[u8; 8] = b"SSHKRL\n\0";
+
+/// The type of key that older lists have, and that lets nobody in.
+const OBSOLETE: &str = "ssh-dss";
 
 /// The format's version.
 const VERSION: u32 = 1;
@@ -31,13 +36,23 @@ impl RevokedKeys {
         RevokedKeys(files)
     }
 
+    /// Why nobody would get in by a key, for each file that is no good.
+    pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
+        let problem = |path: &PathBuf| Revoked::read(path).err().map(|error| Self::tell(path, &error));
+        self.0.iter().filter_map(problem)
+    }
+
+    fn tell(path: &Path, error: &RevocationError) -> String {
+        format!("ssh.revokedKeys: {}: {error}; no key is good until that is mended", path.display())
+    }
+
     /// Whether what a client offers is revoked: the key, the certificate or its authority. Where that cannot be told it
     /// is, as for sshd, and the log says why.
     pub fn cover(&self, offer: &Offer) -> bool {
         self.0.iter().any(|path| match Revoked::read(path) {
             Ok(revoked) => revoked.covers(offer),
             Err(error) => {
-                log::error!("ssh.revokedKeys: {}: {error}; no key is good until that is mended", path.display());
+                log::error!("{}", Self::tell(path, &error));
                 true
             }
         })
@@ -50,6 +65,8 @@ enum RevocationError {
     File(FileError),
     /// A line of a list of keys.
     Line(usize, KeyLineError),
+    /// A line with a certificate.
+    Certificate(usize, OfferError),
     /// A KRL that is cut or changed.
     Krl,
     /// A KRL of this version.
@@ -67,6 +84,7 @@ impl fmt::Display for RevocationError {
         match self {
             RevocationError::File(error) => error.fmt(f),
             RevocationError::Line(number, error) => write!(f, "line {number}: {error}"),
+            RevocationError::Certificate(number, error) => write!(f, "line {number}: {error}"),
             RevocationError::Krl => f.write_str("not a whole KRL: part of it is missing or changed"),
             RevocationError::Version(version) => write!(f, "a KRL of version {version}, which is unknown"),
             RevocationError::Section(kind) => write!(f, "a KRL with a section of type {kind}, which is unknown"),
@@ -110,7 +128,7 @@ impl Revoked {
         if bytes.starts_with(MAGIC) { Self::krl(&bytes) } else { Self::list(&bytes) }
     }
 
-    /// A list of public keys, one a line.
+    /// A list of public keys and certificates, one a line. A certificate stands for the key in it, as for sshd.
     fn list(text: &[u8]) -> Result<Self, RevocationError> {
         let mut revoked = Revoked::default();
         for (index, line) in text.split(|&byte| byte == b'\n').enumerate() {
@@ -118,14 +136,7 @@ impl Revoked {
             if line.is_empty() || line.starts_with(b"#") {
                 continue;
             }
-            match AuthorizedKey::parse(&String::from_utf8_lossy(line)) {
-                Ok(line) => {
-                    revoked.keys.insert(line.parts().0.blob().to_vec());
-                }
-                // Such keys let nobody in anyway.
-                Err(KeyLineError::Key(KeyError::Type(_) | KeyError::RsaSize(_))) => (),
-                Err(error) => return Err(RevocationError::Line(index + 1, error)),
-            }
+            revoked.keys.extend(key(line, index + 1)?.map(|key| key.blob().to_vec()));
         }
         Ok(revoked)
     }
@@ -238,6 +249,25 @@ impl Certificates {
     }
 }
 
+/// The key in a line of this number; none for those that let nobody in anyway. All else that is not understood may be a
+/// key that was to be revoked, so it is an error.
+fn key(line: &[u8], number: usize) -> Result<Option<PublicKey>, RevocationError> {
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let (name, base64) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let blob = STANDARD.decode(base64).unwrap_or_default();
+    let result = match Offer::certified(name, &blob) {
+        Some(Err(OfferError::Key(error))) => Err(KeyLineError::Key(error)),
+        Some(result) => Ok(result.map_err(|error| RevocationError::Certificate(number, error))?),
+        None => AuthorizedKey::parse(&String::from_utf8_lossy(line)).map(|line| line.parts().0.clone()),
+    };
+    match result {
+        Ok(key) => Ok(Some(key)),
+        Err(KeyLineError::Key(KeyError::RsaSize(_))) => Ok(None),
+        Err(KeyLineError::Key(KeyError::Type(name))) if name == OBSOLETE => Ok(None),
+        Err(error) => Err(RevocationError::Line(number, error)),
+    }
+}
+
 /// Fingerprints of so many bytes.
 fn hashes(section: &[u8], length: usize) -> Result<Vec<Vec<u8>>, Malformed> {
     let hashes = strings(section, usize::MAX)?;
@@ -267,6 +297,8 @@ pub(crate) fn fuzz(data: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use proptest::prelude::*;
 
     use super::{MAGIC, Revoked};
@@ -364,8 +396,40 @@ mod tests {
     }
 
     #[test]
+    fn a_certificate_in_a_list_revokes_its_key() {
+        let authority = KeyPair::new("ssh-ed25519");
+        for purpose in [1, 2] {
+            let draft = Draft { purpose, critical: &[("unknown", None)], ..Draft::default() };
+            let blob = draft.sign(&authority);
+            let line = |blob: &[u8]| format!("ssh-ed25519-cert-v01@openssh.com {} comment", STANDARD.encode(blob));
+            let list = Revoked::list(line(&blob).as_bytes()).unwrap();
+            // The bare key, and any certificate with it; not the authority's others.
+            let certified = Offer::parse(&Draft::default().sign(&KeyPair::new("ssh-ed25519"))).unwrap();
+            assert!(list.covers(&Offer { certificate: None, ..certified.clone() }));
+            assert!(list.covers(&certified) && !list.has_key(&authority.public));
+            for end in 0..blob.len() {
+                assert!(Revoked::list(line(&blob[..end]).as_bytes()).is_err(), "cut at {end}");
+            }
+            assert!(Revoked::list(line(&[&blob[..], &[0]].concat()).as_bytes()).is_err());
+            assert!(Revoked::list(line(&offer(self::line()).key.blob().to_vec()).as_bytes()).is_err());
+        }
+    }
+
+    #[test]
     fn what_cannot_be_understood_is_an_error() {
-        assert!(Revoked::list(b"no key\n").is_err());
+        let ed25519 = line();
+        for list in [
+            "no key\n",
+            "ssh-x AAAA\n",
+            "ssh-ed25519\n",
+            "ssh-x-cert-v01@openssh.com AAAA\n",
+            &ed25519.replace("ssh-ed25519", "ssh-ed25519x"),
+            &ed25519.replace("AAAA", "AAA="),
+            &format!("{ed25519}\nssh-xmss@openssh.com AAAA\n"),
+        ] {
+            assert!(Revoked::list(list.as_bytes()).is_err(), "{list}");
+        }
+        assert!(Revoked::list(b"ssh-dss AAAA\nssh-dss-cert-v01@openssh.com AAAA\n").is_ok());
         let mut extension = Vec::new();
         extension.put_string("x");
         extension.put_boolean(false);
@@ -407,6 +471,15 @@ mod tests {
         #[test]
         fn no_krl_panics(kind in 0..6u8, section in proptest::collection::vec(any::<u8>(), 0..100)) {
             let _ = Revoked::krl(&krl(&[(kind, section)]));
+        }
+
+        #[test]
+        fn no_list_panics(name in "ssh-(ed25519|rsa)(-cert-v01@openssh.com)?", blob in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut whole = Vec::new();
+            whole.put_string(&name);
+            whole.extend_from_slice(&blob);
+            let list = format!("{name} {}", STANDARD.encode(whole));
+            prop_assert!(name == "ssh-rsa" || Revoked::list(list.as_bytes()).is_err());
         }
     }
 }

@@ -9,7 +9,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::account::Login;
 use super::by_name::{ByName, is_pattern};
 use super::password::PasswordHash;
-use super::{Attempt, Authenticator, Grant, MethodList, Methods, Offer, Requirements, Restrictions, User, methods};
+use super::{
+    Attempt, Authenticator, Grant, MethodList, Methods, Offer, Requirements, Restrictions, User, UserEnvironment,
+    methods,
+};
 
 /// Users by name.
 ///
@@ -28,6 +31,8 @@ pub struct Users {
     first_methods: String,
     /// Files of authorities whose certificates are good for all.
     authorities: Vec<PathBuf>,
+    /// `permitUserEnvironment`
+    user_environment: UserEnvironment,
     /// Makes the choice of a stand-in one that only the server can foretell, and the same after a restart.
     secret: u64,
 }
@@ -48,7 +53,25 @@ impl Users {
         let of_users = entries.iter().map(|(_, user)| methods_of(user, methods.as_ref()));
         let all: Vec<Methods> = of_users.chain([methods.clone().unwrap_or_default()]).collect();
         let first_methods = methods::names(&mut all.iter().flat_map(Methods::next));
-        Users { users, with_password, methods, first_methods, authorities, secret: hasher.finish() }
+        Users {
+            users,
+            with_password,
+            methods,
+            first_methods,
+            authorities,
+            user_environment: UserEnvironment::default(),
+            secret: hasher.finish(),
+        }
+    }
+
+    /// The same with keys that may set these variables, by lines that the configuration does not hold.
+    pub fn permit(self, user_environment: UserEnvironment) -> Self {
+        Users { user_environment, ..self }
+    }
+
+    /// The user whose name differs from this one by case alone, where nobody has this one.
+    pub fn namesake(&self, name: &str) -> Option<&str> {
+        self.users.namesake(name)
     }
 
     /// Chooses one of `count` for a name.
@@ -127,7 +150,8 @@ impl Users {
 
     fn public_key(&self, user: &str, offer: &Offer, client: IpAddr) -> Option<Restrictions> {
         let (name, account, exists) = self.account_for(user)?;
-        account.admit(&Login { name, exists, offer, client, now: now(), authorities: &self.authorities })
+        let (authorities, user_environment) = (&self.authorities, &self.user_environment);
+        account.admit(&Login { name, exists, offer, client, now: now(), authorities, user_environment })
     }
 }
 

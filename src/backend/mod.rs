@@ -102,10 +102,10 @@ pub trait Backend: Send + Sync {
     /// Whether users may choose their container or pod.
     fn offers_choice(&self) -> bool;
 
-    /// The commands of subsystems, by their names. [`INTERNAL_SFTP`] is the agent's own. Without a table they are
+    /// The commands of subsystems, by their names. [`INTERNAL`] is the agent's own. Without a table they are
     /// asked for by their names.
     ///
-    /// [`INTERNAL_SFTP`]: crate::connection::message::INTERNAL_SFTP
+    /// [`INTERNAL`]: crate::connection::sftp_server::INTERNAL
     fn subsystems(&self) -> Option<BTreeMap<String, String>>;
 
     /// Makes a container and connects to its agent. Blocks, with deadlines, for as long as that takes; called in a

@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::kind::{Named, Scalar, any_number_of, choice, duration, integer, is_line, parsed, path, text};
-use super::reader::{Kind, Reader};
+use super::kind::{Named, Private, Scalar, any_number_of, choice, duration, integer, is_line, parsed, path, text};
+use super::reader::{Finding, Kind, Reader};
 use super::section::Section;
 use super::ssh::authentication_methods;
 use super::yaml::{Node, Value};
-use super::{BackendKind, Config, Own, docker, forwarding, kubernetes, webhook};
+use super::{BackendKind, Config, Own, dangers, docker, forwarding, kubernetes, webhook};
 use crate::auth::{
     AuthorizedKey, AuthorizedPrincipal, ByName, COMMAND_TOKENS, MethodList, PasswordHash, Totp, TotpAlgorithm,
     TotpSecret, User, check_tokens,
 };
+use crate::connection::sftp_server;
 
 /// The longest user name, in bytes: what the SSH side takes.
 const LONGEST_NAME: usize = 1024;
@@ -42,6 +43,22 @@ fn users_path() -> Scalar<PathBuf> {
     path().which(|text| check_tokens(text, "u"))
 }
 
+fn authorized_key(line: &str) -> Result<AuthorizedKey, String> {
+    let key = AuthorizedKey::parse(line).map_err(|error| error.to_string())?;
+    check_forced(key.forced_command()).map(|()| key)
+}
+
+fn authorized_principal(line: &str) -> Result<AuthorizedPrincipal, String> {
+    let principal = AuthorizedPrincipal::parse(line).map_err(|error| error.to_string())?;
+    check_forced(principal.forced_command()).map(|()| principal)
+}
+
+/// Whether a line forces what could not be run.
+fn check_forced(command: Option<&str>) -> Result<(), String> {
+    let unable = command.and_then(sftp_server::unable);
+    unable.map_or(Ok(()), |error| Err(format!("option \"command=\": {}: {error}", sftp_server::INTERNAL)))
+}
+
 /// What a user and a group can have.
 fn settings() -> Section<User> {
     let password = parsed("the hash of a password", PasswordHash::parse).optional();
@@ -53,7 +70,7 @@ fn settings() -> Section<User> {
         .key(
             "authorizedKeys",
             |user| &mut user.authorized_keys,
-            any_number_of(parsed("a public key as in an authorized_keys file", AuthorizedKey::parse)),
+            any_number_of(parsed("a public key as in an authorized_keys file", authorized_key)),
         )
         .key("authorizedKeysFile", |user| &mut user.authorized_keys_files, any_number_of(users_path()))
         .key("authorizedKeysCommand", |user| &mut user.authorized_keys_command, any_number_of(word))
@@ -61,7 +78,7 @@ fn settings() -> Section<User> {
         .key(
             "authorizedPrincipals",
             |user| &mut user.authorized_principals,
-            any_number_of(parsed("a certificate's principal", AuthorizedPrincipal::parse)),
+            any_number_of(parsed("a certificate's principal", authorized_principal)),
         )
         .key("totp", |user| &mut user.totp, totp())
         .key("authenticationMethods", |user| &mut user.authentication_methods, authentication_methods())
@@ -78,7 +95,7 @@ fn totp() -> Section<Totp> {
     let period = duration(Duration::from_secs(10)..=Duration::from_secs(300));
     Section::new()
         .key("secret", |totp: &mut Totp| &mut totp.secret, parsed("a secret in base32", TotpSecret::parse).optional())
-        .key("secretFile", |totp| &mut totp.secret_file, users_path().optional())
+        .key("secretFile", |totp| &mut totp.secret_file, Private(users_path().optional()))
         .key("algorithm", |totp| &mut totp.algorithm, choice(ALGORITHMS, &[]))
         .key("digits", |totp| &mut totp.digits, integer(6..=8))
         .key("period", |totp| &mut totp.period, period)
@@ -91,7 +108,7 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
     let (docker, kubernetes) = (docker::of_users(), kubernetes::of_users());
     let (mut forwardings, mut owns) = (BTreeMap::new(), BTreeMap::new());
     let everyones = Own { docker: config.docker.clone(), kubernetes: config.kubernetes.clone() };
-    let general = wrong_in(root, &everyones, config.backend, reader.directory);
+    let general = findings_in(root, &everyones, config.backend, reader.directory);
     for (name, user) in &mut config.users {
         let path = ["auth", "users", name, "groups"];
         let groups = root.texts_at(&path);
@@ -134,11 +151,17 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
             let settings = own.insert(everyones.clone());
             read_all(&docker, parts("docker"), &mut settings.docker, &mut silent);
             read_all(&kubernetes, parts("kubernetes"), &mut settings.kubernetes, &mut silent);
-            for (key, message) in wrong_in(root, settings, config.backend, reader.directory) {
-                // What is wrong with everyone's has been told, too.
-                if !general.contains(&(key.clone(), message.clone())) {
-                    let (section, key) = key.split_once('.').unwrap_or_default();
-                    reader.wrong_at(root, &["auth", "users", name, section], format!("{key}: {message}"));
+            for finding in findings_in(root, settings, config.backend, reader.directory) {
+                // What everyone's have has been told, too.
+                if general.iter().any(|known| (&known.path, &known.message) == (&finding.path, &finding.message)) {
+                    continue;
+                }
+                let (section, key) = finding.path.split_once('.').unwrap_or_default();
+                let (path, message) = (["auth", "users", name, section], format!("{key}: {}", finding.message));
+                if finding.warning {
+                    reader.warn_at(root, &path, message);
+                } else {
+                    reader.wrong_at(root, &path, message);
                 }
             }
         }
@@ -148,15 +171,18 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
     config.own = Arc::new(ByName::new(owns));
 }
 
-/// What does not go together in the settings of a backend: by key, and why.
-fn wrong_in(root: &Node, own: &Own, backend: BackendKind, directory: &Path) -> Vec<(String, String)> {
+/// What does not go together in the settings of a backend, and what is worth a warning.
+fn findings_in(root: &Node, own: &Own, backend: BackendKind, directory: &Path) -> Vec<Finding> {
     let mut reader = Reader::new(directory);
     match backend {
         BackendKind::Docker => docker::check(root, &own.docker, &mut reader),
         BackendKind::Kubernetes => kubernetes::check(root, &own.kubernetes, &mut reader),
         BackendKind::SshProxy => {}
     }
-    reader.findings().into_iter().map(|finding| (finding.path, finding.message)).collect()
+    if reader.is_right() {
+        reader.warn_of(root, dangers::of(backend, &own.docker, &own.kubernetes));
+    }
+    reader.findings()
 }
 
 /// Reads nodes over each other.

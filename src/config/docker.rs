@@ -7,13 +7,14 @@ use serde_json::{Map, Value, json};
 
 use super::Config;
 use super::docker_api::{AUTH_CONFIG, CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
-use super::docker_connection::{self, DockerConnection};
+use super::docker_connection::{self, AgentTransport, DockerConnection};
 use super::kind::{Named, Scalar, any_number_of, choice, duration, is_line, one_or_more, parsed, switch, text};
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::sidecar::{Sidecar, Sidecars};
 use super::yaml::{Node, Value as Typed};
-use crate::connection::message::INTERNAL_SFTP;
+use crate::connection::sftp_server;
+use crate::http::Address;
 
 /// Settings of the Docker backend, resolved.
 #[derive(Clone, Debug)]
@@ -149,6 +150,22 @@ impl Docker {
     }
 }
 
+impl Docker {
+    /// Whether agents are reached by sockets in the run directory, where there can be one.
+    pub fn uses_sockets(&self) -> bool {
+        match self.connection.agent_transport {
+            AgentTransport::Auto => matches!(self.connection.address, Address::Unix(_)),
+            AgentTransport::Socket => true,
+            AgentTransport::Attach => false,
+        }
+    }
+
+    /// Whether nobody could be served without a run directory.
+    pub fn needs_run_directory(&self) -> bool {
+        self.uses_sockets() && !self.disable_agent && self.mode != ExecutionMode::Persistent
+    }
+}
+
 impl Default for Docker {
     fn default() -> Self {
         Docker {
@@ -183,7 +200,7 @@ impl Docker {
 
 /// Subsystems as they are set, and SFTP, where that is not among them.
 pub(super) fn with_sftp(subsystems: &BTreeMap<String, String>, disable_agent: bool) -> BTreeMap<String, String> {
-    let sftp = if disable_agent { SFTP_SERVER } else { INTERNAL_SFTP };
+    let sftp = if disable_agent { SFTP_SERVER } else { sftp_server::INTERNAL };
     let mut all = subsystems.clone();
     all.entry("sftp".to_owned()).or_insert_with(|| sftp.to_owned());
     all
@@ -204,7 +221,7 @@ pub(super) fn check_subsystems(
     subsystems: &BTreeMap<String, String>,
     reader: &mut Reader<'_>,
 ) {
-    for (name, _) in subsystems.iter().filter(|(_, command)| *command == INTERNAL_SFTP) {
+    for (name, _) in subsystems.iter().filter(|(_, command)| sftp_server::internal(command.as_bytes()).is_some()) {
         let message = format!("takes the agent; name the image's own server, such as {SFTP_SERVER}");
         reader.wrong_at(root, &[path, &[name]].concat(), message);
     }
@@ -279,13 +296,18 @@ pub(super) fn execution_mode() -> impl Kind<ExecutionMode> {
     choice(MODES, &[])
 }
 
+/// A command, which is not `internal-sftp` with what that cannot honour.
+pub(super) fn parse_command(text: &str) -> Result<String, String> {
+    match sftp_server::unable(text) {
+        _ if text.is_empty() || text.contains('\0') => Err("must be a command, without a NUL in it".into()),
+        Some(error) => Err(format!("{}: {error}", sftp_server::INTERNAL)),
+        None => Ok(text.to_owned()),
+    }
+}
+
 /// Commands of subsystems, by their names.
 pub(super) fn subsystems() -> Named<Scalar<String>> {
-    Named {
-        allowed: "a name",
-        good: is_line,
-        value: text("a command", |command| !command.is_empty() && !command.contains('\0')),
-    }
+    Named { allowed: "a name", good: is_line, value: parsed("a command", parse_command) }
 }
 
 /// Finds settings that do not go together.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use openssl::sha::sha256;
 use serde_json::Value;
 
-use super::kind::{choice, parsed, path, switch, text};
+use super::kind::{Private, choice, parsed, path, switch, text};
 use super::reader::Reader;
 use super::section::Section;
 use super::yaml::Node;
@@ -148,7 +148,7 @@ pub(super) fn section() -> Section<Typed> {
         .key("key", |typed| &mut typed.key.text, pem())
         .key("cacertFile", |typed| &mut typed.authorities.file, path().optional())
         .key("certFile", |typed| &mut typed.certificate.file, path().optional())
-        .key("keyFile", |typed| &mut typed.key.file, path().optional())
+        .key("keyFile", |typed| &mut typed.key.file, Private(path().optional()))
         .key("serverName", |typed| &mut typed.server_name, name.optional())
         .key("skipTLSVerify", |typed| &mut typed.skip_verification, switch())
         .key("agentTransport", |typed| &mut typed.agent_transport, choice(TRANSPORTS, &[]))

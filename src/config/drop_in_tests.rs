@@ -94,6 +94,7 @@ fn all_that_it_writes_where_nothing_was_set_is_good() {
     assert_eq!(
         keys,
         [
+            "docker.execution.host",
             "docker.execution.agentPath",
             "docker.timeouts.commandStart",
             "docker.timeouts.signal",
@@ -185,17 +186,42 @@ fn the_flat_form_is_for_passwords_and_keys_unless_one_is_off() {
         let webhooks = good(lines).webhooks;
         (webhooks.password.map(|webhook| webhook.server.url), webhooks.public_key.map(|webhook| webhook.server.url))
     };
-    let url = || Some("http://flat".to_owned());
-    assert_eq!(who("auth: {url: 'http://flat'}"), (url(), url()));
-    assert_eq!(who("auth: {url: 'http://flat', password: false}"), (None, url()));
-    assert_eq!(who("auth: {url: 'http://flat', pubkey: false}"), (url(), None));
-    let new = "auth: {url: 'http://flat', password: {method: webhook, webhook: {url: 'http://new'}}}";
-    assert_eq!(who(new), (Some("http://new".to_owned()), url()));
+    let url = || Some("https://flat".to_owned());
+    assert_eq!(who("auth: {url: 'https://flat'}"), (url(), url()));
+    assert_eq!(who("auth: {url: 'https://flat', password: false}"), (None, url()));
+    assert_eq!(who("auth: {url: 'https://flat', pubkey: false}"), (url(), None));
+    let new = "auth: {url: 'https://flat', password: {method: webhook, webhook: {url: 'https://new'}}}";
+    assert_eq!(who(new), (Some("https://new".to_owned()), url()));
     assert_eq!(warnings(new), ["2: warning: auth.url: deprecated: use password.webhook and publicKey.webhook"]);
     assert_eq!(
-        warnings("auth: {authz: {webhook: {url: 'http://a'}}}"),
+        warnings("auth: {authz: {webhook: {url: 'https://a'}}}"),
         ["2: warning: auth.authz.webhook: has no effect without method: webhook beside it"]
     );
+}
+
+#[test]
+fn without_tls_only_this_host_is_asked_unless_it_is_said() {
+    let of = |keys: &str| with(&format!("auth: {{password: {{method: webhook, webhook: {{{keys}}}}}}}"));
+    for host in ["127.0.0.1:8080", "127.1.2.3", "[::1]", "[::ffff:127.0.0.1]:80", "localhost/a", "LocalHost"] {
+        assert!(of(&format!("url: 'http://{host}'")).is_ok(), "{host}");
+    }
+    for host in ["10.0.0.1", "0.0.0.0", "[::2]", "localhost.a", "authconfig:8080"] {
+        assert!(of(&format!("url: 'http://{host}'")).is_err(), "{host}");
+        assert!(of(&format!("url: 'http://{host}', allowInsecure: true")).is_ok(), "{host}");
+        assert!(of(&format!("url: 'https://{host}'")).is_ok(), "{host}");
+    }
+    for (lines, key) in [
+        ("configserver: {url: 'http://a'}", "configserver.url"),
+        ("auth: {url: 'http://a'}", "auth.url"),
+        (
+            "auth: {keyboardInteractive: {method: oauth2, oauth2: {clientId: a, clientSecret: b, provider: oidc, \
+             oidc: {url: 'http://a', deviceFlow: true}}}}",
+            "auth.keyboardInteractive.oauth2.oidc.url",
+        ),
+    ] {
+        let found = errors(lines).concat();
+        assert!(found.contains(&format!("{key}: without TLS")) && found.contains("allowInsecure"), "{found}");
+    }
 }
 
 #[test]
@@ -206,7 +232,9 @@ fn what_is_wrong_with_a_webhook_is_told_by_key() {
         ("url: 'ftp://a'", "url: must be a URL"),
         ("url: 'http://user:password@a'", "url: must be a URL"),
         ("url: 'http://a/?b'", "url: must be a URL"),
-        ("url: 'http://a', cert: missing.pem", "cert: /etc/berth/missing.pem: No such file"),
+        ("url: 'http://a'", "url: without TLS"),
+        ("url: 'http://127.0.0.1.a'", "url: without TLS"),
+        ("url: 'https://a', cert: missing.pem", "cert: /etc/berth/missing.pem: No such file"),
         ("url: 'https://a', cacert: '-----BEGIN CERTIFICATE-----'", "cacert: the authorities' certificates are not"),
         ("url: 'https://a', cipher: TLS_NULL", "cipher: must be one of"),
         ("url: 'https://a', tlsVersion: 1.1", "tlsVersion: must be 1.2 or 1.3"),
@@ -318,7 +346,7 @@ fn a_login_by_a_browser_is_as_safe_as_what_looks_at_its_names() {
         .map(|config| config.webhooks.browser.unwrap())
         .map_err(|errors| format!("{}: {}", errors[0].key, errors[0].message))
     };
-    let authz = "authz: {method: webhook, webhook: {url: 'http://a'}}, ";
+    let authz = "authz: {method: webhook, webhook: {url: 'https://a'}}, ";
     let oidc = "provider: oidc, oidc: {url: 'https://i', deviceFlow: true}";
     assert!(browser(oidc, "").unwrap().enforce_username && !browser(oidc, authz).unwrap().enforce_username);
     assert!(browser("provider: github", authz).unwrap().enforce_username);

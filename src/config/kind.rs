@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
@@ -216,6 +216,42 @@ pub(super) fn pem() -> Scalar<Pem> {
         is_line(text).then(|| Pem::File(reader.directory.join(text))).ok_or(None)
     };
     Scalar::with("PEM (-----BEGIN ...), or the path of a file of it", parse)
+}
+
+/// A private key as [`pem`], or the path of a file with a secret: one that others can read is worth a warning.
+pub(super) struct Private<K>(pub K);
+
+/// What may be in a file.
+pub(super) trait InFile {
+    fn file(&self) -> Option<&Path>;
+}
+
+impl InFile for Option<Pem> {
+    fn file(&self) -> Option<&Path> {
+        match self {
+            Some(Pem::File(path)) => Some(path),
+            Some(Pem::Text(_)) | None => None,
+        }
+    }
+}
+
+impl InFile for Option<PathBuf> {
+    fn file(&self) -> Option<&Path> {
+        self.as_deref()
+    }
+}
+
+impl<T: InFile, K: Kind<T>> Kind<T> for Private<K> {
+    fn read(&self, node: &Node, target: &mut T, reader: &mut Reader<'_>) {
+        self.0.read(node, target, reader);
+        if let Some(path) = target.file() {
+            reader.warn_if_open(node.line, path);
+        }
+    }
+
+    fn schema(&self) -> Json {
+        self.0.schema()
+    }
 }
 
 /// The name of a file of a certificate or key, made relative to the configuration's directory.

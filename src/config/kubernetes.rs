@@ -11,7 +11,7 @@ use super::docker::{
     ContainerName, ExecutionMode, IDLE_COMMAND, check_subsystems, container_name, execution_mode, subsystems, with_sftp,
 };
 use super::kind::{
-    Named, any_number_of, duration, integer, is_line, one_or_more, parsed, path, pem, pem_file, switch, text,
+    Named, Private, any_number_of, duration, integer, is_line, one_or_more, parsed, path, pem, pem_file, switch, text,
 };
 use super::pem::Pem;
 use super::reader::{Kind, Reader};
@@ -141,7 +141,7 @@ impl Default for Kubernetes {
 
 impl Kubernetes {
     /// The defaults.
-    pub(super) fn new(environment: &KubernetesEnvironment) -> Self {
+    pub(crate) fn new(environment: &KubernetesEnvironment) -> Self {
         let connection = KubernetesConnection {
             path: "/api".to_owned(),
             environment: environment.clone(),
@@ -207,15 +207,15 @@ fn connection() -> Section<KubernetesConnection> {
         .key("username", |connection| &mut connection.username, word("a user's name"))
         .key("password", |connection| &mut connection.password, secret("a password"))
         .key("bearerToken", |connection| &mut connection.bearer_token, secret("a token"))
-        .key("bearerTokenFile", |connection| &mut connection.bearer_token_file, path().optional())
+        .key("bearerTokenFile", |connection| &mut connection.bearer_token_file, Private(path().optional()))
         .key("serverName", |connection| &mut connection.server_name, word("a host's name"))
         .key("insecure", |connection| &mut connection.insecure, switch())
         .key("cacert", |connection| &mut connection.authorities, pem().optional())
         .key("cacertFile", |connection| &mut connection.authorities, pem_file().optional())
         .key("cert", |connection| &mut connection.certificate, pem().optional())
         .key("certFile", |connection| &mut connection.certificate, pem_file().optional())
-        .key("key", |connection| &mut connection.key, pem().optional())
-        .key("keyFile", |connection| &mut connection.key, pem_file().optional())
+        .key("key", |connection| &mut connection.key, Private(pem().optional()))
+        .key("keyFile", |connection| &mut connection.key, Private(pem_file().optional()))
         .inert(&["qps", "burst"])
 }
 

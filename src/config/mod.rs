@@ -5,6 +5,7 @@
 
 mod answer;
 mod auth;
+mod dangers;
 mod describe;
 mod docker;
 mod docker_api;
@@ -33,6 +34,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use dangers::can_remount;
 pub use describe::{explain, schema};
 pub use docker::{ContainerName, Docker, ExecutionMode, ImagePullPolicy, Persistent};
 pub use docker_connection::{AgentTransport, DockerConnection, DockerEnvironment};
@@ -279,6 +281,9 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
         BackendKind::Docker => resolve_docker(root, config, place, reader),
         BackendKind::Kubernetes => kubernetes::resolve(root, config, reader),
         BackendKind::SshProxy => sshproxy::resolve(root, config, reader),
+    }
+    if reader.is_right() {
+        reader.warn_of(root, dangers::of(config.backend, &config.docker, &config.kubernetes));
     }
     auth::resolve(root, config, reader);
     match place::run_directory(&config.run_directory, &config.instance) {

@@ -45,10 +45,16 @@ impl Place {
         let absolute = std::path::absolute(file)?;
         let set = |name| env::var_os(name).filter(|value: &OsString| !value.is_empty());
         let uid = rustix::process::geteuid();
-        let run_directory = match set("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute()) {
+        let directory = |name| set(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let run_directory = match directory("XDG_RUNTIME_DIR") {
             _ if uid.is_root() => "/run/berth".into(),
             Some(directory) => directory.join("berth"),
-            None => format!("/tmp/berth-{}", uid.as_raw()).into(),
+            // That of a systemd unit with User= and RuntimeDirectory=. Without it, one that whoever comes first can keep
+            // berth from using, and no more: see `run_directory`.
+            None => match env::var("RUNTIME_DIRECTORY").ok().as_deref().and_then(|list| list.split(':').next()) {
+                Some(directory) if directory.starts_with('/') => directory.into(),
+                _ => format!("/tmp/berth-{}", uid.as_raw()).into(),
+            },
         };
         Ok(Place {
             file: file.to_owned(),

@@ -8,13 +8,15 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
+use super::dangers::Danger;
 use super::yaml::{Key, Node, Value};
+use crate::private_file;
 
 /// The most errors that are kept: enough for a human, and a bound for a hostile text.
 const MOST_ERRORS: usize = 200;
@@ -96,6 +98,14 @@ impl<'a> Reader<'a> {
         self.find(line.into(), message.into(), true);
     }
 
+    /// Warns where a file holds a secret that others can read. Whether there is one at all, whoever reads it tells.
+    pub fn warn_if_open(&mut self, line: usize, path: &Path) {
+        let metadata = fs::metadata(path).ok();
+        if let Some(Err(error)) = metadata.map(|metadata| private_file::check(path, &metadata)) {
+            self.warn(line, error.to_string());
+        }
+    }
+
     fn find(&mut self, line: Option<usize>, message: String, warning: bool) {
         if self.findings.len() == MOST_ERRORS {
             self.more += 1;
@@ -116,6 +126,19 @@ impl<'a> Reader<'a> {
         self.path = path.join(".");
         self.warn(root.line_of(path), message);
         self.path.clear();
+    }
+
+    /// Whether nothing was wrong so far.
+    pub fn is_right(&self) -> bool {
+        self.more == 0 && self.findings.iter().all(|finding| finding.warning)
+    }
+
+    /// Warns of dangers, which have their own paths.
+    pub fn warn_of(&mut self, root: &Node, dangers: impl IntoIterator<Item = Danger>) {
+        for (path, message) in dangers {
+            let path: Vec<&str> = path.iter().map(String::as_str).collect();
+            self.warn_at(root, &path, message);
+        }
     }
 
     /// Whether something was wrong at this path or below it.
@@ -188,7 +211,9 @@ impl<'a> Reader<'a> {
                 std::env::var(text).map_err(|_| format!("there is no variable {} in the environment", shown(text)))
             }
             "file" => {
-                read_value(&self.directory.join(text)).map_err(|error| format!("{text:?} cannot be read: {error}"))
+                let path = self.directory.join(text);
+                self.warn_if_open(node.line, &path);
+                read_value(&path).map_err(|error| format!("{text:?} cannot be read: {error}"))
             }
             _ => return Some(Cow::Borrowed(node)),
         };

@@ -1,6 +1,7 @@
 //! The `security` section: which of a client's requests are granted, in ContainerSSH's modes.
 
 use super::Config;
+use super::docker::parse_command;
 use super::forwarding::{self, Forwarding};
 use super::kind::{Scalar, any_number_of, choice, integer, parsed, text};
 use super::reader::{Kind, Reader};
@@ -95,12 +96,8 @@ pub(super) fn section() -> Section<Config> {
 }
 
 /// An empty one forces nothing.
-fn parse_force_command(text: &str) -> Result<Option<String>, &'static str> {
-    match text {
-        "" => Ok(None),
-        text if text.contains('\0') => Err("must be a command, without a NUL in it"),
-        text => Ok(Some(text.to_owned())),
-    }
+fn parse_force_command(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() { Ok(None) } else { parse_command(text).map(Some) }
 }
 
 /// `defaultMode`: read before all others. Forwarding has modes, too, and lists of its own.

@@ -11,7 +11,7 @@ use super::kind::{
 use super::pem::Pem;
 use super::reader::Kind;
 use super::section::Section;
-use crate::auth::{MethodList, PubkeyAuthOption};
+use crate::auth::{MethodList, PubkeyAuthOption, UserEnvironment};
 
 /// Settings of the SSH side, resolved.
 #[derive(Clone, Debug)]
@@ -52,6 +52,8 @@ pub struct Ssh {
     pub max_connections: usize,
     /// `acceptEnv`: patterns of variables that a client may set.
     pub accept_env: Vec<String>,
+    /// `permitUserEnvironment`: which variables keys may set whose lines are in files, or come from programs.
+    pub permit_user_environment: UserEnvironment,
     /// `clientAliveInterval`: the silence after which a client is asked for a sign of life. Zero is never.
     pub client_alive_interval: Duration,
     /// `clientAliveCountMax`: how many such questions may stay without an answer.
@@ -134,6 +136,7 @@ impl Ssh {
             max_startups: 100,
             max_connections: 0,
             accept_env: all(&["LANG", "LC_*"]),
+            permit_user_environment: UserEnvironment::default(),
             client_alive_interval: Duration::ZERO,
             client_alive_count_max: 3,
             max_sessions: 10,
@@ -165,6 +168,11 @@ pub(super) fn section() -> Section<Ssh> {
         .key("maxStartups", |ssh| &mut ssh.max_startups, integer(1..=65_535))
         .key("maxConnections", |ssh| &mut ssh.max_connections, integer(0..=1_000_000))
         .key("acceptEnv", |ssh| &mut ssh.accept_env, any_number_of(pattern))
+        .key(
+            "permitUserEnvironment",
+            |ssh| &mut ssh.permit_user_environment,
+            parsed("yes, no or names of variables", UserEnvironment::parse),
+        )
         .key("clientAliveInterval", |ssh| &mut ssh.client_alive_interval, duration_or_off(SECOND..=24 * HOUR))
         .key("clientAliveCountMax", |ssh| &mut ssh.client_alive_count_max, integer(1..=1000))
 }

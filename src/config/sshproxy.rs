@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::kind::{any_number_of, duration, integer, name, parsed, pem, switch, text};
+use super::kind::{Private, any_number_of, duration, integer, name, parsed, pem, switch, text};
 use super::reader::Reader;
 use super::section::Section;
 use super::ssh::{CIPHERS, HOST_KEY_ALGORITHMS, KEX, MACS, all, parse_version};
@@ -83,7 +83,7 @@ pub(super) fn section() -> Section<SshProxy> {
         .key("usernamePassThrough", |proxy| &mut proxy.username_pass_through, switch())
         .key("username", |proxy| &mut proxy.username, username)
         .key("password", |proxy| &mut proxy.password, password)
-        .key("privateKey", |proxy| &mut proxy.private_key, pem().optional())
+        .key("privateKey", |proxy| &mut proxy.private_key, Private(pem().optional()))
         .key(
             "allowedHostKeyFingerprints",
             |proxy| &mut proxy.allowed_host_key_fingerprints,

@@ -11,7 +11,7 @@ use crate::connection::forward::{GatewayPorts, Listening};
 
 const REFERENCE: &str = include_str!("../../config.yaml");
 
-fn place() -> Place {
+pub(super) fn place() -> Place {
     Place {
         file: "c.yaml".into(),
         directory: "/etc/berth".into(),
@@ -22,9 +22,10 @@ fn place() -> Place {
     }
 }
 
-/// A configuration with an image and these lines.
+/// A configuration with an image and limits, and these lines.
 fn with(lines: &str) -> Result<Config, Vec<Error>> {
-    parse(&format!("docker: {{execution: {{container: {{image: a}}}}}}\n{lines}"), &place())
+    let limits = "host: {pidsLimit: 9, memory: 1g}";
+    parse(&format!("docker: {{execution: {{container: {{image: a}}, {limits}}}}}\n{lines}"), &place())
 }
 
 pub(super) fn good(lines: &str) -> Config {
@@ -96,6 +97,7 @@ fn the_reference_is_good_and_holds_the_defaults() {
     let defaults = good("auth: {users: {alice: }}");
     let normal = |mut config: Config| {
         config.docker.container.clear();
+        config.docker.host_config.clear();
         // What it comes to is in the rest.
         config.docker_connection = docker_connection::Typed::default();
         format!("{config:#?}")
@@ -584,8 +586,8 @@ fn a_groups_settings_go_over_everyones_and_a_users_over_those() {
     assert_eq!((sam.connect, sam.permit_open.is_some(), sue.connect), (false, true, true));
     let docker = |name| config.own.get(name).unwrap().as_ref().map(|own| &own.docker);
     let (sam, sue) = (docker("sam").unwrap(), docker("sue").unwrap());
-    assert_eq!(json!(sam.host_config), json!({"Memory": 1_048_576, "CpuShares": 2}));
-    assert_eq!(json!(sue.host_config), json!({"Memory": 2_097_152, "CpuShares": 2}));
+    assert_eq!(json!(sam.host_config), json!({"Memory": 1_048_576, "CpuShares": 2, "PidsLimit": 9}));
+    assert_eq!(json!(sue.host_config), json!({"Memory": 2_097_152, "CpuShares": 2, "PidsLimit": 9}));
     assert_eq!((&sam.container["Image"], &sue.container["Image"]), (&json!("a"), &json!("b")));
     assert!(docker("bob").is_none() && config.own.get("zoe").is_none());
 }

@@ -1,8 +1,9 @@
 //! Webhooks: what is below `auth` for them, `configserver`, and the servers that both name.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use super::kind::{Scalar, choice, colon_list, duration, duration_or_off, parsed, pem, switch};
+use super::kind::{Private, Scalar, choice, colon_list, duration, duration_or_off, parsed, pem, switch};
 use super::oauth2::{self, OAuth2};
 use super::pem::Pem;
 use super::reader::{Kind, Reader};
@@ -24,6 +25,8 @@ pub struct HttpServer {
     pub timeout: Duration,
     /// How TLS is spoken, where a URL says so.
     tls: Tls,
+    /// `allowInsecure`: whether others than loopback may be spoken with without TLS.
+    allow_insecure: bool,
 }
 
 impl HttpServer {
@@ -31,14 +34,19 @@ impl HttpServer {
     /// this one has.
     pub fn at(&self, url: &str) -> Option<HttpServer> {
         let url = split_url(url)?;
-        let needs_tls = matches!(&self.address, Address::Tcp { tls: Some(_), .. });
-        (url.speaks_tls || !needs_tls).then(|| HttpServer::new(&url, self.tls.clone(), self.timeout))
+        let good = url.speaks_tls || !self.speaks_tls() && (url.is_on_loopback() || self.allow_insecure);
+        good.then(|| HttpServer::new(&url, self.tls.clone(), self.timeout, self.allow_insecure))
     }
 
-    fn new(url: &Url, tls: Tls, timeout: Duration) -> HttpServer {
+    /// Whether TLS says who answers.
+    pub fn speaks_tls(&self) -> bool {
+        matches!(&self.address, Address::Tcp { tls: Some(_), .. })
+    }
+
+    fn new(url: &Url, tls: Tls, timeout: Duration, allow_insecure: bool) -> HttpServer {
         let own = url.speaks_tls.then(|| tls.clone());
         let address = Address::Tcp { host: url.host.clone(), port: url.port, tls: own, proxy: None };
-        HttpServer { url: url.text.clone(), address, path: url.path.clone(), timeout, tls }
+        HttpServer { url: url.text.clone(), address, path: url.path.clone(), timeout, tls, allow_insecure }
     }
 }
 
@@ -123,6 +131,7 @@ pub(super) struct Server {
     only_tls13: bool,
     groups: Vec<&'static str>,
     ciphers: Vec<Cipher>,
+    allow_insecure: bool,
 }
 
 /// A cipher by OpenSSL's name.
@@ -144,6 +153,7 @@ impl Default for Server {
             only_tls13: true,
             groups: GROUPS[..4].iter().map(|(_, name)| *name).collect(),
             ciphers: ciphers.chain(TLS12_CIPHERS[..2].iter().map(|(_, name)| Cipher::Tls12(name))).collect(),
+            allow_insecure: false,
         }
     }
 }
@@ -164,6 +174,18 @@ pub(super) struct Url {
     port: u16,
     path: String,
 }
+
+impl Url {
+    /// Whether it is this very host.
+    fn is_on_loopback(&self) -> bool {
+        let address = self.host.parse::<IpAddr>().map(|address| address.to_canonical());
+        address.is_ok_and(|address| address.is_loopback()) || self.host.eq_ignore_ascii_case("localhost")
+    }
+}
+
+/// Why a URL is not taken.
+const INSECURE: &str = "without TLS, whoever is on the way reads passwords and says who may in: use https://, or set \
+    allowInsecure: true beside it";
 
 /// The keys of a webhook of `auth` as typed.
 #[derive(Clone, Debug)]
@@ -293,8 +315,9 @@ pub(super) fn server() -> Section<Server> {
         .key("timeout", |server| &mut server.timeout, timeout)
         .key("cacert", |server| &mut server.authorities, pem().optional())
         .key("cert", |server| &mut server.certificate, pem().optional())
-        .key("key", |server| &mut server.key, pem().optional())
+        .key("key", |server| &mut server.key, Private(pem().optional()))
         .key("tlsVersion", |server| &mut server.only_tls13, choice(VERSIONS, &[]))
+        .key("allowInsecure", |server| &mut server.allow_insecure, switch())
         .key("curves", |server| &mut server.groups, colon_list(choice(GROUPS, &[])))
         .key("cipher", |server| &mut server.ciphers, colon_list(parsed("a cipher", parse_cipher)))
         .refused(&["allowRedirects"], "redirects are not followed: give the URL that they lead to, and remove it")
@@ -397,6 +420,9 @@ impl Server {
         let read =
             |key, pem: &Option<Pem>| pem.as_ref().map(Pem::read).transpose().map_err(|error| (key, error.to_string()));
         let url = self.url.as_ref().ok_or(("url", "missing; name the server".to_owned()))?;
+        if !url.speaks_tls && !self.allow_insecure && !url.is_on_loopback() {
+            return Err(("url", INSECURE.to_owned()));
+        }
         let authorities = read("cacert", &self.authorities)?;
         let (certificate, key) = (read("cert", &self.certificate)?, read("key", &self.key)?);
         let identity = match (&certificate, &key) {
@@ -431,6 +457,6 @@ impl Server {
             };
             (key, error.to_string())
         })?;
-        Ok(HttpServer::new(url, tls, self.timeout))
+        Ok(HttpServer::new(url, tls, self.timeout, self.allow_insecure))
     }
 }

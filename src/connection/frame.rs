@@ -8,13 +8,17 @@ use super::wire::Write as _;
 pub const MAXIMUM: usize = 256 * 1024;
 
 /// The version of the stream's protocol that `hello@berth` carries.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The name of the global request that each side sends first.
 pub const HELLO: &[u8] = b"hello@berth";
 
 /// The name of the global request by which an agent says that its container is being stopped.
 pub const STOPPING: &[u8] = b"stopping@berth";
+
+/// The name under which a channel request travels that was refused. Nobody knows such a one: so its refusal comes in its
+/// turn among the answers to the channel's other requests (RFC 4254 section 4 wants them in order).
+pub const REFUSED: &[u8] = b"refused@berth";
 
 /// The peer announced a frame over [`MAXIMUM`], or an empty one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

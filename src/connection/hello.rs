@@ -6,10 +6,8 @@ use super::message::GlobalRequest;
 use super::wire::{Malformed, Reader, Write};
 
 /// The server's hello, version [`VERSION`]. See PROTOCOL.md, section 3.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hello<'a> {
-    /// The variables that every session finds in its environment: names and values.
-    pub environment: Vec<(&'a [u8], &'a [u8])>,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hello {
     /// How to listen for the client.
     pub listening: Listening,
     /// In which order the client's SFTP puts the paths of a symbolic link.
@@ -43,37 +41,28 @@ impl From<Malformed> for Error {
     }
 }
 
-impl<'a> Hello<'a> {
+impl Hello {
     /// The whole message.
     pub fn encode(&self) -> Vec<u8> {
         let mut specific = Vec::new();
         specific.put_u32(VERSION);
-        specific.put_u32(self.environment.len() as u32);
-        for (name, value) in &self.environment {
-            specific.put_string(name);
-            specific.put_string(value);
-        }
         self.listening.encode(&mut specific);
         specific.put_boolean(self.symlinks == SymlinkOrder::Draft);
         GlobalRequest { name: HELLO, want_reply: false, specific: &specific }.encode()
     }
 
     /// Takes apart a message without its number, which was that of a global request.
-    pub fn decode(body: &'a [u8]) -> Result<Self, Error> {
+    pub fn decode(body: &[u8]) -> Result<Self, Error> {
         let request = GlobalRequest::decode(body).ok().filter(|request| request.name == HELLO).ok_or(Error::None)?;
         let mut fields = Reader::new(request.specific);
         let version = fields.u32()?;
         if version != VERSION {
             return Err(Error::Version(version));
         }
-        let mut environment = Vec::new();
-        for _ in 0..fields.u32()? {
-            environment.push((fields.string()?, fields.string()?));
-        }
         let listening = Listening::decode(&mut fields)?;
         let symlinks = if fields.boolean()? { SymlinkOrder::Draft } else { SymlinkOrder::OpenSsh };
         fields.end()?;
-        Ok(Hello { environment, listening, symlinks })
+        Ok(Hello { listening, symlinks })
     }
 }
 
@@ -92,7 +81,6 @@ mod tests {
     #[test]
     fn a_hello_is_decoded_as_it_was_encoded_and_a_cut_one_is_malformed() {
         let hello = Hello {
-            environment: vec![(b"A", b"1"), (b"B", b"")],
             listening: Listening { gateway_ports: GatewayPorts::Yes, unlink: true },
             symlinks: SymlinkOrder::Draft,
         };

@@ -205,9 +205,6 @@ pub fn exit_signal(recipient: u32, name: &str, core_dumped: bool) -> Vec<u8> {
     ChannelRequest { recipient, name: b"exit-signal", want_reply: false, specific: &specific }.encode()
 }
 
-/// The command of a subsystem that stands for the built-in SFTP server, as in sshd_config(5), Subsystem.
-pub const INTERNAL_SFTP: &str = "internal-sftp";
-
 /// The channel request `exit-status`, RFC 4254 section 6.10.
 pub fn exit_status(recipient: u32, status: u32) -> Vec<u8> {
     ChannelRequest { recipient, name: b"exit-status", want_reply: false, specific: &status.to_be_bytes() }.encode()
@@ -220,6 +217,7 @@ pub(crate) fn fuzz(body: &[u8]) {
     }
     if let Ok(request) = ChannelRequest::decode(body) {
         assert_eq!(ChannelRequest::decode(&request.encode()[1..]), Ok(request));
+        super::start::fuzz(&request);
     }
     if let Ok(request) = GlobalRequest::decode(body) {
         assert_eq!(GlobalRequest::decode(&request.encode()[1..]), Ok(request));

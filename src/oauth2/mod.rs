@@ -5,9 +5,11 @@
 //! whether he has been there; else the provider sends the browser on to berth's page, which shows what the user has to
 //! give to his SSH client. So nobody gets in by a code that went to another connection.
 
+mod jwt;
 mod wire;
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use openssl::memcmp;
 use openssl::sha::sha256;
@@ -22,7 +24,7 @@ use crate::random;
 pub use wire::page;
 use wire::{form, without_padding};
 
-pub(crate) const FUZZ_TARGETS: &[Target] = &[("oauth2", wire::fuzz)];
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("oauth2", wire::fuzz), ("jwt", jwt::fuzz)];
 
 /// The longest answer, in bytes.
 const LONGEST: usize = 256 * 1024;
@@ -32,6 +34,20 @@ const INTERVAL: (Duration, Duration) = (Duration::from_secs(5), Duration::from_s
 
 /// How much less often a provider is asked that wants that: RFC 8628 section 3.5.
 const SLOWER: Duration = Duration::from_secs(5);
+
+/// A provider's keys: a JWK Set.
+#[derive(Clone)]
+struct Keys {
+    url: String,
+    asked: Instant,
+    set: Arc<Value>,
+}
+
+/// The keys of the provider that was asked last. There is one in a configuration.
+static KEYS: Mutex<Option<Keys>> = Mutex::new(None);
+
+/// How long a provider's keys are good without asking again.
+const KEYS_HOLD: Duration = Duration::from_secs(600);
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
@@ -45,6 +61,8 @@ struct Endpoints {
     user: Option<HttpServer>,
     /// Who signs what the provider says: OpenID Connect's.
     issuer: Option<String>,
+    /// Where the keys are by which that is verified.
+    keys: Option<HttpServer>,
 }
 
 /// A login that has begun.
@@ -87,6 +105,7 @@ impl OAuth2 {
                 token: below(web, "/login/oauth/access_token")?,
                 user: Some(below(api, "/user")?),
                 issuer: None,
+                keys: None,
             }),
             Provider::Generic { authorize, token } => Ok(Endpoints {
                 authorize: Some(authorize.clone()),
@@ -94,6 +113,7 @@ impl OAuth2 {
                 token: token.clone(),
                 user: None,
                 issuer: None,
+                keys: None,
             }),
             Provider::Oidc { issuer, by_device, by_code, .. } => {
                 let server = below(issuer, "/.well-known/openid-configuration")?;
@@ -112,6 +132,12 @@ impl OAuth2 {
                     token: find("token_endpoint")?,
                     user: Some(find("userinfo_endpoint")?),
                     issuer: Some(name.to_owned()),
+                    // Where TLS says whose the answers are, a provider may do without.
+                    keys: if found["jwks_uri"].is_null() && issuer.speaks_tls() {
+                        None
+                    } else {
+                        Some(find("jwks_uri")?)
+                    },
                 })
             }
         }
@@ -252,6 +278,21 @@ impl Login {
         Ok(found)
     }
 
+    /// What an ID token claims, once the provider's keys say that it is the provider's.
+    fn id_token(&self, token: &str) -> Result<Value, String> {
+        let Some(server) = &self.endpoints.keys else { return jwt::claims(token).map_err(|error| error.to_string()) };
+        let mut keys = KEYS.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        keys = keys.filter(|keys| keys.url == server.url && keys.asked.elapsed() < KEYS_HOLD);
+        if let Some(Ok(claims)) = keys.map(|keys| jwt::verify(token, &keys.set)) {
+            return Ok(claims);
+        }
+        // It may have others by now.
+        let set = Arc::new(ask(server, None, None, self.deadline)?);
+        let keys = Keys { url: server.url.clone(), asked: Instant::now(), set: Arc::clone(&set) };
+        *KEYS.lock().unwrap_or_else(PoisonError::into_inner) = Some(keys);
+        jwt::verify(token, &set).map_err(|error| error.to_string())
+    }
+
     /// Who the user is, by the provider.
     fn user(&self, attempt: &Attempt<'_>, answer: &Value) -> Result<Grant, String> {
         let settings = &self.settings;
@@ -276,7 +317,12 @@ impl Login {
             (Provider::Oidc { name_field, .. }, Some((user, server))) => {
                 let nonce = if let Way::Browser { state, .. } = &self.way { Some(state.as_str()) } else { None };
                 let issuer = self.endpoints.issuer.as_deref().unwrap_or_default();
-                wire::check_id_token(&answer["id_token"], issuer, &settings.client_id, nonce, &user["sub"])?;
+                let claims = self.id_token(answer["id_token"].as_str().unwrap_or_default())?;
+                wire::check_claims(&claims, issuer, &settings.client_id, nonce, &user["sub"])?;
+                // OpenID Connect Core 5.1: anybody may have said that this address is his. Some send the text.
+                if name_field == "email" && user["email_verified"] != true && user["email_verified"] != "true" {
+                    return Err("the provider has not verified the user's email (email_verified)".into());
+                }
                 tell("OIDC_TOKEN".into(), token, true);
                 for (key, value) in user.as_object().into_iter().flatten() {
                     if let Some(value) = value.as_str() {

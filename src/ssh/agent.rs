@@ -53,19 +53,12 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Greets it. `base` is added to its channel numbers for the client, `environment` is what every session finds,
-    /// `listening` how to listen for the client, which has these habits.
-    pub fn new(
-        container: Container,
-        base: u32,
-        environment: &[(String, String)],
-        listening: Listening,
-        habits: Habits,
-    ) -> Self {
+    /// Greets it. `base` is added to its channel numbers for the client, `listening` is how to listen for the client, which
+    /// has these habits.
+    pub fn new(container: Container, base: u32, listening: Listening, habits: Habits) -> Self {
         let (output, input) = (Queue::default(), Queue::default());
         let mut agent = Agent { container, base, output, input, greeted: false, is_stopping: false, habits };
-        let environment = environment.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        agent.send(&Hello { environment, listening, symlinks: habits.symlinks }.encode());
+        agent.send(&Hello { listening, symlinks: habits.symlinks }.encode());
         agent
     }
 

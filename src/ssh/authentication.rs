@@ -27,6 +27,12 @@ const LONGEST_NAME: usize = 1024;
 /// The longest code that a browser shows, in bytes.
 const LONGEST_CODE: usize = 8 * 1024;
 
+/// The messages that a client may send before it is in: as many as sshd's requests.
+const MOST_MESSAGES: u32 = 1024;
+
+/// What a client is told that has tried too often.
+const TOO_MANY: &str = "Too many authentication failures";
+
 /// What a user is told who is in and cannot be served.
 const UNAVAILABLE: &str = "the server cannot serve you at this time; try again later";
 
@@ -106,6 +112,7 @@ pub struct Authentication {
     fingerprint: Option<String>,
     service_accepted: bool,
     failures: u32,
+    messages: u32,
     requests: u32,
     /// Where an INFO_REQUEST is out, which an INFO_RESPONSE must follow (RFC 4256).
     exchange: Option<Exchange>,
@@ -135,6 +142,7 @@ impl Authentication {
             fingerprint: None,
             service_accepted: false,
             failures: 0,
+            messages: 0,
             requests: 0,
             exchange: None,
             required: Requirements::default(),
@@ -205,7 +213,12 @@ impl Authentication {
     /// Takes one message: number and body.
     pub fn message(&mut self, session: &mut Session, message: &[u8]) -> Progress {
         let Some((&kind, body)) = message.split_first() else { return Progress::Continue };
+        self.messages += 1;
+        if self.messages > MOST_MESSAGES {
+            return Progress::Refuse(reason::PROTOCOL_ERROR, TOO_MANY.into());
+        }
         match kind {
+            // Answered each time, as by sshd: Paramiko sends one before each attempt.
             number::SERVICE_REQUEST => match Reader::new(body).string() {
                 Ok(service @ b"ssh-userauth") => {
                     self.service_accepted = true;
@@ -217,7 +230,7 @@ impl Authentication {
             },
             number::USERAUTH_REQUEST if self.service_accepted => self.request(session, body),
             number::USERAUTH_INFO_RESPONSE if self.exchange.is_some() => self.response(session, body),
-            // libssh lets connection messages through only after success.
+            // The transport lets connection messages through only after success.
             _ => Progress::Refuse(reason::PROTOCOL_ERROR, "authenticate first".into()),
         }
     }
@@ -468,7 +481,7 @@ impl Authentication {
             self.report("failed");
         }
         if self.failures >= self.server.settings.max_auth_tries {
-            return Progress::Refuse(reason::PROTOCOL_ERROR, "Too many authentication failures".into());
+            return Progress::Refuse(reason::PROTOCOL_ERROR, TOO_MANY.into());
         }
         self.exchange = None;
         // As long as nothing is proven, the same for everybody.

@@ -38,6 +38,16 @@ use crate::waker::Waker;
 /// Bytes that may wait in either direction before the bridge stops reading from where they come.
 pub const LIMIT: usize = 256 * 1024;
 
+/// Bytes that may wait for a client before nothing more is taken from it, in any phase. More than what agents may fill:
+/// so a client whose one thread writes before it reads is stopped by answers to itself alone.
+const UNREAD_LIMIT: usize = 2 * LIMIT;
+
+/// Whether so much waits for the client that nothing more may be read from it, and no message of its looked at. It gets
+/// through once it reads.
+pub fn is_behind(session: &Session) -> bool {
+    session.pending() >= UNREAD_LIMIT
+}
+
 /// Why a bridge, and with it the connection, ends.
 pub enum End {
     /// The session has failed, or the client is gone.
@@ -75,8 +85,6 @@ pub struct Bridge {
     client: SocketAddr,
     waker: Waker,
     policy: Policy,
-    /// What every session of this connection finds in its environment.
-    environment: Vec<(String, String)>,
     /// The oldest first.
     guests: Vec<Guest>,
     /// How many there have been.
@@ -97,13 +105,19 @@ impl Bridge {
         waker: Waker,
         login: Login,
     ) -> Self {
-        let mut environment = login.grant.restrictions.environment.clone();
+        // Webhooks' variables are the container's already, and are not for a key or a client to change.
+        let metadata = Arc::new(login.grant.metadata);
+        let keys = login.grant.restrictions.environment.iter();
+        let mut environment: Vec<_> =
+            keys.filter(|(name, _)| !metadata.environment.contains_key(name)).cloned().collect();
         let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
         let Service { backend, security, forwarding, max_sessions } = login.service;
         let policy = Policy {
             accept_env: server.settings.accept_env.clone(),
+            fixed: metadata.environment.keys().cloned().collect(),
+            environment,
             subsystems: backend.subsystems(),
             security,
             forwarding,
@@ -114,13 +128,12 @@ impl Bridge {
             id,
             user: login.user,
             container: login.container,
-            metadata: Arc::new(login.grant.metadata),
+            metadata,
             backend,
             max_sessions,
             client,
             waker,
             policy,
-            environment,
             guests: Vec::new(),
             count: 0,
             removals: Vec::new(),
@@ -132,7 +145,7 @@ impl Bridge {
     /// Takes from the client's messages as many as can be dealt with now.
     pub fn client_messages(&mut self, session: &mut Session, queue: &mut Queue) -> Result<(), End> {
         while let Ok(Some(message)) = queue.front() {
-            if self.is_full() || !self.client_message(session, message)? {
+            if self.is_full() || is_behind(session) || !self.client_message(session, message)? {
                 break;
             }
             queue.pop();
@@ -298,7 +311,7 @@ impl Bridge {
                     let client = session.client().unwrap_or_default();
                     let habits = Habits::of(&client, &self.server.settings.server_version);
                     let (base, listening) = (guest.index * NUMBERS, self.policy.listening());
-                    guest.run(Agent::new(container, base, &self.environment, listening, habits));
+                    guest.run(Agent::new(container, base, listening, habits));
                     started.push(guest.index);
                 }
                 Some(Err(error)) => {
@@ -363,7 +376,8 @@ impl Bridge {
         if flags.contains(PollFlags::OUT) {
             guest.write();
         }
-        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        // Other agents may have filled what there was room for.
+        if !flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) || session.pending() >= LIMIT {
             return Ok(());
         }
         let forwards = (self.forwards.guest == Some(index)).then_some(&mut self.forwards);

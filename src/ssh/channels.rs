@@ -19,8 +19,9 @@ use crate::connection::wire::{Malformed, Reader};
 /// An agent's channel numbers are below this: the server adds to them which agent's they are.
 pub const NUMBERS: u32 = 1 << 24;
 
-/// How many of an agent's opens may wait for the client's answer: as many as an agent has channels.
-const OPENING: usize = 1024;
+/// How many channels a client can have with an agent, those that one of them has not answered among them: as many as an
+/// agent serves. An agent that answers nothing, and one that opens without end, find the same bound.
+const MOST: usize = 1024;
 
 /// By how much the client may have widened a window without the agent's knowing, in bytes.
 const HELD: u32 = 512 * 1024;
@@ -101,7 +102,12 @@ impl Channels {
         self.open.values().filter(|channel| channel.is_session && !channel.closed_by_agent).count()
     }
 
-    /// The client opens a channel.
+    /// Whether there can be another one.
+    pub fn have_room(&self) -> bool {
+        self.open.len() + self.opening.len() < MOST
+    }
+
+    /// The client opens a channel, for which there is room.
     pub fn offer(&mut self, open: &Open<'_>) {
         self.open.insert(open.sender, Channel::new(None, open.channel_type == b"session", open.window));
     }
@@ -184,7 +190,7 @@ impl Channels {
         };
         Ok(if !asked_for {
             Err(Refusal::NotAskedFor)
-        } else if self.opening.len() >= OPENING {
+        } else if !self.have_room() {
             Err(Refusal::TooMany)
         } else if open.sender >= NUMBERS || !self.opening.insert(open.sender) {
             Err(Refusal::Number)
@@ -343,9 +349,12 @@ mod tests {
         assert!(channels.answered(3, Some((8, 1))) && !channels.answered(3, None) && !channels.answered(4, None));
         assert_eq!(said(&mut channels, 8, number::CHANNEL_DATA), Ok(()));
         let mut opens = |sender| channels.open(&open("x11", sender), None).unwrap();
-        for sender in 0..1024 {
+        // With the one that the client has confirmed.
+        for sender in 0..1023 {
             assert_eq!(opens(sender), Ok(()));
         }
         assert_eq!(opens(5000), Err(Refusal::TooMany));
+        assert!(!channels.have_room());
+        assert!(channels.answered(0, None) && channels.have_room());
     }
 }

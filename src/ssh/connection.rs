@@ -9,7 +9,7 @@ use libssh_server::{Error, Session};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::authentication::{Authentication, Login, Progress};
-use super::bridge::{Bridge, End, LIMIT};
+use super::bridge::{Bridge, End, LIMIT, is_behind};
 use super::listener::Startup;
 use super::{Server, reason, rotation, stack};
 use crate::connection::frame::Queue;
@@ -76,7 +76,8 @@ impl Connection {
         }
         match end {
             End::Session(Error::Protocol(text)) => {
-                log::info!("{}: {text}", self.id);
+                // In quotes: the words may be the client's.
+                log::info!("{}: {text:?}", self.id);
                 session.disconnect(reason::PROTOCOL_ERROR, &text);
             }
             End::Session(Error::Packet(error)) => {
@@ -179,16 +180,11 @@ impl Thread<'_> {
     fn wait(&mut self) -> Result<Ready, End> {
         let mut client = PollFlags::empty();
         client.set(PollFlags::OUT, self.session.has_output());
-        let (deadline, bridge) = match &self.phase {
-            Phase::Authentication { authentication, deadline, .. } => {
-                client.set(PollFlags::IN, !authentication.is_waiting());
-                (*deadline, None)
-            }
-            Phase::Bridge(bridge) => {
-                client.set(PollFlags::IN, self.queue.len() < LIMIT);
-                (self.alive.deadline(), Some(bridge))
-            }
+        let (may_come, deadline, bridge) = match &self.phase {
+            Phase::Authentication { authentication, deadline, .. } => (!authentication.is_waiting(), *deadline, None),
+            Phase::Bridge(bridge) => (true, self.alive.deadline(), Some(bridge)),
         };
+        client.set(PollFlags::IN, may_come && self.queue.len() < LIMIT && !is_behind(&self.session));
         let mut timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if !self.idle {
             timeout = Some(timeout.map_or(IDLE, |timeout| timeout.min(IDLE)));
@@ -249,7 +245,7 @@ fn authenticate(
             Progress::Refuse(reason, text) => return Err(End::Disconnect(reason, text)),
             Progress::Failed(error) => return Err(End::Session(error)),
         }
-        if authentication.is_waiting() {
+        if authentication.is_waiting() || is_behind(session) {
             return Ok(None);
         }
         let Ok(Some(message)) = queue.front() else { return Ok(None) };

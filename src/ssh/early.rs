@@ -12,6 +12,7 @@ use libssh_server::{Error, Session};
 use super::channels::NUMBERS;
 use crate::connection::frame::Queue;
 use crate::connection::message::{self, ChannelRequest, GlobalRequest, Open, OpenFailure, number};
+use crate::connection::start::starts;
 use crate::connection::wire::Reader;
 
 /// The server's own channel numbers have this bit, and those that it gives agents' channels do not.
@@ -273,11 +274,6 @@ impl Channel {
         self.state = State::Closed;
         Ok(())
     }
-}
-
-/// Whether a channel request of this name starts something.
-fn starts(name: &[u8]) -> bool {
-    matches!(name, b"shell" | b"exec" | b"subsystem")
 }
 
 /// What waiting messages ask of a channel.

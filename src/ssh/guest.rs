@@ -102,6 +102,9 @@ impl Guest {
 
     /// The client opens a channel. Gives the reason where that cannot be.
     pub fn open(&mut self, open: &Open<'_>) -> Result<(), OpenFailure> {
+        if !self.channels.have_room() {
+            return Err(OpenFailure::ResourceShortage);
+        }
         match &mut self.state {
             State::Running(agent) => agent.send(&open.encode()),
             State::Starting { .. } => self.early.open(open)?,

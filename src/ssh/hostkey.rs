@@ -12,6 +12,7 @@ use libssh_server::{HostKey, HostKeys, KeyError, KeyKind};
 
 use crate::auth::{Offer, OfferError};
 use crate::config::Pem;
+use crate::private_file;
 
 /// The longest file of a host key or certificate, in bytes: an RSA key of 16384 bits has 13 kB.
 const LONGEST: u64 = 64 * 1024;
@@ -50,15 +51,23 @@ impl fmt::Display for KeyFileError {
 
 impl std::error::Error for KeyFileError {}
 
-/// Reads the host keys and their certificates. A key's file that is missing is made: of the kind that its name says, else
-/// Ed25519.
-pub(super) fn load(keys: &[Pem], certificates: &[PathBuf]) -> Result<HostKeys, KeyFileError> {
+/// What becomes of a key whose file is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Missing {
+    /// It is made, of the kind that its name says, else Ed25519.
+    Make,
+    /// It is made, and not kept: to see whether all would be well.
+    Pretend,
+}
+
+/// Reads the host keys and their certificates.
+pub(super) fn load(keys: &[Pem], certificates: &[PathBuf], missing: Missing) -> Result<HostKeys, KeyFileError> {
     let mut loaded = HostKeys::default();
     for pem in keys {
         // What messages call one that is not in a file.
         let (key, path) = match pem {
             Pem::Text(text) => (HostKey::parse(text), Path::new("in the configuration")),
-            Pem::File(path) => (Ok(read_or_make(path)?), path.as_path()),
+            Pem::File(path) => (Ok(read_or_make(path, missing)?), path.as_path()),
         };
         let key = key.map_err(|error| KeyFileError::Key(path.into(), error))?;
         if let Ok(text) = key.public_text() {
@@ -95,11 +104,17 @@ fn read(file: File) -> io::Result<String> {
     Ok(text)
 }
 
-fn read_or_make(path: &Path) -> Result<HostKey, KeyFileError> {
-    match File::open(path) {
+fn read_or_make(path: &Path, missing: Missing) -> Result<HostKey, KeyFileError> {
+    match private_file::open(path) {
         Ok(file) => {
             let text = read(file).map_err(|error| KeyFileError::Io(path.into(), error))?;
             HostKey::parse(&text).map_err(|error| KeyFileError::Key(path.into(), error))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound && missing == Missing::Pretend => {
+            // Where its directory is missing, too, none can be made.
+            let directory = path.parent().unwrap_or(Path::new("."));
+            fs::metadata(directory).map_err(|error| KeyFileError::Io(path.into(), error))?;
+            HostKey::generate(kind_of(path)).map_err(|error| KeyFileError::Key(path.into(), error))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             log::info!("making host key {}", path.display());

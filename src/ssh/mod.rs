@@ -1,6 +1,6 @@
 //! The SSH server: listener, connection threads, authentication, and the bridge to the agent.
 //!
-//! One thread owns one connection (`connection`): its libssh session, its poll loop, and everything that belongs to
+//! One thread owns one connection (`connection`): its SSH session, its poll loop, and everything that belongs to
 //! it. What blocks for long (a password's hash, the making of a container) runs in a `worker` that wakes the loop
 //! when it is done. Connections share nothing but the read-only `Server`.
 
@@ -30,7 +30,7 @@ use crate::fuzzing::Target;
 pub use hostkey::{KeyFileError, keygen};
 pub use libssh_server::{HostKey, KeyKind};
 pub use listener::serve;
-pub use server::{ServeError, Server};
+pub use server::{ServeError, Server, check_host_keys};
 pub use services::Services;
 
 pub(crate) const FUZZ_TARGETS: &[Target] =

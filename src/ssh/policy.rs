@@ -9,12 +9,14 @@ use std::sync::Arc;
 use crate::auth::{ForwardAddress, Restrictions};
 use crate::config::{Forwarding, Security};
 use crate::connection::forward::{HostPort, Listening};
-use crate::connection::frame::{self, Queue};
-use crate::connection::message::{ChannelRequest, GlobalRequest, INTERNAL_SFTP, Open};
-use crate::connection::wire::{Malformed, Reader, Write};
+use crate::connection::frame::{self, Queue, REFUSED};
+use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
+use crate::connection::sftp_server;
+use crate::connection::start::{Start, What, can_be_set};
+use crate::connection::wire::{Malformed, Reader};
 
-/// The name under which a refused request travels.
-const REFUSED: &[u8] = b"refused@berth";
+/// The variable that tells a forced command what its client has asked for.
+const ORIGINAL_COMMAND: &[u8] = b"SSH_ORIGINAL_COMMAND";
 
 /// The longest that the open of a forwarded connection, or the request for a listening socket, may be besides its name:
 /// far above any host's name or socket's path. In bytes.
@@ -25,6 +27,10 @@ const LONGEST_FORWARDING: usize = 2048;
 pub struct Policy {
     /// Name patterns of the variables that a client may set.
     pub accept_env: Vec<String>,
+    /// The names of variables that the container has for its user: no client may set them.
+    pub fixed: Vec<String>,
+    /// The variables that every program has, over those that its client sets.
+    pub environment: Vec<(String, String)>,
     /// The commands of subsystems, by their names. Without a table they are known by their names.
     pub subsystems: Option<BTreeMap<String, String>>,
     /// Which requests are granted at all, and what is run in place of them.
@@ -100,22 +106,47 @@ impl Policy {
                 frame::append(agent, &refused.encode());
             }
             (b"x11-req", _) if !self.may_forward_x11() => frame::append(agent, &refused.encode()),
-            (b"shell", Some(command)) => run(command, &request, agent),
+            (b"shell", None) => self.start(What::Shell, None, &request, agent),
+            (b"shell", Some(command)) => self.start(forced_as(command), None, &request, agent),
+            (b"exec", None) => self.start(What::Exec(specific.string()?), None, &request, agent),
             (b"exec", Some(command)) => {
-                tell_original(specific.string()?, &request, agent);
-                run(command, &request, agent);
+                self.start(forced_as(command), Some(specific.string()?), &request, agent);
             }
             (b"subsystem", forced) => match (self.subsystem(specific.string()?), forced) {
                 (None, _) => frame::append(agent, &refused.encode()),
-                (Some(own), None) => start(b"subsystem", own, &request, agent),
+                (Some(own), None) => self.start(What::Subsystem(own.as_bytes()), None, &request, agent),
                 (Some(own), Some(command)) => {
-                    tell_original(own.as_bytes(), &request, agent);
-                    run(command, &request, agent);
+                    self.start(forced_as(command), Some(own.as_bytes()), &request, agent);
                 }
             },
             _ => frame::append(agent, &request.encode()),
         }
         Ok(())
+    }
+
+    /// Appends the request that starts `what`, in place of the client's own request. With what the server sets for it:
+    /// where that cannot be, it does not start. `original` is what the client asked for where `what` is forced.
+    fn start(&self, what: What<'_>, original: Option<&[u8]>, request: &ChannelRequest<'_>, agent: &mut Vec<u8>) {
+        if let What::Subsystem(command) = what
+            && let Some(error) = sftp_server::unable(&String::from_utf8_lossy(command))
+        {
+            // The user is told by whoever would run it.
+            log::warn!("{:?} cannot be run: {error}", String::from_utf8_lossy(command));
+        }
+        let variables = self.environment.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes()));
+        // The built-in SFTP server has no use for it, and another SSH server might not take it.
+        let original = original.filter(|_| matches!(what, What::Exec(_))).map(|command| (ORIGINAL_COMMAND, command));
+        let start = Start { what, variables: variables.chain(original).collect() };
+        let unable = start.variables.iter().find(|(name, value)| !can_be_set(name, value));
+        let message = start.encode(request.recipient, request.want_reply);
+        if let Some((name, value)) = unable {
+            log::warn!("refused: no program can have a {} of these {} bytes", name.escape_ascii(), value.len());
+        } else if message.len() > frame::MAXIMUM {
+            log::warn!("refused: a command and what the server sets for it come to {} bytes", message.len());
+        } else {
+            return frame::append(agent, &message);
+        }
+        frame::append(agent, &ChannelRequest { name: REFUSED, specific: b"", ..*request }.encode());
     }
 
     /// The command of the subsystem of this name.
@@ -128,7 +159,11 @@ impl Policy {
     fn grants(&self, request: &ChannelRequest<'_>) -> Result<bool, Malformed> {
         let (security, mut specific) = (&self.security, Reader::new(request.specific));
         Ok(match request.name {
-            b"env" => security.grants_variable(&self.accept_env, specific.string()?),
+            b"env" => {
+                let name = specific.string()?;
+                let is_fixed = self.fixed.iter().any(|fixed| fixed.as_bytes() == name);
+                !is_fixed && security.grants_variable(&self.accept_env, name)
+            }
             b"exec" => security.grants(&security.command, specific.string()?),
             b"shell" => security.grants(&security.shell, b""),
             b"subsystem" => security.grants(&security.subsystem, specific.string()?),
@@ -139,26 +174,12 @@ impl Policy {
     }
 }
 
-/// Appends the request that starts `what`, in place of the client's own request.
-fn start(kind: &[u8], what: &str, request: &ChannelRequest<'_>, agent: &mut Vec<u8>) {
-    let mut specific = Vec::new();
-    specific.put_string(what);
-    frame::append(agent, &ChannelRequest { name: kind, specific: &specific, ..*request }.encode());
-}
-
-/// Appends the request that runs a forced command.
-fn run(command: &str, request: &ChannelRequest<'_>, agent: &mut Vec<u8>) {
-    let kind: &[u8] = if command == INTERNAL_SFTP { b"subsystem" } else { b"exec" };
-    start(kind, command, request, agent);
-}
-
-/// Appends the request that tells a forced command what the client has asked for.
-fn tell_original(command: &[u8], request: &ChannelRequest<'_>, agent: &mut Vec<u8>) {
-    let mut variable = Vec::new();
-    variable.put_string("SSH_ORIGINAL_COMMAND");
-    variable.put_string(command);
-    let env = ChannelRequest { name: b"env", want_reply: false, specific: &variable, ..*request };
-    frame::append(agent, &env.encode());
+/// How a forced command is run.
+fn forced_as(command: &str) -> What<'_> {
+    match sftp_server::internal(command.as_bytes()) {
+        Some(_) => What::Subsystem(command.as_bytes()),
+        None => What::Exec(command.as_bytes()),
+    }
 }
 
 /// Whether a list, where there is one, has this address.
@@ -197,6 +218,7 @@ mod tests {
     use crate::config::{Forwarding, Security};
     use crate::connection::forward::HostPort;
     use crate::connection::message::{ChannelRequest, GlobalRequest, Open};
+    use crate::connection::start::{Start, What};
     use crate::connection::wire::Write;
 
     /// The names and specifics of what `request` becomes.
@@ -220,6 +242,13 @@ mod tests {
                 (String::from_utf8(request.name.to_vec()).unwrap(), request.specific.to_vec())
             })
             .collect()
+    }
+
+    /// The name and the specifics of a request that starts this with these variables.
+    fn started(what: What<'_>, variables: &[(&[u8], &[u8])]) -> (String, Vec<u8>) {
+        let message = Start { what, variables: variables.to_vec() }.encode(3, true);
+        let request = ChannelRequest::decode(&message[1..]).unwrap();
+        (String::from_utf8(request.name.to_vec()).unwrap(), request.specific.to_vec())
     }
 
     fn variable(name: &str, value: &str) -> Vec<u8> {
@@ -270,13 +299,41 @@ mod tests {
         let forced = Restrictions { command: Some("date".into()), ..Restrictions::default() };
         assert_eq!(
             filtered(forced.clone(), "exec", &text("rm -rf /")),
-            [("env".into(), variable("SSH_ORIGINAL_COMMAND", "rm -rf /")), ("exec".into(), text("date"))]
+            [started(What::Exec(b"date"), &[(b"SSH_ORIGINAL_COMMAND", b"rm -rf /")])]
         );
-        assert_eq!(filtered(forced.clone(), "shell", b""), [("exec".into(), text("date"))]);
+        assert_eq!(filtered(forced.clone(), "shell", b""), [started(What::Exec(b"date"), &[])]);
         assert_eq!(
             filtered(forced, "subsystem", &text("sftp")),
-            [("env".into(), variable("SSH_ORIGINAL_COMMAND", "internal-sftp")), ("exec".into(), text("date"))]
+            [started(What::Exec(b"date"), &[(b"SSH_ORIGINAL_COMMAND", b"internal-sftp")])]
         );
+    }
+
+    #[test]
+    fn what_the_server_sets_comes_with_the_program_and_is_not_the_clients_to_set() {
+        let policy = || Policy {
+            environment: vec![("SSH_ORIGINAL_COMMAND".into(), "forged".into()), ("LANG".into(), "C".into())],
+            fixed: vec!["LC_TEAM".into()],
+            ..Policy::default()
+        };
+        let variables: [(&[u8], &[u8]); 2] = [(b"SSH_ORIGINAL_COMMAND", b"forged"), (b"LANG", b"C")];
+        assert_eq!(filtered_by(policy(), "shell", b"and more"), [started(What::Shell, &variables)]);
+        assert_eq!(filtered_by(policy(), "env", &variable("LC_TEAM", "mine"))[0].0, "refused@berth");
+        let restrictions = Restrictions { command: Some("date".into()), ..Restrictions::default() };
+        let policy = Policy { restrictions, ..policy() };
+        // The last one wins.
+        let variables = [&variables[..], &[(b"SSH_ORIGINAL_COMMAND", b"id")]].concat();
+        assert_eq!(filtered_by(policy, "exec", &text("id")), [started(What::Exec(b"date"), &variables)]);
+    }
+
+    #[test]
+    fn what_cannot_be_set_lets_nothing_start() {
+        let forced = || Restrictions { command: Some("date".into()), ..Restrictions::default() };
+        for original in ["a\0b".to_owned(), "x".repeat(128 * 1024)] {
+            assert_eq!(filtered(forced(), "exec", &text(&original))[0].0, "refused@berth");
+        }
+        let long = |count: usize| (0..count).map(|number| (format!("V{number}"), "x".repeat(100_000))).collect();
+        let sent = |environment| filtered_by(Policy { environment, ..Policy::default() }, "shell", b"")[0].0.clone();
+        assert_eq!([sent(long(2)), sent(long(3))], ["shell", "refused@berth"]);
     }
 
     #[test]
@@ -284,13 +341,13 @@ mod tests {
         let restrictions = Restrictions { command: Some("date".into()), ..Restrictions::default() };
         let security = Arc::new(Security { force_command: Some("uptime".into()), ..Security::default() });
         let policy = Policy { security, restrictions, ..Policy::default() };
-        assert_eq!(filtered_by(policy, "shell", b""), [("exec".into(), text("uptime"))]);
+        assert_eq!(filtered_by(policy, "shell", b""), [started(What::Exec(b"uptime"), &[])]);
     }
 
     #[test]
     fn subsystems_are_those_of_the_table() {
         let all = Restrictions::default;
-        assert_eq!(filtered(all(), "subsystem", &text("hello")), [("subsystem".into(), text("echo hello"))]);
+        assert_eq!(filtered(all(), "subsystem", &text("hello")), [started(What::Subsystem(b"echo hello"), &[])]);
         assert_eq!(filtered(all(), "subsystem", &text("no-such"))[0].0, "refused@berth");
         let forced = Restrictions { command: Some("date".into()), ..Restrictions::default() };
         assert_eq!(filtered(forced, "subsystem", &text("no-such"))[0].0, "refused@berth");
@@ -298,8 +355,10 @@ mod tests {
 
     #[test]
     fn internal_sftp_is_the_subsystem() {
-        let forced = Restrictions { command: Some("internal-sftp".into()), ..Restrictions::default() };
-        assert_eq!(filtered(forced, "shell", b""), [("subsystem".into(), text("internal-sftp"))]);
+        for command in ["internal-sftp", "internal-sftp -R"] {
+            let forced = Restrictions { command: Some(command.into()), ..Restrictions::default() };
+            assert_eq!(filtered(forced, "shell", b""), [started(What::Subsystem(command.as_bytes()), &[])]);
+        }
     }
 
     fn address(host: &str, port: u32) -> Vec<u8> {

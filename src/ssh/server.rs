@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use libssh_server::{Algorithms, HostKeys};
 
-use super::{KeyFileError, Services, hostkey};
+use super::hostkey::{self, Missing};
+use super::{KeyFileError, Services};
 use crate::auth::{Authenticator, SIGNATURE_ALGORITHMS};
 use crate::config;
 use crate::geoip;
@@ -47,6 +48,18 @@ impl From<KeyFileError> for ServeError {
     }
 }
 
+/// Sees whether the host keys can be read, or made where they are missing. Makes none.
+pub fn check_host_keys(settings: &config::Ssh) -> Result<(), ServeError> {
+    host_keys(settings, Missing::Pretend).map(drop)
+}
+
+fn host_keys(settings: &config::Ssh, missing: Missing) -> Result<HostKeys, ServeError> {
+    if settings.host_keys.is_empty() {
+        return Err(ServeError::NoHostKey);
+    }
+    Ok(hostkey::load(&settings.host_keys, &settings.host_certificates, missing)?)
+}
+
 /// All that a connection is served with. A connection keeps what it began with, whatever comes after.
 pub struct Server {
     pub(super) settings: config::Ssh,
@@ -72,10 +85,7 @@ impl Server {
         log: config::Log,
         stop_time: Duration,
     ) -> Result<Self, ServeError> {
-        if settings.host_keys.is_empty() {
-            return Err(ServeError::NoHostKey);
-        }
-        let host_keys = Arc::new(hostkey::load(&settings.host_keys, &settings.host_certificates)?);
+        let host_keys = Arc::new(host_keys(&settings, Missing::Make)?);
         let algorithms = Algorithms::new(
             &settings.server_version,
             &settings.kex.join(","),

@@ -104,6 +104,15 @@ impl Authenticator for Webhooks {
     }
 
     fn authorize(&self, attempt: &Attempt<'_>, mut grant: Grant) -> Option<Grant> {
+        // Others may not tell them apart: then it is that user, without what the configuration holds this one to.
+        if let Some(namesake) = self.users.namesake(attempt.user) {
+            let user = attempt.user;
+            log::error!(
+                "{}: {user:?} turned away: auth.users has {namesake:?}, which differs by case",
+                attempt.connection
+            );
+            return None;
+        }
         if let Some(webhook) = &self.authorization {
             let answer = webhook.ask(attempt, &wire::authorization(attempt, &grant.metadata))?;
             grant.metadata.merge(answer.metadata);

@@ -16,6 +16,7 @@ use berth::connection::hello::Hello;
 use berth::connection::message::{
     ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, WINDOW, bare, number, open_confirmation,
 };
+use berth::connection::start::starts;
 use berth::connection::wire::{Reader, Write};
 
 /// Nothing here takes that long.
@@ -28,6 +29,8 @@ pub struct Server {
     messages: Receiver<Vec<u8>>,
     /// Messages that came while the test waited for others.
     early: VecDeque<Vec<u8>>,
+    /// What is set for every program.
+    environment: Vec<(String, String)>,
     /// Of this agent alone.
     pub directory: PathBuf,
 }
@@ -62,8 +65,8 @@ impl Server {
 
     pub fn start_with(environment: &[(&str, &str)], listening: Listening) -> Self {
         let mut server = Self::connect();
-        let environment = environment.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
-        server.send(&Hello { environment, listening, ..Hello::default() }.encode());
+        server.environment = environment.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        server.send(&Hello { listening, ..Hello::default() }.encode());
         let hello = server.next();
         let hello = GlobalRequest::decode(&hello[1..]).unwrap();
         assert_eq!((hello.name, hello.want_reply), (HELLO, false));
@@ -108,7 +111,7 @@ impl Server {
                 bytes = rest.to_vec();
             }
         });
-        Server { agent, stream, messages, early: VecDeque::new(), directory }
+        Server { agent, stream, messages, early: VecDeque::new(), environment: Vec::new(), directory }
     }
 
     pub fn send(&mut self, message: &[u8]) {
@@ -183,7 +186,15 @@ impl Server {
 
     /// Sends a request, and says whether it succeeded.
     pub fn request(&mut self, channel: u32, name: &str, specific: &[u8]) -> bool {
-        self.send(&ChannelRequest { recipient: channel, name: name.as_bytes(), want_reply: true, specific }.encode());
+        let (name, mut specific) = (name.as_bytes(), specific.to_vec());
+        if starts(name) {
+            specific.put_u32(self.environment.len() as u32);
+            for (name, value) in &self.environment {
+                specific.put_string(name);
+                specific.put_string(value);
+            }
+        }
+        self.send(&ChannelRequest { recipient: channel, name, want_reply: true, specific: &specific }.encode());
         self.expect(&[number::CHANNEL_SUCCESS, number::CHANNEL_FAILURE])[0] == number::CHANNEL_SUCCESS
     }
 

@@ -270,6 +270,13 @@ impl Played {
         }
     }
 
+    /// Whether nothing has come that was not looked at.
+    pub fn is_idle(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut fds = [PollFd::new(&self.stream, PollFlags::IN)];
+        self.bytes.is_empty() && poll(&mut fds, Some(&Timespec::default())) == Ok(0)
+    }
+
     /// Waits for the server to end the stream.
     pub fn ends(&mut self) {
         while self.next().is_some() {}
@@ -317,6 +324,7 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
         max_startups: 100,
         max_connections: 0,
         accept_env: Vec::new(),
+        permit_user_environment: Default::default(),
         client_alive_interval: Duration::ZERO,
         client_alive_count_max: 3,
         max_sessions: 10,

@@ -1,19 +1,25 @@
 //! An agent that means ill hurts its own connection alone.
 
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 
 use berth::backend::Scope;
 use berth::config;
 use berth::connection::forward::HostPort;
 use berth::connection::frame;
 use berth::connection::message::{
-    ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, WINDOW, bare, exit_status, number, open_confirmation,
+    ChannelRequest, GlobalRequest, MAXIMUM_PACKET, Open, OpenFailure, WINDOW, bare, exit_status, number,
+    open_confirmation, open_failure,
 };
 use berth::connection::wire::{Reader, Write};
 
 use crate::harness::{Killed, Played, Server, free_port, has_hung_up, text, until};
+
+/// For those that look at this process's memory, and for those that take much of it.
+static MEMORY: Mutex<()> = Mutex::new(());
 
 /// An open of the agent's.
 fn open(channel_type: &str, sender: u32, specific: &[u8]) -> Vec<u8> {
@@ -239,6 +245,7 @@ fn memory() -> usize {
 /// Writes `bytes` again and again, until nothing has been taken for a while: all buffers on the way are full. Gives by
 /// how much the server has grown meanwhile, in bytes.
 fn flood(to: impl AsFd, bytes: &[u8]) -> usize {
+    let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
     rustix::io::ioctl_fionbio(&to, true).unwrap();
     let before = memory();
     let (mut written, mut waits) = (0, 0);
@@ -320,4 +327,41 @@ fn a_flood_of_requests_whose_answers_are_not_read_is_not_kept() {
     let grown = flood(&agent.stream, &requests);
     assert!(grown < 8 << 20, "{grown} bytes more");
     server.assert_serves_others();
+}
+
+#[test]
+fn an_agent_that_answers_no_open_is_not_sent_them_without_end() {
+    const MOST: usize = 1024;
+    const MORE: usize = 20;
+    let _alone = MEMORY.lock().unwrap_or_else(PoisonError::into_inner);
+    // A socket for each, here as well as in ssh.
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let wanted = rustix::process::Rlimit { current: files.maximum, ..files };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, wanted).unwrap();
+    let server = Server::start();
+    let (local, log) = (free_port(), server.directory.join("log"));
+    let forward = format!("{local}:localhost:1");
+    let mut ssh = server.ssh("played", &["-v", "-E", text(&log), "-N", "-L", &forward, "localhost"]);
+    let _ssh = Killed(ssh.spawn().unwrap());
+    until("ssh listens", || TcpStream::connect(("127.0.0.1", local)).is_ok());
+    let mut agent = server.play();
+    agent.greet();
+    let logged = |words: &str| std::fs::read_to_string(&log).unwrap_or_default().matches(words).count();
+    let mut connections = Vec::new();
+    for count in 2..=MOST + MORE {
+        connections.push(TcpStream::connect(("127.0.0.1", local)).unwrap());
+        // As fast as ssh accepts: it has a short queue.
+        if count % 64 == 0 {
+            until("ssh has accepted them", || logged("requested.") == count);
+        }
+    }
+    until("the last ones are refused", || logged("resource shortage") == MORE);
+    let opens: Vec<_> = (0..MOST).map(|_| agent.expect(number::CHANNEL_OPEN)).collect();
+    assert!(agent.is_idle());
+    // What the agent refuses makes room.
+    let first = Open::decode(&opens[0][1..]).unwrap().sender;
+    agent.send(&open_failure(first, OpenFailure::ConnectFailed, "no"));
+    until("the refusal has come", || logged("connect failed") == 1);
+    connections.push(TcpStream::connect(("127.0.0.1", local)).unwrap());
+    agent.expect(number::CHANNEL_OPEN);
 }

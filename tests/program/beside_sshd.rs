@@ -232,6 +232,44 @@ fn the_environment_is_alike() {
 }
 
 #[test]
+fn no_client_and_no_key_keeps_from_a_forced_command_what_was_asked_for() {
+    let forced = "command=\"exec busybox sh -c 'echo original=[$SSH_ORIGINAL_COMMAND] of a key=[$KEYS] \
+                  many=[$(busybox env | busybox grep -c ^LC_V)] long=[${#LC_A} ${#LC_B}]'\"";
+    let keys = "environment=\"KEYS=own\",environment=\"SSH_ORIGINAL_COMMAND=forged\"";
+    let both = Both::with(&format!("{keys},{forced}"), "PermitUserEnvironment yes");
+    let many = (1..=128).map(|number| format!(" LC_V{number}=a")).collect::<String>();
+    let many = format!("SetEnv={}", many.trim());
+    let long = |length: usize| "x".repeat(length);
+    for command in [&["git-receive-pack x"][..], &[], &["-s", "sftp"]] {
+        let arguments = [&["-T", "-o", &many, "berth"], command].concat();
+        both.run(&arguments, "");
+    }
+    let seen = both.same("long variables", |server| {
+        let ssh = server.ssh(&["-T", "-o", "SendEnv=LC_A LC_B", "berth", "git-receive-pack x"]);
+        seen(ssh.env("LC_A", &long(65_520)).env("LC_B", &long(65_525)).run())
+    });
+    assert!(seen.1.starts_with("original=[git-receive-pack x] of a key=[own] "), "{seen:?}");
+}
+
+#[test]
+fn keys_in_files_set_what_is_permitted_alike() {
+    let options = "environment=\"LANG=of-the-key\",environment=\"BASH_ENV=/nowhere\",environment=\"LC_X=key\"";
+    for permitted in ["no", "yes", "LANG,LC_*", "!LC_X,L*"] {
+        let both = Both::with(options, &format!("PermitUserEnvironment {permitted}"));
+        let line = format!("{options} {}", key("ed25519").public);
+        both.berth.reload(|config| {
+            let file = crate::common::directory_of(config).join("keys");
+            fs::write(&file, &line).unwrap();
+            config["docker"]["execution"]["host"]["networkMode"] = "host".into();
+            config["auth"]["users"]["alice"]["authorizedKeys"] = serde_json::json!([]);
+            config["auth"]["users"]["alice"]["authorizedKeysFile"] = file.to_str().unwrap().into();
+            config["ssh"]["permitUserEnvironment"] = permitted.into();
+        });
+        both.run(&["-T", "berth", &shell("echo [$LANG] [$BASH_ENV] [$LC_X]")], "");
+    }
+}
+
+#[test]
 fn terminals_are_alike() {
     let both = Both::start();
     for modes in ["", "intr ^X -ixon iutf8 -onlcr", "-echo raw", "ospeed 9600 ispeed 9600 erase ^H", "cols 0 rows 0"] {

@@ -134,6 +134,16 @@ fn webhooks_learn_what_the_provider_says() {
 }
 
 #[test]
+fn an_address_that_the_provider_has_not_verified_is_nobodys_name() {
+    let section = json!({
+        "authorizationCodeFlow": true, "usernameField": "email", "extraScopes": ["email"], "enforceUsername": false,
+    });
+    let (_provider, berth) = with_provider(section, |_| ());
+    by_code(&berth, "mallory").exits(255).prints("");
+    berth.log().line("the provider has not verified the user's email");
+}
+
+#[test]
 fn a_provider_that_is_none_lets_nobody_in() {
     let answers: [fn() -> Answer; 4] = [
         || Answer::Status(500, ""),

@@ -148,10 +148,34 @@ fn a_revoked_key_does_not_let_in_nor_any_where_the_list_is_no_good() {
         (key("rsa").public, true),
         (key("ed25519").public, false),
         ("nonsense\n".to_owned(), false),
+        ("ssh-new AAAAB3NzaC1uZXc=\n".to_owned(), false),
     ] {
         fs::write(berth.path("revoked"), &list).unwrap();
         assert_eq!(lets_in(), expected, "{list}");
     }
+}
+
+#[test]
+fn a_line_with_a_certificate_revokes_its_key() {
+    let berth = trusting_and(|config| {
+        config["ssh"]["revokedKeys"] = json!("revoked");
+        config["auth"]["users"]["carol"] = json!({"authorizedKeys": [key("rsa").public]});
+    });
+    let certificate = fs::read(certify(&berth, "ed25519-ca", &["-n", "alice"])).unwrap();
+    fs::write(berth.path("revoked"), &certificate).unwrap();
+    berth.exec("echo in").run().exits(255).prints("");
+    berth.log().line("revoked");
+    let other = berth.openssh_with_key("ssh", "rsa").args(["-l", "carol", "-T", "berth", "echo in"]).run();
+    other.succeeds().prints("in\n");
+    fs::write(berth.path("revoked"), &certificate[..certificate.len() / 2]).unwrap();
+    let other = berth.openssh_with_key("ssh", "rsa").args(["-l", "carol", "-T", "berth", "echo in"]).run();
+    other.exits(255).prints("");
+}
+
+#[test]
+fn the_null_device_is_a_list_that_revokes_nothing() {
+    let berth = Berth::with(|config| config["ssh"]["revokedKeys"] = json!("/dev/null"));
+    berth.exec("echo in").run().succeeds().prints("in\n");
 }
 
 #[test]

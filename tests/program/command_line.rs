@@ -1,8 +1,9 @@
 //! The program itself: what it says of itself, what it is made of, and how it asks.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Client, Terminal};
+use crate::common::{Berth, Client, Terminal};
 
 fn berth(arguments: &[&str]) -> Client {
     Client::new(env!("CARGO_BIN_EXE_berth")).args(arguments)
@@ -45,6 +46,36 @@ fn the_binary_needs_no_other_file() {
         assert!(!dynamic.contains("NEEDED"), "{dynamic}");
         let kind = Client::new("file").arg("--brief").arg(&binary).run().succeeds().text();
         assert!(kind.contains("statically linked") || kind.contains("static-pie linked"), "{kind}");
+    }
+}
+
+#[test]
+fn the_binary_has_no_writable_code_no_fixed_place_and_guarded_stacks() {
+    // Debian's own toolchain cannot link a static position-independent executable: docs/building.md.
+    let debian = option_env!("RUSTC_BOOTSTRAP").is_some();
+    for binary in [release_binary(), env!("CARGO_BIN_EXE_berth").into()] {
+        let readelf = |what: &str| Client::new("readelf").args(["--wide", what]).arg(&binary).run().succeeds().text();
+        let headers = readelf("--program-headers");
+        // The flags stand before the alignment.
+        let flags = |line: &str| line.split_whitespace().rev().skip(1).take(2).collect::<String>();
+        let segments = |kind: &str| {
+            let lines = headers.lines().filter(|line| line.trim_start().starts_with(kind));
+            lines.map(flags).collect::<Vec<_>>()
+        };
+        assert!(matches!(&segments("GNU_STACK")[..], [flags] if !flags.contains('E')), "{headers}");
+        assert!(segments("LOAD").iter().all(|flags| !flags.contains('W') || !flags.contains('E')), "{headers}");
+        if !debian {
+            assert!(readelf("--file-header").contains("DYN (Position-Independent Executable file)"));
+            assert!(headers.contains("GNU_RELRO"), "{headers}");
+            let dynamic = readelf("--dynamic");
+            assert!(dynamic.contains("BIND_NOW") && dynamic.contains("NOW PIE"), "{dynamic}");
+        }
+    }
+    // One of each C library that has an array on its stack. The release has no names any more.
+    for function in ["ssh_send_banner", "ERR_print_errors_cb", "inflate_table"] {
+        let disassemble = format!("--disassemble={function}");
+        let code = Client::new("objdump").args([&disassemble, env!("CARGO_BIN_EXE_berth")]).run().succeeds().text();
+        assert!(code.contains("<__stack_chk_fail"), "{function}: {code}");
     }
 }
 
@@ -99,4 +130,28 @@ fn a_person_may_leave_and_the_terminal_is_as_before() {
         terminal.shows(words);
         ends(terminal, 1);
     }
+}
+
+#[test]
+fn two_berths_cannot_serve_as_one_instance() {
+    let first = Berth::start();
+    let serve = || berth(&["serve", "--config"]).arg(first.path("config.yaml")).spawn();
+    let second = serve();
+    second.stderr.line("is in use: another berth runs as this instance");
+    second.wait().exits(1);
+    first.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn a_run_directory_that_others_could_replace_is_refused_at_the_start() {
+    let berth = Berth::start();
+    let open = berth.path("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    let config = std::fs::read_to_string(berth.path("config.yaml")).unwrap();
+    let config = config.replace("\"runDirectory\": \"run\"", "\"runDirectory\": \"open/run\"");
+    std::fs::write(berth.path("other.yaml"), config).unwrap();
+    let ran = self::berth(&["serve", "--config"]).arg(berth.path("other.yaml")).run();
+    ran.exits(1).says("lets others put something else in its place");
+    assert!(!open.join("run").exists());
 }

@@ -1,13 +1,16 @@
 //! The life of containers, and that none is left whatever happens.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, DEADLINE, Running, daemon_socket, docker, eventually};
+use crate::common::{Berth, Client, DEADLINE, Running, docker, eventually};
 
 /// What is promised of a container whose client is gone.
 const SOON: Duration = Duration::from_secs(5);
@@ -238,25 +241,78 @@ fn nothing_accumulates_in_the_server() {
 #[test]
 fn any_user_who_may_open_the_docker_socket_may_serve() {
     let _quiet = without_load();
-    let berth = Berth::by(
-        |directory| {
-            let binary = directory.join("berth");
-            fs::copy(env!("CARGO_BIN_EXE_berth"), &binary).unwrap();
-            let serve = [binary.as_os_str(), "serve".as_ref(), "--config".as_ref()];
-            if !rustix::process::getuid().is_root() {
-                return Client::new("env").args(serve).arg(directory.join("config.yaml"));
-            }
-            let group = Client::new("stat").args(["-c", "%g", &daemon_socket()]).run().succeeds().text();
-            Client::new("chown").args(["-R", "61234:61234"]).arg(directory).run().succeeds();
-            let user = ["--reuid", "61234", "--regid", "61234", "--groups", group.trim(), "--no-new-privs"];
-            Client::new("setpriv").args(user).args(serve).arg(directory.join("config.yaml"))
-        },
-        |_| (),
-    );
+    let berth = Berth::by_another_user();
     let status = fs::read_to_string(format!("/proc/{}/status", berth.id())).unwrap();
     assert!(!status.contains("Uid:\t0\t"), "{status}");
     berth.exec("id -un; cat").input("hello\n").run().succeeds().prints("root\nhello\n");
     let session = session(&berth);
     session.signal(Signal::KILL);
     berth.has_containers(0, SOON);
+}
+
+/// Where this machine has what a container is given as the agent.
+fn agent_of(container: &str) -> PathBuf {
+    let source = r#"{{range .Mounts}}{{if eq .Destination "/.berth/bin"}}{{.Source}}{{end}}{{end}}"#;
+    PathBuf::from(docker(&["inspect", "--format", source, container])).join("berth")
+}
+
+#[test]
+fn an_agent_that_somebody_has_changed_is_noticed_and_replaced() {
+    // Of another content than the other tests', and so with a volume of its own.
+    let berth = Berth::by(
+        |directory| {
+            let mut binary = fs::read(env!("CARGO_BIN_EXE_berth")).unwrap();
+            binary.extend_from_slice(directory.as_os_str().as_encoded_bytes());
+            fs::write(directory.join("berth"), binary).unwrap();
+            fs::set_permissions(directory.join("berth"), fs::Permissions::from_mode(0o755)).unwrap();
+            Client::new(directory.join("berth")).arg("serve").arg("--config").arg(directory.join("config.yaml"))
+        },
+        |_| (),
+    );
+    let session = session(&berth);
+    let agent = agent_of(&berth.containers()[0]);
+    let content = fs::read(&agent).unwrap();
+    assert!(content == fs::read(berth.path("berth")).unwrap());
+    let mut changed = content.clone();
+    *changed.last_mut().unwrap() ^= 1;
+    // In another file, since this one is being executed.
+    let new = agent.with_extension("new");
+    fs::write(&new, changed).unwrap();
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::rename(&new, &agent).unwrap();
+    // Else it would be looked at in some minutes.
+    berth.reload(|_| ());
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    berth.log().line("is not this berth's agent");
+    assert!(fs::read(&agent).unwrap() == content, "it is replaced");
+    session.signal(Signal::KILL);
+    let volume = agent.ancestors().find_map(|path| {
+        let name = path.file_name()?.to_str()?;
+        name.starts_with("berth-agent-").then(|| name.to_owned())
+    });
+    drop(berth);
+    docker(&["volume", "rm", &volume.unwrap()]);
+}
+
+#[test]
+fn a_container_that_could_write_to_the_agents_volume_has_one_of_its_own() {
+    let with = |host: Value| {
+        let berth = Berth::with(|config| {
+            for (key, value) in host.as_object().unwrap() {
+                config["docker"]["execution"]["host"][key] = value.clone();
+            }
+        });
+        let session = session(&berth);
+        let agent = agent_of(&berth.containers()[0]);
+        (berth, session, agent)
+    };
+    let shared = |agent: &Path| agent.to_string_lossy().contains("berth-agent-");
+    let (_berth, _session, agent) = with(json!({"capAdd": ["NET_ADMIN"]}));
+    assert!(shared(&agent));
+    let (berth, session, agent) = with(json!({"capAdd": ["SYS_ADMIN"]}));
+    assert!(!shared(&agent), "{}", agent.display());
+    // Nothing is left of it.
+    session.signal(Signal::KILL);
+    berth.has_containers(0, DEADLINE);
+    eventually("the volume's end", DEADLINE, || !agent.exists());
 }

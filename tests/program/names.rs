@@ -101,6 +101,21 @@ fn a_name_with_nul_is_like_any_other_wrong_one() {
 }
 
 #[test]
+fn a_name_that_differs_from_a_users_by_case_alone_is_turned_away() {
+    let server = WebhookServer::start(|_, _| Answer::Json(json!({"success": true})));
+    let berth = Berth::with(|config| {
+        config["auth"]["password"] = json!({"method": "webhook", "webhook": {"url": server.url()}});
+    });
+    let lets_in = |user| {
+        let ssh = berth.openssh_with_password("ssh", "by the webhook", 1).args(["-l", user, "-T", "berth", "echo in"]);
+        ssh.run().text() == "in\n"
+    };
+    assert!(lets_in("alice") && lets_in("carol"));
+    assert!(!lets_in("Alice"));
+    berth.log().line(r#""Alice" turned away: auth.users has "alice""#);
+}
+
+#[test]
 fn a_name_that_a_webhook_lets_in_stays_a_name() {
     let server = WebhookServer::start(|_, _| Answer::Json(json!({"success": true})));
     let berth = Berth::with(|config| {

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use serde_json::{Value, json};
 
-use crate::common::{Berth, DEADLINE, Terminal};
+use crate::common::{Berth, DEADLINE, LONG, Terminal};
 
 fn without_agent(config: &mut Value) {
     config["docker"]["execution"]["disableAgent"] = true.into();
@@ -37,6 +37,23 @@ fn streams_are_separate_and_whole_and_the_exit_status_is_the_commands() {
         berth.exec("exec >&- 2>&-; sleep 1; exit 3").run().exits(3);
         berth.exec("sh -c 'kill -9 $$'; exit $?").run().exits(137);
     }
+}
+
+#[test]
+fn what_a_command_reads_is_whole_wherever_its_output_goes() {
+    let berth = Berth::with(without_agent);
+    let master = berth.master();
+    let bytes: Vec<u8> = (0..=255).cycle().take(50_000_000).collect();
+    let sum = "b82cf2f1f81360ace3fb3fb43f6c50c1";
+    let upload = |command: &str| master.exec(command).input(bytes.clone()).within(LONG).run();
+    // The shell makes room for a command that it ends with: then nobody has the outputs that were there before.
+    upload("cat >/tmp/file").succeeds().prints("");
+    master.exec("md5sum </tmp/file").run().succeeds().prints(&format!("{sum}  -\n"));
+    upload("wc -c 2>/dev/null").succeeds().prints("50000000\n");
+    upload("exec >&- 2>&-; md5sum | grep -q ^b82c && exit 7").exits(7);
+    let killed = upload("dd of=/tmp/file 2>/dev/null; kill -9 $$").exits(137);
+    assert_eq!((killed.text(), killed.stderr), (String::new(), String::new()));
+    master.exec("wc -c </tmp/file").run().succeeds().prints("50000000\n");
 }
 
 #[test]

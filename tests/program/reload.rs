@@ -75,7 +75,7 @@ fn a_bad_file_changes_nothing_and_the_log_has_all_that_is_wrong() {
     let good = fs::read_to_string(berth.path("good.yaml")).unwrap();
     for (name, text, words) in [
         ("ssh", json!({"listen": "192.0.2.1:22"}), "ssh.listen: 192.0.2.1:22: "),
-        ("ssh", json!({"hostkeys": "config.yaml"}), "not a private key"),
+        ("ssh", json!({"hostkeys": "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA"}), "not a private key"),
         ("log", json!({"destination": "file", "file": "missing/log"}), "log.file: "),
     ] {
         berth.exec("echo in").run().succeeds().prints("in\n");

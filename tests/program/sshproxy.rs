@@ -59,6 +59,30 @@ fn commands_have_their_streams_status_signal_and_environment() {
 }
 
 #[test]
+fn what_is_set_for_a_program_is_taken_by_the_server_or_nothing_starts() {
+    let forced =
+        |config: &mut Value| config["security"] = json!({"forceCommand": "echo original=[$SSH_ORIGINAL_COMMAND]"});
+    let sshd = Sshd::start("AcceptEnv SSH_ORIGINAL_COMMAND", "");
+    let berth = berth_before(&sshd, forced);
+    let master = berth.master();
+    master.exec("git-receive-pack x").run().succeeds().prints("original=[git-receive-pack x]\n");
+    berth.ssh(["-T", "berth"]).run().succeeds().prints("original=[]\n");
+    // As many as sshd takes.
+    let many = (1..=129).map(|number| format!(" LC_V{number}=a")).collect::<String>();
+    let ran = berth.ssh(["-T", "-o", &format!("SetEnv={}", many.trim()), "berth", "git-receive-pack x"]).run();
+    ran.exits(255).prints("").says("berth: the server behind this one does not take what is set for your session");
+    // Stock sshd takes LANG and LC_* alone.
+    let sshd = Sshd::start("", "");
+    let berth = berth_before(&sshd, forced);
+    let ran = berth.ssh(["-tt", "berth", "git-receive-pack x"]).run();
+    ran.exits(255).prints("").says("berth: the server behind this one does not take what is set for your session");
+    berth.log().line("sshproxy: the server does not take SSH_ORIGINAL_COMMAND");
+    berth.reload(|config| config["security"] = json!({"forceCommand": "internal-sftp -R"}));
+    let ran = berth.openssh("sftp").args(["-b", "-", "berth"]).input("pwd\n").run();
+    ran.exits(255).says("berth: the server behind this one cannot be held to the rules for your SFTP");
+}
+
+#[test]
 fn much_passes_both_ways_through_new_keys() {
     let sshd = Sshd::start("RekeyLimit 1M", "");
     let berth = berth_before(&sshd, |_| ());

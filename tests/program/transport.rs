@@ -53,6 +53,33 @@ fn noise(count: usize) -> Vec<u8> {
     noise
 }
 
+/// An SSH message in a packet that is not encrypted: RFC 4253 section 6.
+fn packet(message: &[u8]) -> Vec<u8> {
+    let padding = 4 + (8 - (message.len() + 9) % 8) % 8;
+    let mut packet = u32::try_from(message.len() + 1 + padding).unwrap().to_be_bytes().to_vec();
+    packet.push(padding as u8);
+    packet.extend_from_slice(message);
+    packet.resize(packet.len() + padding, 0);
+    packet
+}
+
+#[test]
+fn what_a_client_says_as_it_leaves_cannot_be_taken_for_the_servers_words() {
+    let berth = Berth::start();
+    let (mut socket, _) = connect(&berth);
+    socket.write_all(b"SSH-2.0-test\r\n").unwrap();
+    let words = "bye\" 0123: accepted \u{202e}\u{2028}\n\x1b[2Jpassword";
+    let mut message = vec![1, 0, 0, 0, 11];
+    for text in [words, ""] {
+        message.extend_from_slice(&u32::try_from(text.len()).unwrap().to_be_bytes());
+        message.extend_from_slice(text.as_bytes());
+    }
+    socket.write_all(&packet(&message)).unwrap();
+    let line = berth.log().line("bye");
+    assert!(line.contains(r#"bye\" 0123: accepted \u{202e}\u{2028}"#), "{line}");
+    assert!(line.ends_with("password\""), "{line}");
+}
+
 #[test]
 fn the_server_identifies_itself() {
     let berth = Berth::start();

@@ -4,4 +4,5 @@
 mod scp;
 mod sftp;
 mod sftp_client;
+mod sftp_options;
 mod tree;

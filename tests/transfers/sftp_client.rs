@@ -189,10 +189,15 @@ pub fn names(answer: &[u8]) -> Vec<Name> {
 
 /// Has both servers do the same in the same tree, and wants the same answers and the same tree after it.
 pub fn compare(name: &str, script: &[Vec<u8>]) {
+    compare_called(name, "", script);
+}
+
+/// As [`compare`], with both called with these options.
+pub fn compare_called(name: &str, options: &str, script: &[Vec<u8>]) {
     let outcomes = [openssh(), BERTH].map(|server| {
         let scratch = Scratch::new(name);
         plant(&scratch.0);
-        let mut client = Client::new(server, &scratch.0);
+        let mut client = Client::new(&format!("{server} {options}"), &scratch.0);
         let answers: Vec<_> = script.iter().map(|packet| client.ask(packet)).collect();
         assert!(client.ends_well());
         (answers, tree(&scratch.0))

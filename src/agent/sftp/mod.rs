@@ -21,22 +21,33 @@ mod packet;
 mod path;
 mod reply;
 mod session;
+mod settings;
 mod sys;
 
 pub(crate) use accounts::fuzz as fuzz_accounts;
 pub(crate) use packet::fuzz;
+pub use settings::run;
 
 use packet::{MAX_PACKET, Packet, Request};
 use session::Session;
 use std::io::{self, Read, Write};
 
 use crate::connection::hello::SymlinkOrder;
+use crate::connection::sftp_server::Options;
 
 /// A packet and the length before it.
 const MAX_FRAME: usize = 4 + MAX_PACKET;
 
 /// The option of `berth agent sftp` for a client that sends the paths of a symbolic link in the draft's order.
 pub const DRAFT_SYMLINKS: &str = "--draft-symlinks";
+
+/// What `berth agent` is called with, to be this server for such a client.
+pub fn arguments(symlinks: SymlinkOrder) -> &'static [&'static str] {
+    match symlinks {
+        SymlinkOrder::OpenSsh => &["sftp"],
+        SymlinkOrder::Draft => &["sftp", DRAFT_SYMLINKS],
+    }
+}
 
 /// Room for a whole packet wherever in the front half another one ends.
 const INPUT_BUFFER: usize = 2 * MAX_FRAME;
@@ -87,9 +98,9 @@ impl std::error::Error for Error {
 ///
 /// # Errors
 /// Those of [`serve`].
-pub fn serve_stdio(symlinks: SymlinkOrder) -> Result<(), Error> {
+pub fn serve_stdio(options: Options, symlinks: SymlinkOrder) -> Result<(), Error> {
     let (input, output) = super::streams().map_err(Error::Read)?;
-    serve(input, output, symlinks)
+    serve(input, output, options, symlinks)
 }
 
 /// Serves one session until its input ends. Files are opened as the process's own user, with its umask, and relative
@@ -97,8 +108,13 @@ pub fn serve_stdio(symlinks: SymlinkOrder) -> Result<(), Error> {
 ///
 /// # Errors
 /// See [`Error`]. After any of them the session is over; a request that merely fails is answered, and is no error.
-pub fn serve(mut input: impl Read, mut output: impl Write, symlinks: SymlinkOrder) -> Result<(), Error> {
-    let mut session = Session::new(symlinks);
+pub fn serve(
+    mut input: impl Read,
+    mut output: impl Write,
+    options: Options,
+    symlinks: SymlinkOrder,
+) -> Result<(), Error> {
+    let mut session = Session::new(options, symlinks);
     let mut buffer = vec![0; INPUT_BUFFER];
     // Invariant: start <= end <= buffer.len(). What lies between has been read and not yet been answered.
     let (mut start, mut end) = (0, 0);
@@ -153,6 +169,7 @@ mod tests {
     use super::packet::{Packet, parse, split};
     use super::{Error, MAX_PACKET, serve};
     use crate::connection::hello::SymlinkOrder;
+    use crate::connection::sftp_server::Options;
     use crate::connection::wire::Write as _;
     use proptest::prelude::*;
     use std::io::{self, Read};
@@ -207,7 +224,8 @@ mod tests {
                 input.extend(limits(id, *padding));
             }
             let mut output = Vec::new();
-            serve(Pieces { bytes: &input, sizes: sizes.iter().cycle() }, &mut output, SymlinkOrder::OpenSsh).unwrap();
+            let input = Pieces { bytes: &input, sizes: sizes.iter().cycle() };
+            serve(input, &mut output, Options::default(), SymlinkOrder::OpenSsh).unwrap();
             // The first answer is VERSION, whose number is the protocol's.
             prop_assert_eq!(&ids(&output)[1..], (0..paddings.len() as u32).collect::<Vec<_>>());
         }
@@ -217,7 +235,8 @@ mod tests {
     fn what_was_asked_before_an_error_is_answered() {
         let input = [&INIT[..], &limits(7, 0), &[0xff; 4]].concat();
         let mut output = Vec::new();
-        assert!(matches!(serve(&input[..], &mut output, SymlinkOrder::OpenSsh), Err(Error::TooLong(u32::MAX))));
+        let result = serve(&input[..], &mut output, Options::default(), SymlinkOrder::OpenSsh);
+        assert!(matches!(result, Err(Error::TooLong(u32::MAX))));
         assert_eq!(ids(&output), [3, 7]);
     }
 }

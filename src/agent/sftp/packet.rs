@@ -161,6 +161,44 @@ pub(super) enum Request<'a> {
     Unsupported,
 }
 
+impl Request<'_> {
+    /// What sftp-server(8) calls it. `None` for what this server does not have.
+    pub(super) fn name(&self) -> Option<&'static str> {
+        Some(match self {
+            Request::Open { .. } => "open",
+            Request::Close { .. } => "close",
+            Request::Read { .. } => "read",
+            Request::Write { .. } => "write",
+            Request::Lstat { .. } => "lstat",
+            Request::Fstat { .. } => "fstat",
+            Request::Setstat { .. } => "setstat",
+            Request::Fsetstat { .. } => "fsetstat",
+            Request::Opendir { .. } => "opendir",
+            Request::Readdir { .. } => "readdir",
+            Request::Remove { .. } => "remove",
+            Request::Mkdir { .. } => "mkdir",
+            Request::Rmdir { .. } => "rmdir",
+            Request::Realpath { .. } => "realpath",
+            Request::Stat { .. } => "stat",
+            Request::Rename { .. } => "rename",
+            Request::Readlink { .. } => "readlink",
+            Request::Symlink { .. } => "symlink",
+            Request::PosixRename { .. } => "posix-rename",
+            Request::Statvfs { .. } => "statvfs",
+            Request::Fstatvfs { .. } => "fstatvfs",
+            Request::Hardlink { .. } => "hardlink",
+            Request::Fsync { .. } => "fsync",
+            Request::Lsetstat { .. } => "lsetstat",
+            Request::Limits => "limits",
+            Request::ExpandPath { .. } => "expand-path",
+            Request::CopyData(_) => "copy-data",
+            Request::HomeDirectory { .. } => "home-directory",
+            Request::UsersGroupsById { .. } => "users-groups-by-id",
+            Request::Unsupported => return None,
+        })
+    }
+}
+
 /// The fields of a `copy-data` request (draft-ietf-secsh-filexfer-extensions-00 section 7).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct CopyData {

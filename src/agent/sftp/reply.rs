@@ -1,6 +1,7 @@
 //! What the server answers: draft section 7, gathered in one buffer until it is worth a write.
 
 use super::packet::{ALL_ATTRIBUTES, EXTENSIONS};
+use crate::connection::sftp_server::Options;
 use crate::connection::wire::Write;
 use rustix::fs::{Stat, StatVfs, StatVfsMountFlags};
 use rustix::io::Errno;
@@ -123,10 +124,11 @@ impl Replies {
         }
     }
 
-    /// VERSION, with the extensions.
-    pub(super) fn version(&mut self) {
+    /// VERSION, with the extensions that are permitted.
+    pub(super) fn version(&mut self, options: &Options) {
         let start = self.start(Kind::Version, VERSION);
-        for (name, version) in EXTENSIONS {
+        let request = |name: &'static str| name.split('@').next().unwrap_or(name);
+        for (name, version) in EXTENSIONS.into_iter().filter(|(name, _)| options.permit(request(name))) {
             self.0.put_string(name);
             self.0.put_string(version);
         }

@@ -7,10 +7,11 @@ use super::reply::{Kind, Replies, Status};
 use super::{Error, attributes, copy, listing, path, sys};
 use crate::agent::{passwd, system};
 use crate::connection::hello::SymlinkOrder;
+use crate::connection::sftp_server::Options;
 use crate::connection::wire::{Reader, Write};
 use rustix::fs::{self, CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, pwrite, write};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, getrlimit, umask};
 use std::os::unix::ffi::OsStringExt;
 
 const PERMISSIONS: u32 = 0o7777;
@@ -31,6 +32,7 @@ enum Success {
 pub(super) struct Session {
     /// What the client named in INIT; nothing before.
     client_version: Option<u32>,
+    options: Options,
     symlinks: SymlinkOrder,
     handles: Handles,
     accounts: Accounts,
@@ -38,9 +40,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(symlinks: SymlinkOrder) -> Self {
+    pub(super) fn new(options: Options, symlinks: SymlinkOrder) -> Self {
         Session {
             client_version: None,
+            options,
             symlinks,
             handles: Handles::default(),
             accounts: Accounts::new(),
@@ -56,7 +59,7 @@ impl Session {
         match packet {
             Packet::Init { version } => {
                 self.client_version = Some(version);
-                self.replies.version();
+                self.replies.version(&self.options);
             }
             Packet::Request { id, request } => {
                 let client_version = self.client_version.ok_or(Error::NotInitialised)?;
@@ -76,10 +79,13 @@ impl Session {
     }
 
     fn perform(&mut self, id: u32, request: Request<'_>) -> Result<Success, Status> {
+        if !self.options.are_free() && request.name().is_some_and(|name| !self.options.permit(name)) {
+            return Err(Status::PermissionDenied);
+        }
         let replies = &mut self.replies;
         match request {
             Request::Open { path, flags, attributes } => {
-                let file = open(path, flags, attributes)?;
+                let file = open(path, flags, attributes, &self.options)?;
                 replies.handle(id, self.handles.insert_file(file)?);
             }
             Request::Opendir { path } => {
@@ -227,24 +233,33 @@ fn change(request: Request<'_>) -> Result<(), Status> {
     Ok(())
 }
 
-fn open(path: &[u8], flags: u32, attributes: Attributes) -> Result<File, Status> {
+fn open(path: &[u8], flags: u32, attributes: Attributes, options: &Options) -> Result<File, Status> {
     const READ: u32 = 0x1;
     const WRITE: u32 = 0x2;
     const APPEND: u32 = 0x4;
-    let mut options = match (flags & READ != 0, flags & WRITE != 0) {
+    const CREATE: u32 = 0x8;
+    const TRUNCATE: u32 = 0x10;
+    if options.read_only && flags & (WRITE | CREATE | TRUNCATE) != 0 {
+        return Err(Status::PermissionDenied);
+    }
+    let mut how = match (flags & READ != 0, flags & WRITE != 0) {
         (true, true) => OFlags::RDWR,
         (false, true) => OFlags::WRONLY,
         _ => OFlags::RDONLY,
     };
-    for (flag, option) in [(APPEND, OFlags::APPEND), (0x8, OFlags::CREATE), (0x10, OFlags::TRUNC), (0x20, OFlags::EXCL)]
+    for (flag, option) in
+        [(APPEND, OFlags::APPEND), (CREATE, OFlags::CREATE), (TRUNCATE, OFlags::TRUNC), (0x20, OFlags::EXCL)]
     {
         if flags & flag != 0 {
-            options |= option;
+            how |= option;
         }
     }
-    let mode = Mode::from_bits_retain(attributes.permissions.map_or(0o666, |mode| mode & PERMISSIONS));
-    let fd = fs::open(path, options | OFlags::CLOEXEC | OFlags::NOCTTY, mode)?;
-    Ok(File { fd, append: flags & APPEND != 0 })
+    let mode = options.mode.or(attributes.permissions).map_or(0o666, |mode| mode & PERMISSIONS);
+    // That which `-m` gives is to be the file's own.
+    let mask = options.mode.map(|_| umask(Mode::empty()));
+    let fd = fs::open(path, how | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::from_bits_retain(mode));
+    mask.map(umask);
+    Ok(File { fd: fd?, append: flags & APPEND != 0 })
 }
 
 /// Renames, but never over something that exists. A hard link does that for files without a race; what cannot be

@@ -1,4 +1,4 @@
-//! Archives for `PUT /containers/{id}/archive`: ustar (POSIX.1-2017, pax, "ustar Interchange Format").
+//! Archives for `/containers/{id}/archive`: ustar (POSIX.1-2017, pax, "ustar Interchange Format").
 
 /// The size of a header, and what contents are padded to.
 pub(super) const BLOCK: usize = 512;
@@ -48,6 +48,31 @@ pub(super) fn header(entry: &Entry<'_>) -> Option<[u8; BLOCK]> {
     Some(header)
 }
 
+/// What a header says.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// What it is of: `0` or nothing is a regular file.
+    pub kind: u8,
+    /// Permissions.
+    pub mode: u64,
+    /// How many bytes follow.
+    pub size: u64,
+}
+
+/// Reads a header; none where it is not one.
+pub(super) fn read_header(block: &[u8; BLOCK]) -> Option<Header> {
+    let number = |from: usize, to: usize| {
+        let text = std::str::from_utf8(&block[from..to]).ok()?;
+        u64::from_str_radix(text.trim_matches(|c| c == '\0' || c == ' '), 8).ok()
+    };
+    let sum: u64 =
+        block.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u64::from(*byte) }).sum();
+    if number(148, 156)? != sum {
+        return None;
+    }
+    Some(Header { kind: block[156], mode: number(100, 108)?, size: number(124, 136)? })
+}
+
 /// How many bytes of nothing follow a file of this size.
 pub(super) fn padding(size: u64) -> u64 {
     size.next_multiple_of(BLOCK as u64) - size
@@ -77,6 +102,12 @@ mod tests {
         let sum: u32 =
             header.iter().enumerate().map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) }).sum();
         assert_eq!(&header[148..156], format!("{sum:06o}\0 ").as_bytes());
+        assert_eq!(read_header(&header), Some(Header { kind: b'0', mode: 0o755, size: 0o1234 }));
+        for place in 0..BLOCK {
+            let mut changed = header;
+            changed[place] ^= 1;
+            assert_eq!(read_header(&changed), None, "byte {place}");
+        }
     }
 
     #[test]

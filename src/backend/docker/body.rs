@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
+use super::agent::Volume;
 use super::image::Image;
 use super::{Error, agent};
 use crate::backend::Request;
@@ -58,13 +59,13 @@ pub(super) fn image(settings: &config::Docker) -> &str {
     settings.container.get("Image").and_then(Value::as_str).unwrap_or_default()
 }
 
-/// The body. `volume` is the agent's, `directory` its socket's on the host; without one the agent's stream is standard
+/// The body. `volume` has the agent, `directory` its socket's on the host; without one the agent's stream is standard
 /// input and output.
 pub(super) fn create(
     settings: &config::Docker,
     image: &Image,
     labels: Map<String, Value>,
-    volume: &str,
+    volume: &Volume,
     directory: Option<&Path>,
 ) -> Value {
     let (mut body, mut host) = configured(settings, labels, directory.is_none());
@@ -75,7 +76,7 @@ pub(super) fn create(
     };
     body.insert("Entrypoint".into(), entry_point);
     body.insert("Cmd".into(), command);
-    let mut mounts = vec![agent::mount(volume, true)];
+    let mut mounts = vec![agent::mount(volume)];
     mounts.extend(directory.map(|directory| {
         json!({
             "Type": "bind",
@@ -107,12 +108,12 @@ pub(super) fn has_command(settings: &config::Docker, image: &Image) -> bool {
     command(&settings.container, image).as_array().is_some_and(|words| !words.is_empty())
 }
 
-/// The body for a container that agents will join. `volume` is the agent's. Its init is `command`, or an agent that only
+/// The body for a container that agents will join. `volume` has the agent. Its init is `command`, or an agent that only
 /// waits.
 pub(super) fn keep(
     settings: &config::Docker,
     labels: Map<String, Value>,
-    volume: &str,
+    volume: &Volume,
     command: Option<&[String]>,
 ) -> Value {
     let (mut body, mut host) = configured(settings, labels, false);
@@ -121,7 +122,7 @@ pub(super) fn keep(
         command.map_or_else(|| json!([agent::PATH, "agent", "wait"]), |words| json!(words)),
     );
     body.insert("Cmd".into(), json!([]));
-    add_mounts(&mut host, vec![agent::mount(volume, true)]);
+    add_mounts(&mut host, vec![agent::mount(volume)]);
     host.insert("Init".into(), Value::Bool(false));
     host.insert("AutoRemove".into(), Value::Bool(false));
     whole(settings, body, host)
@@ -282,7 +283,8 @@ mod tests {
             json!({"Mounts": [{"Type": "tmpfs", "Target": "/t"}], "Memory": 5, "AutoRemove": false, "Init": null}),
         );
         let labels = map(json!({"berth.instance": "i"}));
-        let body = create(&settings, &Image::default(), labels, "volume", Some(Path::new("/run/x")));
+        let body =
+            create(&settings, &Image::default(), labels, &Volume::Shared("volume".into()), Some(Path::new("/run/x")));
         assert_eq!((&body["User"], &body["WorkingDir"], &body["Env"]), (&json!("1000"), &json!("/w"), &json!(["A=b"])));
         assert_eq!(body["Labels"], json!({"x": "y", "berth.instance": "i"}));
         assert_eq!(body["Tty"], json!(false));
@@ -297,7 +299,7 @@ mod tests {
     #[test]
     fn without_a_socket_standard_input_and_output_are_open_and_never_logged() {
         let settings = settings(json!({"Image": "a"}), json!({"LogConfig": {"Type": "json-file"}}));
-        let body = create(&settings, &Image::default(), Map::new(), "volume", None);
+        let body = create(&settings, &Image::default(), Map::new(), &Volume::Own, None);
         for name in ["AttachStdin", "AttachStdout", "AttachStderr", "OpenStdin", "StdinOnce"] {
             assert_eq!(body[name], true, "{name}");
         }

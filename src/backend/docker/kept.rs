@@ -85,7 +85,7 @@ fn create(docker: &Docker, request: &Request, labels: Map<String, Value>, waiter
         None => format!("berth-kept-{:016x}", hash(&docker.instance, &request.user)),
     };
     let platform = platform.map_or_else(String::new, |platform| format!("&platform={}", encode(platform)));
-    let volume = docker.agent.deliver(api, image, &platform, &Value::Object(labels.clone()))?;
+    let volume = docker.deliver(settings, image, &platform, &labels)?;
     let path = format!("/containers/create?name={}{platform}", encode(&name));
     let body = body::keep(settings, labels.clone(), &volume, settings.own_idle_command());
     let deadline = Deadline::after(settings.container_start);
@@ -94,7 +94,8 @@ fn create(docker: &Docker, request: &Request, labels: Map<String, Value>, waiter
         Err(error) if error.is_status(409) => existing(docker, &labels, deadline)?.ok_or(error),
         result => {
             result?;
-            docker.put_files(&name, &request.metadata, deadline).or_else(|error| {
+            let filled = docker.fill(&volume, &name, deadline);
+            filled.and_then(|()| docker.put_files(&name, &request.metadata, deadline)).or_else(|error| {
                 // What runs there would be started without them the next time.
                 docker.shared.remove(&name)?;
                 Err(error)

@@ -34,14 +34,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::backend::{self, Backend, Container, InUse, Request, Scope, Waiter, removal};
 use crate::config;
 use crate::config::{AgentTransport, ExecutionMode, ImagePullPolicy};
 use crate::fuzzing::Target;
-use crate::http::{Address, Deadline};
-use agent::Agent;
+use crate::http::Deadline;
+use agent::{Agent, Volume};
 use api::{Api, encode};
 use attached::Attached;
 use lease::{Lease, Shared};
@@ -80,11 +80,7 @@ impl Docker {
         let run_directory = std::path::absolute(&run_directory)
             .map_err(|source| Error::Socket { path: run_directory.clone(), source })?;
         let api = Api::new(&settings.connection, settings.http);
-        let sockets = match settings.connection.agent_transport {
-            AgentTransport::Auto => matches!(settings.connection.address, Address::Unix(_)),
-            AgentTransport::Socket => true,
-            AgentTransport::Attach => false,
-        };
+        let sockets = settings.uses_sockets();
         let shared = Arc::new(Shared::new(api, settings.container_stop, in_use));
         Ok(Docker {
             settings: Arc::new(settings),
@@ -209,14 +205,15 @@ impl Docker {
         let path = format!("/containers/create?name={}{platform_query}", lease.container);
         let mut pulled = settings.image_pull_policy != ImagePullPolicy::IfNotPresent;
         loop {
-            let volume = self.agent.deliver(api, name, &platform_query, &Value::Object(labels.clone()));
+            let volume = self.deliver(settings, name, &platform_query, &labels);
             present(waiter)?;
             let deadline = Deadline::after(settings.container_start);
             let created = volume.and_then(|volume| {
                 let directory = socket.map(Socket::directory);
                 let body = body::create(settings, &image, labels.clone(), &volume, directory);
                 lease.created = true;
-                api.call("create the container", "POST", &path, Some(&body), deadline)
+                api.call("create the container", "POST", &path, Some(&body), deadline)?;
+                self.fill(&volume, &lease.container, deadline)
             });
             match created {
                 // The image is here for another platform than the one that is asked for.
@@ -226,8 +223,30 @@ impl Docker {
                     image = image::resolve(api, settings, ImagePullPolicy::Always, waiter)?;
                 }
                 Err(e) => return Err(e),
-                Ok(_) => return Ok(deadline),
+                Ok(()) => return Ok(deadline),
             }
+        }
+    }
+
+    /// What a container of these settings is to have the agent in. The one that all share is filled.
+    fn deliver(
+        &self,
+        settings: &config::Docker,
+        image: &str,
+        platform: &str,
+        labels: &Map<String, Value>,
+    ) -> Result<Volume, Error> {
+        if config::can_remount(&settings.host_config) {
+            return Ok(Volume::Own);
+        }
+        self.agent.deliver(&self.shared.api, image, platform, &Value::Object(labels.clone())).map(Volume::Shared)
+    }
+
+    /// Puts the agent into a container that has been created, where it has a volume of its own for it.
+    fn fill(&self, volume: &Volume, container: &str, deadline: Deadline) -> Result<(), Error> {
+        match volume {
+            Volume::Own => self.agent.fill_own(&self.shared.api, container, deadline),
+            Volume::Shared(_) => Ok(()),
         }
     }
 }
@@ -302,6 +321,7 @@ impl Backend for Docker {
             }
         }
         result?;
+        self.agent.recheck(api)?;
         Ok(count)
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
+use super::agent::Volume;
 use super::link::present;
 use super::{Docker, Error, Lease, body, encode, image};
 use crate::backend::{Request, Waiter};
@@ -90,7 +91,7 @@ fn hold_network(
     image::resolve(&docker.shared.api, settings, settings.image_pull_policy, waiter)?;
     let query = platform_query(settings);
     let volume = docker.agent.deliver(&docker.shared.api, image, &query, &Value::Object(labels.clone()))?;
-    let body = body::keep(&own, labels, &volume, None);
+    let body = body::keep(&own, labels, &Volume::Shared(volume), None);
     run(docker, lease, NAME, &own, body, waiter)?;
     Ok(format!("container:{}", name_of(lease, NAME)))
 }

@@ -1,13 +1,14 @@
 //! The unix socket on which an agent reports, in a directory of its own that is mounted into its container.
 
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, Permissions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use super::Error;
+use crate::run_directory;
 
 /// The socket's name in its directory.
 const NAME: &str = "agent.sock";
@@ -23,14 +24,14 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Makes `parent` if need be, `parent/name`, and listens in it. A `parent` that is open to others is refused.
+    /// Makes `parent` if need be, `parent/name`, and listens in it. A `parent` that is open to others, or that others could
+    /// put something else in the place of, is refused.
     pub(super) fn listen(parent: &Path, name: &str) -> Result<Socket, Error> {
         let failed = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::Socket { path, source }
         };
-        DirBuilder::new().recursive(true).mode(0o700).create(parent).map_err(failed(parent))?;
-        check_closed(parent).map_err(failed(parent))?;
+        run_directory::prepare(parent).map_err(|error| failed(parent)(io::Error::other(error)))?;
         let directory = parent.join(name);
         fs::create_dir(&directory).map_err(failed(&directory))?;
         let path = directory.join(NAME);
@@ -67,15 +68,6 @@ impl Socket {
             Err(e) => Err(e),
         }
     }
-}
-
-/// Not repaired with a chmod: a shared directory like /tmp, named by mistake, must stay as it is.
-fn check_closed(directory: &Path) -> io::Result<()> {
-    let metadata = fs::metadata(directory)?;
-    if metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & 0o077 == 0 {
-        return Ok(());
-    }
-    Err(io::Error::other("it exists, and must belong to berth's user and be closed to others (chmod 700)"))
 }
 
 impl AsFd for Socket {

@@ -18,6 +18,19 @@ use crate::http::Deadline;
 
 const STEP: &str = "start a program in the pod";
 
+/// What runs commands, and prepares for them.
+const SHELL: &str = "/bin/sh";
+
+/// Runs the words that follow, and stays for as long as they do. containerd ends the input of what it executes as soon as
+/// nobody has one of the outputs any more, and a shell gives its place to the command that it ends with: so `cat >file`
+/// would lose most of its input. This shell keeps both outputs open. What it would say of a signal that has ended the
+/// command is not the command's, and not for the user.
+const HOLD: &str = "exec 3>&2 2>/dev/null; (exec \"$@\" 2>&3 3>&-); exit $?";
+
+/// Runs the words that follow two numbers on a terminal of so many rows and columns. The API sets a size only once the
+/// program runs, which may have looked before.
+const SET_SIZE: &str = "stty rows \"$1\" cols \"$2\" 2>/dev/null; shift 2; exec \"$@\"";
+
 /// Kubernetes as an executor.
 #[derive(Debug)]
 struct Native {
@@ -37,7 +50,7 @@ pub(super) fn start(cluster: &Kubernetes, request: &Request, place: Place, lease
 impl Executor for Native {
     fn shell(&self) -> Vec<String> {
         match self.settings.shell_command.as_slice() {
-            [] => vec!["/bin/sh".into()],
+            [] => vec![SHELL.into()],
             command => command.to_vec(),
         }
     }
@@ -47,8 +60,7 @@ impl Executor for Native {
     }
 
     fn run(&mut self, command: &Command) -> Result<Running, Failure> {
-        let environment = ["env".to_owned()].into_iter().chain(command.environment.iter().cloned());
-        let words: Vec<String> = environment.chain(command.words.iter().cloned()).collect();
+        let words = words(command);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         let deadline = Deadline::after(self.settings.http);
         let streams = Streams::start(&self.shared.api, STEP, &self.place, &words, command.size.is_some(), deadline);
@@ -67,6 +79,20 @@ impl Executor for Native {
             }
         }
     }
+}
+
+/// What the API is to execute.
+fn words(command: &Command) -> Vec<String> {
+    let prepared = match command.size {
+        // What has its own shell may be in an image without this one.
+        _ if command.words.first().is_none_or(|word| word != SHELL) => Vec::new(),
+        Some([rows, columns]) => {
+            [SHELL, "-c", SET_SIZE, "sh", &rows.to_string(), &columns.to_string()].map(str::to_owned).into()
+        }
+        None => [SHELL, "-c", HOLD, "sh"].map(str::to_owned).into(),
+    };
+    let command = command.environment.iter().chain(&command.words).cloned();
+    prepared.into_iter().chain(["env".to_owned()]).chain(command).collect()
 }
 
 /// A program. Its streams are shared by the thread that carries them and the one that serves the client: nobody waits for
@@ -159,7 +185,23 @@ impl AsFd for Connection {
 
 #[cfg(test)]
 mod tests {
-    use super::{Failure, failure};
+    use super::{Command, Failure, HOLD, SET_SIZE, failure, words};
+
+    #[test]
+    fn a_shell_prepares_for_commands_but_not_where_there_may_be_none() {
+        let command = |words: &[&str], size| Command {
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
+            is_sftp: false,
+            environment: vec!["A=1".into()],
+            size,
+        };
+        let own = ["/bin/sh", "-c", "cat >file"];
+        let expected = ["/bin/sh", "-c", HOLD, "sh", "env", "A=1", "/bin/sh", "-c", "cat >file"];
+        assert_eq!(words(&command(&own, None)), expected);
+        let expected = ["/bin/sh", "-c", SET_SIZE, "sh", "24", "80", "env", "A=1", "/bin/sh", "-c", "cat >file"];
+        assert_eq!(words(&command(&own, Some([24, 80]))), expected);
+        assert_eq!(words(&command(&["/bin/bash"], None)), ["env", "A=1", "/bin/bash"]);
+    }
 
     #[test]
     fn a_runtimes_words_tell_what_was_wrong() {

@@ -3,6 +3,8 @@
 //! Nothing can be mounted into such a pod. The agent's binary is written by a shell in the container to where it may
 //! write, and removes itself once it runs. Its stream is its standard input and output.
 
+use std::io;
+
 use serde_json::{Map, Value as Json};
 
 use super::call::Call;
@@ -14,6 +16,7 @@ use super::{Error, Kubernetes, native, pod};
 use crate::backend::{Container, Request, Waiter, selection};
 use crate::config::ContainerName;
 use crate::http::{Deadline, encode};
+use crate::random;
 
 /// Finds the user's pod, or makes it where that is wanted, and starts an agent in it.
 pub(super) fn start(cluster: &Kubernetes, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
@@ -32,7 +35,9 @@ pub(super) fn start(cluster: &Kubernetes, request: &Request, waiter: &dyn Waiter
     if settings.disable_agent {
         return native::start(cluster, request, place, lease);
     }
-    let script = |size| pod::upload_to_stay(size, &request.id());
+    let failed = |error: io::Error| Error::Command { step: "name the agent's file", detail: error.to_string() };
+    let id = random::bytes::<16>().map_err(failed)?.map(|byte| format!("{byte:02x}")).concat();
+    let script = |size| pod::upload_to_stay(size, &id);
     let stream = call.upload(&cluster.agent, script)??;
     Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })
 }

@@ -43,11 +43,13 @@ pub(super) fn upload(size: u64) -> [String; 3] {
     ["/bin/sh".to_owned(), "-c".to_owned(), script]
 }
 
-/// What uploads the agent, of this many bytes, into a pod that stays, and then is the agent. `id` is in its file's name.
+/// What uploads the agent, of this many bytes, into a pod that stays, and then is the agent. `id` is in the name of its
+/// directory: others in the pod may write where that is, so it must be one that is made here, and nobody can foretell.
 pub(super) fn upload_to_stay(size: u64, id: &str) -> [String; 3] {
     let script = format!(
-        "umask 077; for d in /tmp /var/tmp /dev/shm .; do f=$d/.berth-{id}; true >$f && break; done 2>/dev/null; \
-         head -c {size} >$f && chmod 700 $f && exec $f agent --stdio --unlink; rm -f $f; exit 1"
+        "umask 077; set -C; t=; for d in /tmp /var/tmp /dev/shm .; do mkdir $d/.berth-{id} && t=$d/.berth-{id} && break; \
+         done 2>/dev/null; [ \"$t\" ] || exit 1; f=$t/berth; \
+         head -c {size} >$f && chmod 700 $f && exec $f agent --stdio --unlink; rm -rf $t; exit 1"
     );
     ["/bin/sh".to_owned(), "-c".to_owned(), script]
 }
@@ -150,6 +152,10 @@ pub(super) fn body(
             (None, _) => {}
         }
     }
+    if !["serviceAccountName", "serviceAccount"].iter().any(|key| spec.contains_key(*key)) {
+        // Users are no clients of the cluster's, unless an account is named for them.
+        spec.entry("automountServiceAccountToken").or_insert(false.into());
+    }
     if owner != Owner::User {
         spec.entry("restartPolicy").or_insert_with(|| "Never".into());
     }
@@ -209,5 +215,60 @@ fn push(map: &mut Map<String, Json>, key: &str, item: Json) {
     match map.get_mut(key) {
         Some(Json::Array(list)) => list.push(item),
         _ => drop(map.insert(key.into(), json!([item]))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::KubernetesEnvironment;
+    use crate::metadata::Metadata;
+
+    #[test]
+    fn what_somebody_else_has_prepared_is_no_place_for_an_upload() {
+        let id = format!("test-{}", std::process::id());
+        let (place, target) = (format!("/tmp/.berth-{id}"), std::env::temp_dir().join(format!("berth-pod-{id}")));
+        fs::create_dir(&target).unwrap();
+        let agent = b"#!/bin/sh\necho $0 $*; rm -r ${0%/*}\n";
+        let upload = || {
+            let [shell, option, script] = upload_to_stay(agent.len() as u64, &id);
+            let mut command = Command::new(shell);
+            let mut child =
+                command.args([option, script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            child.stdin.take().unwrap().write_all(agent).unwrap();
+            String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
+        };
+        assert_eq!(upload(), format!("{place}/berth agent --stdio --unlink\n"));
+        std::os::unix::fs::symlink(&target, &place).unwrap();
+        assert_eq!(upload(), format!("/var/tmp/.berth-{id}/berth agent --stdio --unlink\n"));
+        assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
+        fs::remove_file(&place).unwrap();
+        fs::remove_dir(&target).unwrap();
+    }
+
+    #[test]
+    fn users_have_no_account_of_the_clusters_unless_one_is_named_for_them() {
+        let request = Request {
+            connection: "0".repeat(32),
+            number: 0,
+            user: "alice".into(),
+            client: ([127, 0, 0, 1], 1).into(),
+            container: None,
+            metadata: Arc::new(Metadata::default()),
+        };
+        let token = |more: Json| {
+            let mut settings = config::Kubernetes::new(&KubernetesEnvironment::default());
+            settings.spec.insert("containers".into(), json!([{"image": "a"}]));
+            settings.spec.extend(more.as_object().unwrap().clone());
+            body(&settings, Owner::User, &request, "guests", "a")["spec"]["automountServiceAccountToken"].clone()
+        };
+        assert_eq!(token(json!({})), false);
+        assert_eq!(token(json!({"automountServiceAccountToken": true})), true);
+        assert_eq!(token(json!({"serviceAccountName": "builder"})), Json::Null);
     }
 }

@@ -15,12 +15,16 @@ use rustix::termios::Winsize;
 use super::pump::{self, Streams};
 use super::{Attached, Command, End, Executor, Failure, Program, Running, STACK};
 use crate::agent::{Ends, Host, Requested, Start, Started};
-use crate::connection::message::{self, INTERNAL_SFTP};
+use crate::connection::message;
+use crate::connection::sftp_server::{self, Call};
 use crate::connection::wire::Malformed;
 use crate::waker::Waker;
 
 /// What runs commands.
 const SHELL: &str = "/bin/sh";
+
+/// The exit status of what cannot be started: as of a failed `ssh`.
+const UNABLE: u32 = 255;
 
 /// An executor as a host of programs.
 #[derive(Debug)]
@@ -48,16 +52,31 @@ impl Native {
         Native { executor, ends, waker, has_refused: false }
     }
 
-    /// What runs for this request.
-    fn words(&self, start: &Start) -> Vec<String> {
+    /// What runs for this request, and whether it is SFTP's server. Or why none can.
+    fn words(&self, start: &Start) -> Result<(Vec<String>, bool), String> {
+        let sftp = self.executor.sftp();
         let command = match start {
-            Start::Shell => return self.executor.shell(),
-            // A key's forced command.
-            Start::Subsystem(command) if command == INTERNAL_SFTP => self.executor.sftp(),
+            Start::Shell => return Ok((self.executor.shell(), false)),
             // For JSON, which has no bytes.
             Start::Exec(command) | Start::Subsystem(command) => command.to_string_lossy().into_owned(),
         };
-        vec![SHELL.into(), "-c".into(), command]
+        let is_subsystem = matches!(start, Start::Subsystem(_));
+        // A forced command: the image's server takes the options of the agent's.
+        let options = if is_subsystem { sftp_server::internal(command.as_bytes()) } else { None };
+        let (command, is_sftp) = match options.as_deref() {
+            None => {
+                let is_sftp = is_subsystem && command == sftp;
+                (command, is_sftp)
+            }
+            Some([]) => (sftp, true),
+            Some(options) => {
+                Call::parse(options).map_err(|error| format!("{}: {error}", sftp_server::INTERNAL))?;
+                let program = sftp.split_ascii_whitespace().next().unwrap_or_default();
+                let quoted = |option: &&[u8]| format!(" '{}'", String::from_utf8_lossy(option).replace('\'', "'\\''"));
+                (program.to_owned() + &options.iter().map(quoted).collect::<String>(), true)
+            }
+        };
+        Ok((vec![SHELL.into(), "-c".into(), command], is_sftp))
     }
 
     /// Starts the thread that carries a program's streams, and tells how it ended.
@@ -122,14 +141,20 @@ impl Host for Native {
         let pairs = variables.map(|(name, value)| (name.as_os_str(), value.as_os_str()));
         let term = terminal.map(|(term, _)| (OsStr::new("TERM"), term)).filter(|(_, term)| !term.is_empty());
         let text = |(name, value): (&OsStr, &OsStr)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy());
-        let words = self.words(start);
+        let (ends, streams) = if terminal.is_some() { terminal_ends()? } else { pipe_ends()? };
+        let (words, is_sftp) = match self.words(start) {
+            Ok(words) => words,
+            Err(reason) => {
+                complain(streams.complaint(), &reason, terminal.is_some());
+                return Ok((Started::NotRunning(UNABLE), ends));
+            }
+        };
         let command = Command {
-            is_sftp: matches!(start, Start::Subsystem(_)) && words.last() == Some(&self.executor.sftp()),
             words,
+            is_sftp,
             environment: pairs.chain(term).map(text).collect(),
             size: terminal.map(|(_, size)| [size.ws_row, size.ws_col]),
         };
-        let (ends, streams) = if terminal.is_some() { terminal_ends()? } else { pipe_ends()? };
         match self.executor.run(&command) {
             Ok(Running { program, connection }) => {
                 if let Some(size) = command.size {
@@ -144,7 +169,7 @@ impl Host for Native {
                 let (status, text) = match failure {
                     Failure::NotExecutable => (126, "the program cannot be executed"),
                     Failure::NotFound => (127, "no such program in the container"),
-                    Failure::Other => (255, "the program cannot be started"),
+                    Failure::Other => (UNABLE, "the program cannot be started"),
                 };
                 complain(streams.complaint(), text, terminal.is_some());
                 Ok((Started::NotRunning(status), ends))

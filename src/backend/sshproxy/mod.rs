@@ -5,6 +5,7 @@
 
 mod login;
 mod relay;
+mod sessions;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::http::{self, Address, Deadline, Transport};
 use login::Login;
 use relay::Relay;
 
-pub(crate) const FUZZ_TARGETS: &[Target] = &[("prompts", login::fuzz)];
+pub(crate) const FUZZ_TARGETS: &[Target] = &[("prompts", login::fuzz), ("proxied", sessions::fuzz)];
 
 /// Another SSH server as a [`Backend`].
 #[derive(Clone)]
@@ -99,7 +100,8 @@ impl Backend for SshProxy {
         let variables = request.metadata.environment.iter();
         let environment = variables.map(|(name, fact)| (name.clone().into(), fact.value.clone().into())).collect();
         let failed = |error| internal(format!("sshproxy: {error}"));
-        let (lease, stream) = Relay::start(session, messages, environment, &request.connection).map_err(failed)?;
+        let (lease, stream) =
+            Relay::start(session, messages, environment, settings.timeout, &request.connection).map_err(failed)?;
         Ok(Container { lease: Box::new(lease), stream: Box::new(stream) })
     }
 

@@ -4,21 +4,21 @@
 //! themselves: so almost everything passes as it is. Windows run end to end, as with an agent; what waits here is bounded
 //! by [`LIMIT`].
 
-use std::collections::HashSet;
 use std::io::{self, Read as _};
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libssh_server::{Error, Session};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::sessions::{Sessions, Step};
 use crate::backend;
 use crate::connection::frame::{self, Queue, is_transient};
 use crate::connection::hello::Hello;
-use crate::connection::message::{ChannelRequest, GlobalRequest, INTERNAL_SFTP, Open, number};
+use crate::connection::message::{ChannelRequest, GlobalRequest, Open, number};
 use crate::connection::wire::{Malformed, Reader, Write};
 
 /// Bytes that may wait in either direction before no more is read from where they come.
@@ -39,9 +39,6 @@ const STACK: usize = 512 * 1024;
 /// SSH_DISCONNECT_BY_APPLICATION, RFC 4253 section 11.1.
 const BY_APPLICATION: u32 = 11;
 
-/// The variables of a session by which a server says where its client is. The other server knows better.
-const OWN_VARIABLES: [&[u8]; 2] = [b"SSH_CLIENT", b"SSH_CONNECTION"];
-
 /// A thread between a bridge and a server.
 pub(super) struct Relay {
     stream: UnixStream,
@@ -52,11 +49,11 @@ pub(super) struct Relay {
     output: Queue,
     /// The server's messages that have not been looked at.
     messages: Queue,
-    /// What every session shall find in its environment, if the server takes it.
-    environment: Vec<(Vec<u8>, Vec<u8>)>,
     greeted: bool,
-    /// Sessions that the server has not confirmed, by the client's numbers.
-    opening: HashSet<u32>,
+    sessions: Sessions,
+    /// How long the server may take to answer, and when it must have, where it was asked for something of berth's own.
+    patience: Duration,
+    deadline: Option<Instant>,
 }
 
 /// Ends the thread when it is dropped.
@@ -72,6 +69,8 @@ enum End {
     Bridge,
     /// The server is gone, or has broken the protocol.
     Server(Error),
+    /// The server does not answer.
+    Silent,
     /// A message cannot be understood.
     Malformed,
 }
@@ -89,11 +88,13 @@ impl From<Malformed> for End {
 }
 
 impl Relay {
-    /// Gives the bridge's end. `messages` have come already; `id` is the connection's, for the log.
+    /// Gives the bridge's end. `messages` have come already; `environment` is what every program is to have, and `patience`
+    /// how long the server may take to say whether it may. `id` is the connection's, for the log.
     pub fn start(
         session: Session,
         messages: Queue,
         environment: Vec<(Vec<u8>, Vec<u8>)>,
+        patience: Duration,
         id: &str,
     ) -> io::Result<(Lease, UnixStream)> {
         let (stream, bridges) = UnixStream::pair()?;
@@ -106,8 +107,9 @@ impl Relay {
         specific.put_string("");
         let hello = GlobalRequest { name: frame::HELLO, want_reply: false, specific: &specific };
         frame::append(output.tail(), &hello.encode());
-        let (input, opening) = (Queue::default(), HashSet::new());
-        let relay = Relay { stream, session, input, output, messages, environment, greeted: false, opening };
+        let (input, sessions) = (Queue::default(), Sessions::new(environment, id));
+        let relay =
+            Relay { stream, session, input, output, messages, greeted: false, sessions, patience, deadline: None };
         let id = id.to_owned();
         let thread = std::thread::Builder::new().name("relay".into()).stack_size(STACK);
         let thread = thread.spawn(move || relay.run(&id))?;
@@ -128,6 +130,11 @@ impl Relay {
                 self.session.disconnect(BY_APPLICATION, "the client is gone");
             }
             End::Malformed => log::error!("{id}: sshproxy: malformed message"),
+            End::Silent => {
+                log::warn!(
+                    "{id}: sshproxy: the server did not say within sshproxy.timeout whether it takes a variable"
+                );
+            }
             End::Server(error) => {
                 match error {
                     Error::Closed => log::info!("{id}: sshproxy: the server closed the connection"),
@@ -154,11 +161,19 @@ impl Relay {
             fds.push(PollFd::from_borrowed_fd(self.session.socket(), server));
         }
         let timeout = Timespec { tv_sec: IDLE.as_secs() as i64, tv_nsec: 0 };
-        let found = match poll(&mut fds, (!*idle).then_some(&timeout)) {
+        let watches = !*idle || self.deadline.is_some();
+        let found = match poll(&mut fds, watches.then_some(&timeout)) {
             Ok(found) => found,
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(End::Server(Error::Io(error.into()))),
         };
+        // It cannot be heard while the client takes nothing.
+        let is_heard = self.output.len() < LIMIT;
+        match self.deadline {
+            Some(deadline) if is_heard && Instant::now() >= deadline => return Err(End::Silent),
+            Some(_) if !is_heard => self.deadline = Some(Instant::now() + self.patience),
+            _ => (),
+        }
         *idle = found == 0;
         let bridge = fds[0].revents();
         let server = fds.get(1).map_or(PollFlags::empty(), PollFd::revents);
@@ -186,7 +201,7 @@ impl Relay {
 
     /// Whether the server can be sent more.
     fn takes_more(&self) -> bool {
-        self.session.pending() < LIMIT && !self.session.is_exchanging()
+        self.session.pending() < LIMIT && !self.session.is_exchanging() && !self.sessions.is_asking()
     }
 
     fn read(&mut self) -> Result<(), End> {
@@ -219,30 +234,26 @@ impl Relay {
             let body = &message[1..];
             match message[0] {
                 _ if !self.greeted => {
-                    let hello = Hello::decode(body).map_err(|_| End::Malformed)?;
-                    let variables = hello.environment.iter().filter(|(name, _)| !OWN_VARIABLES.contains(name));
-                    self.environment.extend(variables.map(|(name, value)| (name.to_vec(), value.to_vec())));
+                    Hello::decode(body).map_err(|_| End::Malformed)?;
                     self.greeted = true;
                 }
                 number::CHANNEL_OPEN => {
-                    let open = Open::decode(body)?;
-                    if open.channel_type == b"session" {
-                        self.opening.insert(open.sender);
-                    }
+                    self.sessions.open(&Open::decode(body)?);
                     self.session.send(message)?;
                 }
                 number::CHANNEL_REQUEST => {
                     let request = ChannelRequest::decode(body)?;
-                    let mut name = Reader::new(request.specific);
-                    // What a forced command calls berth's own server.
-                    if request.name == b"subsystem" && name.string()? == INTERNAL_SFTP.as_bytes() {
-                        let mut specific = Vec::new();
-                        specific.put_string("sftp");
-                        self.session.send(&ChannelRequest { specific: &specific, ..request }.encode())?;
-                    } else {
-                        self.session.send(message)?;
+                    if !self.sessions.has_ended(request.recipient) {
+                        let steps = self.sessions.request(&request)?;
+                        self.take(steps)?;
                     }
                 }
+                number::CHANNEL_CLOSE => {
+                    self.sessions.closed_by_client(Reader::new(body).u32()?);
+                    self.session.send(message)?;
+                }
+                number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_EOF
+                    if self.sessions.has_ended(Reader::new(body).u32()?) => {}
                 _ => self.session.send(message)?,
             }
             self.input.pop();
@@ -263,32 +274,45 @@ impl Relay {
                 }
                 number::CHANNEL_OPEN_CONFIRMATION => {
                     let mut fields = Reader::new(body);
-                    let (recipient, sender) = (fields.u32()?, fields.u32()?);
-                    if self.opening.remove(&recipient) {
-                        // Before all that the client asks for.
-                        for (name, value) in &self.environment {
-                            let mut specific = Vec::new();
-                            specific.put_string(name);
-                            specific.put_string(value);
-                            let request = ChannelRequest {
-                                recipient: sender,
-                                name: b"env",
-                                want_reply: false,
-                                specific: &specific,
-                            };
-                            self.session.send(&request.encode())?;
-                        }
-                    }
+                    self.sessions.confirmed(fields.u32()?, fields.u32()?);
                     frame::append(self.output.tail(), message);
                 }
                 number::CHANNEL_OPEN_FAILURE => {
-                    self.opening.remove(&Reader::new(body).u32()?);
+                    self.sessions.refused(Reader::new(body).u32()?);
                     frame::append(self.output.tail(), message);
                 }
+                kind @ (number::CHANNEL_SUCCESS | number::CHANNEL_FAILURE) => {
+                    match self.sessions.answered(Reader::new(body).u32()?, kind == number::CHANNEL_SUCCESS) {
+                        None => frame::append(self.output.tail(), message),
+                        Some(steps) => self.take(steps)?,
+                    }
+                }
+                number::CHANNEL_CLOSE => {
+                    if self.sessions.closed_by_server(Reader::new(body).u32()?) {
+                        frame::append(self.output.tail(), message);
+                    }
+                    if !self.sessions.is_asking() {
+                        self.deadline = None;
+                    }
+                }
+                number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_REQUEST
+                    if self.sessions.keeps(Reader::new(body).u32()?) => {}
                 _ => frame::append(self.output.tail(), message),
             }
             self.messages.pop();
         }
+        Ok(())
+    }
+
+    /// Sends what is to be sent for a session.
+    fn take(&mut self, steps: Vec<Step>) -> Result<(), End> {
+        for step in steps {
+            match step {
+                Step::Server(message) => self.session.send(&message)?,
+                Step::Client(message) => frame::append(self.output.tail(), &message),
+            }
+        }
+        self.deadline = self.sessions.is_asking().then(|| self.deadline.unwrap_or(Instant::now() + self.patience));
         Ok(())
     }
 }

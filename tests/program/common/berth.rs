@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Ran, Running};
 use super::cluster;
-use super::docker::{containers, docker, remove_containers};
+use super::docker::{containers, daemon_socket, docker, remove_containers};
 use super::key::key;
 use super::pod;
 use super::process::{DEADLINE, Transcript, eventually};
@@ -127,6 +127,25 @@ impl Berth {
     /// As [`Berth::with`], started in another way.
     pub fn by(serve: Serve, change: impl FnOnce(&mut Value)) -> Self {
         Berth::new(Way::of_this_run(), serve, change)
+    }
+
+    /// As [`Berth::start`], by a user without rights but for the Docker socket.
+    pub fn by_another_user() -> Self {
+        Berth::by(
+            |directory| {
+                let binary = directory.join("berth");
+                fs::copy(env!("CARGO_BIN_EXE_berth"), &binary).unwrap();
+                let serve = [binary.as_os_str(), "serve".as_ref(), "--config".as_ref()];
+                if !rustix::process::getuid().is_root() {
+                    return Client::new("env").args(serve).arg(directory.join("config.yaml"));
+                }
+                let group = Client::new("stat").args(["-c", "%g", &daemon_socket()]).run().succeeds().text();
+                Client::new("chown").args(["-R", "61234:61234"]).arg(directory).run().succeeds();
+                let user = ["--reuid", "61234", "--regid", "61234", "--groups", group.trim()];
+                Client::new("setpriv").args(user).args(serve).arg(directory.join("config.yaml"))
+            },
+            |_| (),
+        )
     }
 
     /// As [`Berth::with`], with this way to the daemon.

@@ -70,6 +70,6 @@ fn read_string(source: &mut impl Read) -> std::io::Result<Vec<u8>> {
 }
 
 /// A string as SSH encodes it: its length before it.
-pub fn string(bytes: &[u8]) -> Vec<u8> {
-    [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
+pub fn string(bytes: impl AsRef<[u8]>) -> Vec<u8> {
+    [&(bytes.as_ref().len() as u32).to_be_bytes(), bytes.as_ref()].concat()
 }

@@ -34,7 +34,8 @@ impl fmt::Display for Error {
             Error::Identification(reason) => f.write_str(reason),
             Error::Packet(error) => error.fmt(f),
             Error::Hybrid(error) => error.fmt(f),
-            Error::Protocol(reason) => f.write_str(reason),
+            // In quotes: the words may be the peer's.
+            Error::Protocol(reason) => write!(f, "{reason:?}"),
             Error::Memory => f.write_str("out of memory"),
         }
     }

@@ -75,3 +75,58 @@ impl Phase {
         matches!(message, number::KEXINIT | number::NEWKEYS | FIRST_EXCHANGE_MESSAGE..=LAST_EXCHANGE_MESSAGE)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Fate, Phase};
+    use crate::negotiation::Stage;
+    use crate::packet::Side;
+
+    /// The numbers of the messages that are for the owner, and of those that may not come.
+    fn sorted(side: Side, stage: Stage, exchanging: bool, expecting: bool) -> (Vec<u8>, Vec<u8>) {
+        let phase = Phase { side, stage, exchanging, expecting };
+        let of = |fate| (0..=255).filter(|message| phase.fate(*message) == fate).collect();
+        (of(Fate::Owner), of(Fate::Refuse))
+    }
+
+    fn connection() -> impl Iterator<Item = u8> {
+        (80..=82).chain(90..=100)
+    }
+
+    #[test]
+    fn nothing_but_the_exchange_may_come_before_the_first_keys() {
+        for side in [Side::Server, Side::Client] {
+            let (owner, refused) = sorted(side, Stage::Exchanging, true, true);
+            assert_eq!(owner, []);
+            assert_eq!(refused, [5, 6, 7, 50, 51, 52, 53, 60, 61].into_iter().chain(connection()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn a_client_may_do_nothing_but_log_in_first() {
+        let (owner, refused) = sorted(Side::Server, Stage::Authenticating, false, false);
+        assert_eq!(owner, [5, 50]);
+        assert_eq!(refused, [6, 51, 52, 53, 60, 61].into_iter().chain(connection()).collect::<Vec<_>>());
+        assert_eq!(sorted(Side::Server, Stage::Authenticating, false, true).0, [5, 50, 61]);
+        assert_eq!(sorted(Side::Client, Stage::Authenticating, false, false).0, []);
+        assert_eq!(sorted(Side::Client, Stage::Authenticating, false, true).0, [6, 51, 52, 60]);
+    }
+
+    #[test]
+    fn connection_messages_come_once_a_user_is_logged_in_but_not_in_an_exchange() {
+        for (side, others) in [(Side::Server, vec![5]), (Side::Client, vec![])] {
+            let (owner, _) = sorted(side, Stage::Authenticated, false, false);
+            assert_eq!(owner, others.into_iter().chain(connection()).collect::<Vec<_>>());
+            // What crossed our KEXINIT.
+            assert_eq!(sorted(side, Stage::Authenticated, true, false).0, connection().collect::<Vec<_>>());
+            assert_eq!(sorted(side, Stage::Exchanging, true, false).0, []);
+        }
+    }
+
+    #[test]
+    fn in_an_exchange_only_what_rfc_4253_has_goes_out() {
+        let passing: Vec<_> = (0..=255).filter(|message| Phase::passes(*message)).collect();
+        let expected: Vec<_> = [1, 3, 4].into_iter().chain(8..=49).collect();
+        assert_eq!(passing, expected);
+    }
+}

@@ -47,7 +47,7 @@ pub struct Session {
     reader: Reader,
     /// The peer's identification string, once it has come.
     peer: Option<String>,
-    /// The peer is to be told nothing more: it has gone, or speaks no SSH.
+    /// The peer is to be told nothing more: it has gone, or speaks no SSH, or nothing can be sealed.
     silent: bool,
     /// The first exchange hash.
     identifier: Vec<u8>,
@@ -215,9 +215,10 @@ impl Session {
                 Some(_) => (),
                 None => continue,
             }
-            self.sealer.seal(message, &mut self.output)?;
+            self.put_out(message)?;
             if message[0] == number::NEWKEYS {
-                self.renew_keys()?;
+                // Without new keys nothing may follow it, under the old ones least of all.
+                self.renew_keys().inspect_err(|_| self.silent = true)?;
             }
         }
         self.phase.exchanging = self.negotiation.is_exchanging();
@@ -241,9 +242,14 @@ impl Session {
         self.identifier = agreement.exchange.identifier;
         self.holds = false;
         for message in frames(&std::mem::take(&mut self.queued)) {
-            self.sealer.seal(message, &mut self.output)?;
+            self.put_out(message)?;
         }
         Ok(())
+    }
+
+    /// Appends a packet to the output. A sealer that has failed is not used again.
+    fn put_out(&mut self, message: &[u8]) -> Result<(), Error> {
+        Ok(self.sealer.seal(message, &mut self.output).inspect_err(|_| self.silent = true)?)
     }
 
     /// Begins a key exchange where one key has been used for much (RFC 4344 section 3, RFC 4253 section 9).
@@ -264,7 +270,7 @@ impl Session {
     fn unimplemented(&mut self) -> Result<(), Error> {
         let sequence = self.opener.sequence().wrapping_sub(1).to_be_bytes();
         let message = [&[number::UNIMPLEMENTED], &sequence[..]].concat();
-        Ok(self.sealer.seal(&message, &mut self.output)?)
+        self.put_out(&message)
     }
 
     /// Sends one message, its number first. Between our KEXINIT and NEWKEYS it is kept: a bulk sender stops while
@@ -276,7 +282,7 @@ impl Session {
             frame(&mut self.queued, message);
             return Ok(());
         }
-        self.sealer.seal(message, &mut self.output)?;
+        self.put_out(message)?;
         self.exchange_if_spent()
     }
 
@@ -388,7 +394,7 @@ impl Session {
             frame(&mut message, description);
             message.extend_from_slice(&0u32.to_be_bytes());
             // Where it fails, there is nothing more to be said.
-            let _ = self.sealer.seal(&message, &mut self.output);
+            let _ = self.put_out(&message);
         }
         if is_writable(&self.socket) {
             let _ = self.flush();

@@ -44,7 +44,7 @@ impl Inflate {
         Inflate { stream: Decompress::new(true), message: Vec::new() }
     }
 
-    /// The message that a packet had, until the next one. It is as long as an uncompressed one may be.
+    /// The message that a packet had, until the next one: not empty, and no longer than an uncompressed one may be.
     pub fn message(&mut self, packet: &[u8]) -> Result<&[u8], PacketError> {
         self.message.clear();
         let mut rest = packet;
@@ -58,13 +58,14 @@ impl Inflate {
                 Ok(Status::Ok | Status::BufError)
                     if rest.is_empty() && self.message.len() < self.message.capacity() =>
                 {
-                    return Ok(&self.message);
+                    break;
                 }
                 Ok(Status::Ok) => (),
                 // A stream has no end.
                 _ => return Err(PacketError::Compression),
             }
         }
+        if self.message.is_empty() { Err(PacketError::Compression) } else { Ok(&self.message) }
     }
 
     /// Gives back the last message's memory.

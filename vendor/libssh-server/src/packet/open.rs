@@ -1,10 +1,12 @@
 //! Packets that come in.
 
+use std::ops::Range;
+
 use super::compression::Inflate;
 use super::protection::Protection;
 use super::{LENGTH, MAX_LENGTH, MIN_PADDING, MOST_PACKETS, PacketError, Use};
 
-/// Opens the packets of one direction under one key. After an error it is not to be used any more.
+/// Opens the packets of one direction under one key. After an error it gives that again.
 pub(crate) struct Opener {
     protection: Protection,
     /// The next packet's sequence number.
@@ -14,6 +16,7 @@ pub(crate) struct Opener {
     used: Use,
     compression: bool,
     inflate: Option<Inflate>,
+    failed: Option<PacketError>,
 }
 
 /// A packet that was opened.
@@ -32,7 +35,7 @@ impl Opener {
     }
 
     pub(super) fn new(protection: Protection, compression: bool) -> Opener {
-        Opener { protection, sequence: 0, length: None, used: Use::default(), compression, inflate: None }
+        Opener { protection, sequence: 0, length: None, used: Use::default(), compression, inflate: None, failed: None }
     }
 
     /// The next packet's sequence number.
@@ -71,6 +74,21 @@ impl Opener {
     /// Opens the packet at the beginning of `data`, in place. `None` where it is not whole yet: then the same bytes must be
     /// given again, as they are, with more behind them.
     pub fn open<'a>(&'a mut self, data: &'a mut [u8]) -> Result<Option<Opened<'a>>, PacketError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let Some((message, length)) = self.verify(data).inspect_err(|error| self.failed = Some(*error))? else {
+            return Ok(None);
+        };
+        let mut message = &data[message];
+        if let Some(inflate) = &mut self.inflate {
+            message = inflate.message(message).inspect_err(|error| self.failed = Some(*error))?;
+        }
+        Ok(Some(Opened { message, length }))
+    }
+
+    /// Decrypts the packet: where its message is, compressed or not, and how long it was.
+    fn verify(&mut self, data: &mut [u8]) -> Result<Option<(Range<usize>, usize)>, PacketError> {
         let Some(length) = self.length(data)? else { return Ok(None) };
         let whole = LENGTH + length + self.protection.tag();
         let Some(packet) = data.get_mut(..whole) else { return Ok(None) };
@@ -81,20 +99,12 @@ impl Opener {
         self.length = None;
         self.sequence = self.sequence.wrapping_add(1);
         self.used.count(length);
-        let body = &packet[LENGTH..LENGTH + length];
-        let padding = body[0];
+        let padding = packet[LENGTH];
         // The padding's length, a message of one byte at least, and the padding.
         if usize::from(padding) < MIN_PADDING || usize::from(padding) + 2 > length {
             return Err(PacketError::Padding(padding));
         }
-        let mut message = &body[1..length - usize::from(padding)];
-        if let Some(inflate) = &mut self.inflate {
-            message = inflate.message(message)?;
-            if message.is_empty() {
-                return Err(PacketError::Compression);
-            }
-        }
-        Ok(Some(Opened { message, length: whole }))
+        Ok(Some((LENGTH + 1..LENGTH + length - usize::from(padding), whole)))
     }
 
     /// The packet's length, checked, where enough of it is there.
