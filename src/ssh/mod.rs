@@ -37,12 +37,8 @@ pub use listener::serve;
 pub use server::{ServeError, Server, check_host_keys};
 pub use services::Services;
 
-pub(crate) const FUZZ_TARGETS: &[Target] = &[
-    ("authentication", userauth::fuzz),
-    ("policy", policy::fuzz),
-    ("forwards", forwards::fuzz),
-    ("packet", libssh_server::fuzz),
-];
+pub(crate) const FUZZ_TARGETS: &[Target] =
+    &[("authentication", userauth::fuzz), ("policy", policy::fuzz), ("forwards", forwards::fuzz)];
 
 /// Reasons of SSH_MSG_DISCONNECT, RFC 4253 section 11.1.
 mod reason {

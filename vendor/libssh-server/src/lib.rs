@@ -23,8 +23,6 @@ pub use algorithms::Algorithms;
 pub use error::{Error, PacketError};
 pub use hybrid::Error as HybridError;
 pub use key::{HostKey, HostKeys, KeyError, KeyKind};
-#[doc(hidden)]
-pub use packet::fuzz;
 pub use session::Session;
 
 /// A parser's name, and its way in, for berth's fuzz targets.
@@ -33,7 +31,7 @@ pub type FuzzTarget = (&'static str, fn(&[u8]));
 
 /// The parsers of what peers say.
 #[doc(hidden)]
-pub const FUZZ_TARGETS: &[FuzzTarget] = &[("hybrid", hybrid::fuzz)];
+pub const FUZZ_TARGETS: &[FuzzTarget] = &[("hybrid", hybrid::fuzz), ("packet", packet::fuzz)];
 
 /// Numbers of the messages that are not RFC 4254's, from RFC 4253 section 12 and RFC 4252 section 6.
 pub mod number {
