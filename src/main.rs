@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth::auth::{LONGEST_PASSWORD, PasswordHash, TotpSecret, Users};
+use berth::auth::{LONGEST_PASSWORD, PasswordHash, TotpSecret, Users, keep_spent_codes};
 use berth::backend::Backends;
 use berth::config::{self, BackendKind, Config, Own};
 use berth::ssh::Services;
@@ -162,6 +162,7 @@ fn serve(path: &Path) -> Result<(), Failure> {
     let config = load(path)?;
     logger::install(&config.log).map_err(failed)?;
     let (instance, run_directory) = (config.instance.clone(), config.run_directory.clone());
+    keep_spent_codes(&run_directory);
     let mut backends = Arc::new(Backends::new(&config).map_err(failed)?);
     backends.check();
     let server = served(config, &backends)?;
