@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use berth::auth::{ByName, LONGEST_PASSWORD, PasswordHash, RevokedKeys, TotpSecret, Users};
+use berth::auth::{ByName, LONGEST_PASSWORD, PasswordHash, RevokedKeys, TotpSecret, Users, keep_spent_codes};
 use berth::backend::{Backend, Backends};
 use berth::config::{self, BackendKind, Config, Own};
 use berth::run_directory::{self, RunDirectory, RunDirectoryError};
@@ -212,6 +212,7 @@ fn serve(path: &Path) -> Result<(), Failure> {
     logger::install(&config.log).map_err(failed)?;
     let (instance, run_directory) = (config.instance.clone(), config.run_directory.clone());
     let _taken = take_run_directory(&config)?;
+    keep_spent_codes(&run_directory);
     let mut backends = Arc::new(Backends::new(&config).map_err(failed)?);
     backends.check();
     let server = served(config, &backends)?;

@@ -1,9 +1,7 @@
 //! One-time codes by the clock: RFC 6238, over HOTP, RFC 4226.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use openssl::error::ErrorStack;
@@ -12,7 +10,7 @@ use openssl::memcmp;
 use openssl::pkey::PKey;
 use openssl::sign::Signer;
 
-use super::file;
+use super::{file, spent};
 use crate::random;
 
 /// The lengths that a secret may have, in bytes. Some programs make shorter ones than RFC 4226 section 4 asks for.
@@ -23,6 +21,11 @@ const NEW_SECRET: usize = 20;
 
 /// How many wrong codes are looked at in one period for one user: RFC 4226 section 7.3 asks for a limit.
 const MOST_TRIES: u32 = 5;
+
+/// After so many wrong codes in a row none is looked at for this long, in seconds: ten thousand guesses at six digits take
+/// a week and more.
+const MOST_WRONG: u32 = 15;
+const LOCKED: u64 = 900;
 
 /// The alphabet of base32: RFC 4648 section 6.
 const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
@@ -117,20 +120,6 @@ impl Default for Totp {
     }
 }
 
-/// What has been made of a user's codes.
-#[derive(Default)]
-struct Spent {
-    /// The first period whose code is still good.
-    from: u64,
-    /// The period in which codes were last looked at, and how many.
-    tried: (u64, u32),
-    /// When all of that is too old to matter, in seconds since 1970.
-    until: u64,
-}
-
-/// By users' names. Of the whole process, so that a code is good once whatever else changes.
-static SPENT: Mutex<BTreeMap<String, Spent>> = Mutex::new(BTreeMap::new());
-
 impl Totp {
     /// Whether the user has to have a secret.
     pub fn is_used(&self) -> bool {
@@ -149,10 +138,15 @@ impl Totp {
         };
         let code: Vec<u8> = code.iter().copied().filter(|byte| *byte != b' ').collect();
         let period = now / self.period.as_secs().max(1);
-        let mut all = SPENT.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, spent| spent.until > now);
-        let spent = all.entry(user.to_owned()).or_default();
-        spent.until = now + (2 * self.skew + 2) * self.period.as_secs();
+        let mut kept = spent::kept();
+        kept.users.retain(|_, spent| spent.until > now);
+        let spent = kept.users.entry(user.to_owned()).or_default();
+        if spent.locked_until > now {
+            log::warn!("codes for {user:?} are locked for {} s", spent.locked_until - now);
+            return false;
+        }
+        let time = (2 * self.skew + 2) * self.period.as_secs();
+        spent.until = spent.until.max(now + time.max(LOCKED));
         if spent.tried.0 != period {
             spent.tried = (period, 0);
         }
@@ -173,7 +167,15 @@ impl Totp {
         if let Some(found) = found {
             spent.from = found + 1;
             spent.tried.1 -= 1;
+            spent.wrong = 0;
+        } else {
+            spent.wrong += 1;
+            if spent.wrong >= MOST_WRONG {
+                log::warn!("codes for {user:?} are locked for {LOCKED} s, after {MOST_WRONG} wrong ones");
+                (spent.wrong, spent.locked_until) = (0, now + LOCKED);
+            }
         }
+        kept.save();
         found.is_some()
     }
 
@@ -209,7 +211,7 @@ impl Totp {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{MOST_TRIES, Totp, TotpAlgorithm, TotpSecret};
+    use super::{LOCKED, MOST_TRIES, MOST_WRONG, Totp, TotpAlgorithm, TotpSecret};
 
     /// RFC 6238 appendix B.
     fn secret(length: usize) -> TotpSecret {
@@ -264,6 +266,26 @@ mod tests {
         }
         assert!(!good(&at(now), now));
         assert!(good(&at(now), now + 30));
+    }
+
+    #[test]
+    fn after_many_wrong_codes_in_a_row_none_is_looked_at_for_long() {
+        let good = |code: &str, now| totp().verify("locked", code.as_bytes(), now);
+        let mut now = 2_000_000_000;
+        // With a right one between, it is not in a row.
+        for tries in [MOST_WRONG - 1, MOST_WRONG] {
+            for _ in 0..tries {
+                assert!(!good("0", now));
+                now += 30;
+            }
+            if tries < MOST_WRONG {
+                assert!(good(&at(now), now));
+                now += 30;
+            }
+        }
+        assert!(!good(&at(now), now));
+        now += LOCKED;
+        assert!(good(&at(now), now));
     }
 
     #[test]

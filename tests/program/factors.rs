@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::{Berth, Client, PASSWORD, Ran, key};
@@ -194,4 +195,18 @@ fn secrets_are_made() {
     Client::new("oathtool").args(["--totp", "-b", secret]).run().succeeds();
     let expected = format!("otpauth://totp/berth:alice%40example.org?secret={secret}&issuer=berth");
     assert!(uri.starts_with(&expected) && secret.len() == 32, "{made}");
+}
+
+#[test]
+fn a_code_that_was_used_is_used_after_a_restart_too() {
+    // A period and a skew that outlast the test.
+    let totp = json!({"secret": SECRET, "period": "300s", "skew": 10});
+    let mut berth = with(json!({"totp": totp}));
+    let shown = code(&["--totp", "-s", "300s"], 0);
+    assert!(is_in(&log_in(&berth, &[], "keyboard-interactive", PASSWORD, &shown)));
+    berth.end(Signal::TERM).succeeds();
+    berth.restart();
+    assert!(!is_in(&log_in(&berth, &[], "keyboard-interactive", PASSWORD, &shown)));
+    let next = code(&["--totp", "-s", "300s"], 300);
+    assert!(is_in(&log_in(&berth, &[], "keyboard-interactive", PASSWORD, &next)));
 }
