@@ -325,8 +325,12 @@ impl Authentication {
                 self.check_password(session, Then::Proven(Method::Password, None), password)
             }
             Credential::KeyboardInteractive { submethods } => self.begin(session, submethods),
-            Credential::PublicKey { algorithm, blob, signature } => {
+            Credential::PublicKey { algorithm, blob, host_key, signature } => {
                 self.fingerprint = Some(fingerprint(blob));
+                if host_key.is_some_and(|host_key| session.host_key().as_deref() != Some(host_key)) {
+                    log::warn!("{}: a key was to be used for another server: it is refused", self.id);
+                    return self.fail(session, true);
+                }
                 let Some(offer) = Offer::take(algorithm, blob) else { return self.fail(session, true) };
                 if let Some(certificate) = &offer.certificate {
                     self.fingerprint = Some(format!("{} {certificate}", fingerprint(offer.key.blob())));

@@ -13,10 +13,22 @@ pub(super) struct Request<'a> {
 pub(super) enum Credential<'a> {
     None,
     Password(&'a [u8]),
-    PublicKey { algorithm: &'a [u8], blob: &'a [u8], signature: Option<&'a [u8]> },
-    KeyboardInteractive { submethods: &'a str },
+    PublicKey {
+        algorithm: &'a [u8],
+        blob: &'a [u8],
+        /// The server's, as the client has seen it, where the request is bound to it.
+        host_key: Option<&'a [u8]>,
+        signature: Option<&'a [u8]>,
+    },
+    KeyboardInteractive {
+        submethods: &'a str,
+    },
     Unknown,
 }
+
+/// The method `publickey` with the server's host key among what is signed: OpenSSH's PROTOCOL, section 3.1. An
+/// authentication agent knows by it where a key is about to be used.
+const HOST_BOUND: &[u8] = b"publickey-hostbound-v00@openssh.com";
 
 /// A method that berth does not have, or a request that is none.
 pub(super) const UNKNOWN: &str = "unknown";
@@ -50,12 +62,13 @@ impl<'a> Request<'a> {
                     Credential::Password(password)
                 }
             }
-            b"publickey" => {
+            b"publickey" | HOST_BOUND => {
                 let signed = r.boolean()?;
                 let (algorithm, blob) = (r.string()?, r.string()?);
+                let host_key = if method == HOST_BOUND { Some(r.string()?) } else { None };
                 let signature = if signed { Some(r.string()?) } else { None };
                 r.end()?;
-                Credential::PublicKey { algorithm, blob, signature }
+                Credential::PublicKey { algorithm, blob, host_key, signature }
             }
             b"keyboard-interactive" => {
                 let (_language, submethods) = (r.string()?, r.utf8()?);
@@ -117,6 +130,21 @@ mod tests {
             assert!(Request::decode(&whole[..end]).is_err(), "cut at {end}");
         }
     }
+
+    #[test]
+    fn a_key_may_be_bound_to_the_servers() {
+        let (plain, bound) = (b"\0\0\0\0\x01a\0\0\0\x01b", b"\0\0\0\0\x01a\0\0\0\x01b\0\0\0\x01h");
+        let host_key = |method, rest| match Request::decode(&request(method, rest)).map(|request| request.credential) {
+            Ok(Credential::PublicKey { host_key, signature: None, .. }) => Ok(host_key.map(<[u8]>::to_vec)),
+            Ok(_) => panic!("no public key"),
+            Err(error) => Err(error),
+        };
+        assert_eq!(host_key("publickey", plain), Ok(None));
+        assert_eq!(host_key("publickey-hostbound-v00@openssh.com", bound), Ok(Some(b"h".to_vec())));
+        assert_eq!(host_key("publickey", bound), Err(Malformed));
+        assert_eq!(host_key("publickey-hostbound-v00@openssh.com", plain), Err(Malformed));
+    }
+
     #[test]
     fn one_response_is_taken_and_no_other_number() {
         assert_eq!(decode_response(b"\0\0\0\x01\0\0\0\x03abc", true), Ok(&b"abc"[..]));

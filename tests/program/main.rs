@@ -16,6 +16,7 @@ mod files;
 mod floods;
 mod forwarding;
 mod hardening;
+mod hostbound;
 mod images;
 mod key_exchange;
 mod libssh2;

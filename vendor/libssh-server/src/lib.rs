@@ -33,7 +33,7 @@ pub type FuzzTarget = (&'static str, fn(&[u8]));
 #[doc(hidden)]
 pub const FUZZ_TARGETS: &[FuzzTarget] = &[("hybrid", hybrid::fuzz), ("packet", packet::fuzz)];
 
-/// Numbers of the messages that are not RFC 4254's, from RFC 4253 section 12 and RFC 4252 section 6.
+/// Numbers of the messages that are not RFC 4254's, from RFC 4253 section 12, RFC 4252 section 6, and OpenSSH.
 pub mod number {
     #![allow(missing_docs)]
     pub const DISCONNECT: u8 = 1;
@@ -54,4 +54,8 @@ pub mod number {
     pub const USERAUTH_PK_OK: u8 = 60;
     pub const USERAUTH_INFO_REQUEST: u8 = 60;
     pub const USERAUTH_INFO_RESPONSE: u8 = 61;
+    /// OpenSSH's PROTOCOL, section 1.8.
+    pub const PING: u8 = 192;
+    /// See [`PING`].
+    pub const PONG: u8 = 193;
 }

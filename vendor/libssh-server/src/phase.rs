@@ -15,6 +15,8 @@ pub(crate) enum Fate {
     Owner,
     /// It is a key exchange's.
     Exchange,
+    /// It is to be answered by the same with another number.
+    Ping,
     /// The peer goes.
     Disconnect,
     /// Nothing.
@@ -60,6 +62,8 @@ impl Phase {
             number::USERAUTH_INFO_RESPONSE => owner_if(server && authenticating && expecting),
             // What crosses our KEXINIT is still to be taken: the stage changes with the peer's.
             80..=82 | 90..=100 => owner_if(stage == Stage::Authenticated),
+            // Clients hide by it when a key was typed. Nobody types before.
+            number::PING if server && stage == Stage::Authenticated => Fate::Ping,
             _ => Fate::Unknown,
         }
     }

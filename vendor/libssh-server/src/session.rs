@@ -20,6 +20,9 @@ use crate::phase::{Fate, Phase};
 /// Bytes read from the socket at a time.
 const READ: usize = 64 * 1024;
 
+/// How much may wait for a key exchange where a peer goes on pinging, in bytes.
+const MOST_HELD: usize = 64 * 1024;
+
 /// Written output is cut off its buffer where there is so much of it.
 const WRITTEN: usize = 256 * 1024;
 
@@ -151,11 +154,21 @@ impl Session {
                     self.silent = true;
                     return Err(Error::Protocol(farewell(&message)));
                 }
+                Fate::Ping => self.pong(&message)?,
                 Fate::Unknown => self.unimplemented()?,
                 Fate::Refuse => return Err(PacketError::Message(number).into()),
             }
         }
         self.exchange_if_spent()
+    }
+
+    /// Answers a ping with what it says. A key exchange holds the answer up, and only so many of them.
+    fn pong(&mut self, message: &[u8]) -> Result<(), Error> {
+        let says = &message[1..];
+        if frames(says).next().is_none_or(|text| text.len() + 4 != says.len()) || self.queued.len() > MOST_HELD {
+            return Err(PacketError::Message(number::PING).into());
+        }
+        self.send(&[&[number::PONG], says].concat())
     }
 
     /// Looks for the peer's identification; whether it has come.

@@ -132,14 +132,18 @@ static void fail(ssh_session session)
     session->session_state = SSH_SESSION_STATE_ERROR;
 }
 
-/* The algorithms of the extension of RFC 8308 section 3.1, once, behind the first NEWKEYS. */
+/*
+ * What there is besides, once, behind the first NEWKEYS: the algorithms of RFC 8308 section 3.1, and of OpenSSH's PROTOCOL
+ * keys that are bound to the server's host key (section 3.1), which are the owner's, and pings (section 1.8).
+ */
 static int send_extensions(ssh_session session)
 {
     if (session->connected || (session->extensions & SSH_EXT_NEGOTIATION) == 0) {
         return SSH_OK;
     }
-    if (ssh_buffer_pack(session->out_buffer, "bdss", SSH2_MSG_EXT_INFO, 1, "server-sig-algs",
-                        session->opts.pubkey_accepted_types) != SSH_OK) {
+    if (ssh_buffer_pack(session->out_buffer, "bdssssss", SSH2_MSG_EXT_INFO, 3, "server-sig-algs",
+                        session->opts.pubkey_accepted_types, "publickey-hostbound@openssh.com", "0", "ping@openssh.com",
+                        "0") != SSH_OK) {
         return SSH_ERROR;
     }
     return ssh_packet_send(session);

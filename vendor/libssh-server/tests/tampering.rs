@@ -4,7 +4,7 @@
 mod common;
 
 use common::{Direction, Link};
-use libssh_server::{Error, PacketError};
+use libssh_server::{Error, PacketError, number};
 
 const ALGORITHMS: [(&str, &str); 6] = [
     ("aes128-gcm@openssh.com", ""),
@@ -161,5 +161,27 @@ fn a_client_that_speaks_no_ssh_is_told_so_in_text() {
         let error = link.give(Direction::ToServer, line.as_bytes()).unwrap_err();
         assert_eq!(error.to_string(), answer.trim_end());
         assert_eq!(link.disconnect_server(2, "not to be heard"), answer.as_bytes());
+    }
+}
+
+#[test]
+fn a_ping_is_answered_with_what_it_says_and_a_malformed_one_ends_the_connection() {
+    for (name, direction, mut link) in links().filter(|(_, direction, _)| *direction == Direction::ToServer) {
+        for says in ["", "abc"] {
+            let length = says.len() as u32;
+            link.send(direction, &[&[number::PING], &length.to_be_bytes()[..], says.as_bytes()].concat());
+            let bytes = link.take(direction);
+            assert!(link.give(direction, &bytes).unwrap().is_empty(), "{name}");
+            // A client of this crate's knows no PONG, and says so: as it would of nothing else that may come now.
+            let answer = link.take(Direction::ToClient);
+            assert!(link.give(Direction::ToClient, &answer).unwrap().is_empty(), "{name}");
+            let unknown = link.take(direction);
+            assert!(!unknown.is_empty(), "{name}");
+            link.give(direction, &unknown).unwrap();
+        }
+        link.send(direction, &[number::PING, 0, 0, 0, 2, b'x']);
+        let bytes = link.take(direction);
+        let error = link.give(direction, &bytes).unwrap_err();
+        assert!(matches!(error, Error::Packet(PacketError::Message(number::PING))), "{name}: {error}");
     }
 }
