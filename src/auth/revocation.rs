@@ -411,7 +411,7 @@ mod tests {
                 assert!(Revoked::list(line(&blob[..end]).as_bytes()).is_err(), "cut at {end}");
             }
             assert!(Revoked::list(line(&[&blob[..], &[0]].concat()).as_bytes()).is_err());
-            assert!(Revoked::list(line(&offer(self::line()).key.blob().to_vec()).as_bytes()).is_err());
+            assert!(Revoked::list(line(offer(self::line()).key.blob()).as_bytes()).is_err());
         }
     }
 
