@@ -12,6 +12,7 @@ mod error;
 mod ffi;
 mod identification;
 mod key;
+mod message;
 mod negotiation;
 mod packet;
 mod phase;
