@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn main() {
-    for file in ["src/shim.c", "src/shim.h", "src/packet.c", "src/hybrid.c"] {
+    for file in ["src/shim.h", "src/shim.c", "src/key.c", "src/packet.c", "src/hybrid.c"] {
         println!("cargo:rerun-if-changed={file}");
     }
     let vendored = libssh_source().join("vendored");
     let mut build = cc::Build::new();
-    build.file("src/shim.c").file("src/hybrid.c").include(vendored.join("include"));
+    build.file("src/shim.c").file("src/key.c").file("src/hybrid.c").include(vendored.join("include"));
     // Both in place of libssh's own objects of these names, as the linker takes the first that has what it looks for. Our
     // packet.c stands for libssh's; server.c is libssh's, which knows no host certificates, but for the one call that is
     // redirected here. See shim.c.

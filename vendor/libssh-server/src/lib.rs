@@ -13,6 +13,7 @@ mod ffi;
 mod hybrid;
 mod identification;
 mod key;
+mod message;
 mod negotiation;
 mod packet;
 mod phase;

@@ -167,8 +167,6 @@ static int handle(ssh_session session, uint8_t type, ssh_buffer message)
     return NOT_HANDLED;
 }
 
-void berth_session_prepare(struct berth_session *self, uint8_t type);
-
 /*
  * Takes a message of a key exchange (RFC 4253 section 7): its number, and what stands behind it. Gives SSH_OK, NOT_ALLOWED
  * or NOT_HANDLED; whether it was good, the session's state tells. Or HYBRID: the message may come now, and the rest of the

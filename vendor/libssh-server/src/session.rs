@@ -12,6 +12,7 @@ use crate::algorithms::Algorithms;
 use crate::error::{Error, PacketError};
 use crate::identification::{Found, Reader};
 use crate::key::HostKeys;
+use crate::message::{self, frame, frames};
 use crate::negotiation::{Negotiation, Stage, Taken};
 use crate::number;
 use crate::packet::{Opener, Sealer};
@@ -152,7 +153,7 @@ impl Session {
                 Fate::Exchange => self.exchange(&message)?,
                 Fate::Disconnect => {
                     self.silent = true;
-                    return Err(Error::Protocol(farewell(&message)));
+                    return Err(Error::Protocol(message::farewell(&message)));
                 }
                 Fate::Ping => self.pong(&message)?,
                 Fate::Unknown => self.unimplemented()?,
@@ -401,11 +402,7 @@ impl Session {
     /// a client that reads nothing, and says nothing to one that has not said what it is.
     pub fn disconnect(mut self, reason: u32, description: &str) {
         if self.peer.is_some() && !self.silent {
-            let description = &description.as_bytes()[..description.len().min(255)];
-            let mut message = vec![number::DISCONNECT];
-            message.extend_from_slice(&reason.to_be_bytes());
-            frame(&mut message, description);
-            message.extend_from_slice(&0u32.to_be_bytes());
+            let message = message::disconnect(reason, description);
             // Where it fails, there is nothing more to be said.
             let _ = self.put_out(&message);
         }
@@ -420,27 +417,4 @@ impl Session {
 fn is_writable(socket: &TcpStream) -> bool {
     // An empty send tells nothing; but one poll more at the end of a connection costs nothing either.
     poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&Timespec::default())) == Ok(1)
-}
-
-/// Appends bytes behind their length as uint32. They are no more than a packet has.
-fn frame(frames: &mut Vec<u8>, bytes: &[u8]) {
-    frames.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
-    frames.extend_from_slice(bytes);
-}
-
-/// What [`frame`] has put together.
-fn frames(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
-    std::iter::from_fn(move || {
-        let (length, behind) = rest.split_first_chunk()?;
-        let (bytes, after) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-        rest = after;
-        Some(bytes)
-    })
-}
-
-/// What SSH_MSG_DISCONNECT says (RFC 4253 section 11.1).
-fn farewell(message: &[u8]) -> String {
-    let (reason, rest) = message[1..].split_first_chunk().unwrap_or((&[0; 4], &[]));
-    let text = frames(rest).next().unwrap_or_default();
-    format!("Received SSH_MSG_DISCONNECT: {}:{}", u32::from_be_bytes(*reason), String::from_utf8_lossy(text))
 }

@@ -44,4 +44,10 @@ struct berth_session *berth_of(ssh_session session);
 /* Whether the method that has been chosen is the hybrid one: see hybrid.c. */
 int berth_is_hybrid(ssh_session session);
 
+/* Has to be called before libssh looks at a message of a key exchange: shim.c. */
+void berth_session_prepare(struct berth_session *self, uint8_t type);
+
+/* The public key, encoded, to be freed with berth_text_free(), or NULL. */
+uint8_t *berth_key_blob(ssh_key key, size_t *length);
+
 #endif
