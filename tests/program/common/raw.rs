@@ -143,7 +143,7 @@ impl RawClient {
     /// connection. Gives how many were written.
     pub fn flood(&mut self, message: &[u8], count: usize) -> usize {
         let mut sent = 0;
-        let mut moved = (Instant::now(), usize::MAX);
+        let mut moved = (Instant::now(), (0, usize::MAX));
         loop {
             while sent < count && self.session.pending() < 1 << 20 {
                 if self.session.send(message).is_err() {
@@ -152,8 +152,9 @@ impl RawClient {
                 sent += 1;
             }
             let pending = self.session.pending();
-            if pending != moved.1 {
-                moved = (Instant::now(), pending);
+            // It is filled up again: what is left alone tells nothing.
+            if (sent, pending) != moved.1 {
+                moved = (Instant::now(), (sent, pending));
             }
             if pending == 0 || moved.0.elapsed() > STALL || self.turn(false).is_err() {
                 return sent;
