@@ -262,9 +262,8 @@ impl Options {
     /// Whether a request of this name may be made. One that opens a file is looked at again.
     pub fn permit(&self, name: &str) -> bool {
         let writes = || REQUESTS.iter().any(|(request, writes)| *request == name && *writes);
-        !(self.read_only && writes())
-            && !self.denied.contains(&name)
-            && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&name))
+        let is_denied = self.denied.contains(&name) || self.read_only && writes();
+        !is_denied && self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&name))
     }
 }
 
