@@ -246,7 +246,7 @@ fn no_client_and_no_key_keeps_from_a_forced_command_what_was_asked_for() {
     }
     let seen = both.same("long variables", |server| {
         let ssh = server.ssh(&["-T", "-o", "SendEnv=LC_A LC_B", "berth", "git-receive-pack x"]);
-        seen(ssh.env("LC_A", &long(65_520)).env("LC_B", &long(65_525)).run())
+        seen(ssh.env("LC_A", long(65_520)).env("LC_B", long(65_525)).run())
     });
     assert!(seen.1.starts_with("original=[git-receive-pack x] of a key=[own] "), "{seen:?}");
 }
