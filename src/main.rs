@@ -169,7 +169,8 @@ fn check(path: &Path) -> Result<(), Failure> {
 
 /// What is worth a warning outside of the file itself.
 fn warnings(config: &Config) -> impl Iterator<Item = String> + use<> {
-    let problems: Vec<String> = RevokedKeys::new(config.ssh.revoked_keys.clone()).problems().collect();
+    let problems: Vec<String> =
+        RevokedKeys::new(config.ssh.revoked_keys.clone(), config.ssh.strict_modes).problems().collect();
     problems.into_iter()
 }
 
@@ -282,7 +283,7 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
         services = services.ask(ConfigServer::new(server.clone()), template, move |config| backends.find(config));
     }
     let known = Users::new(config.users, config.ssh.trusted_user_ca_keys.clone(), &config.ssh.authentication_methods);
-    let known = known.permit(config.ssh.permit_user_environment.clone());
+    let known = known.permit(config.ssh.permit_user_environment.clone()).trust(config.ssh.strict_modes);
     let authenticator = Webhooks::new(known, config.webhooks);
     ssh::Server::new(config.ssh, services, Box::new(authenticator), geoip, config.monitoring, config.log, stop_time)
         .map_err(failed)

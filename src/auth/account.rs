@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::certificate::{Certificate, Offer};
 use super::key::{AuthorizedKey, AuthorizedPrincipal};
-use super::{Presence, Restrictions, User, UserEnvironment, command, file};
+use super::{Presence, Restrictions, StrictModes, User, UserEnvironment, command, file};
 
 /// A login by public key.
 pub(super) struct Login<'a> {
@@ -21,6 +21,8 @@ pub(super) struct Login<'a> {
     pub authorities: &'a [PathBuf],
     /// `permitUserEnvironment`
     pub user_environment: &'a UserEnvironment,
+    /// `strictModes`
+    pub strict_modes: StrictModes,
     /// Whether the client is still there.
     pub presence: &'a Presence,
 }
@@ -33,7 +35,7 @@ impl User {
         let by_line = |line: &AuthorizedKey| login.found(line.is_for(login.offer), || login.by_line(line));
         let inline = || self.authorized_keys.iter().find_map(by_line);
         let by_outer_line = |line: AuthorizedKey| by_line(&line).map(|restrictions| login.permitted(restrictions));
-        let by_file = |path: &PathBuf| file::keys(path, login.name, by_outer_line);
+        let by_file = |path: &PathBuf| file::keys(path, login.name, login.strict_modes, by_outer_line);
         let in_files = || self.authorized_keys_files.iter().find_map(by_file);
         let by_command = || {
             let (words, account) = (&self.authorized_keys_command, self.authorized_keys_command_user.as_deref());
@@ -55,7 +57,7 @@ impl User {
                 self.by_principal(login, certificate)?.merge(restrictions)
             })
         };
-        login.authorities.iter().find_map(|path| file::keys(path, login.name, check))
+        login.authorities.iter().find_map(|path| file::keys(path, login.name, login.strict_modes, check))
     }
 
     /// By the principals that a certificate has.
@@ -70,7 +72,8 @@ impl User {
             is_good.then(|| principal.options.restrictions.clone().merge(own.clone()))
         };
         let permitted = |restrictions: Admission| restrictions.map(|restrictions| login.permitted(restrictions));
-        let by_file = |path: &PathBuf| file::principals(path, login.name, |line| check(&line).map(permitted));
+        let by_file =
+            |path: &PathBuf| file::principals(path, login.name, login.strict_modes, |line| check(&line).map(permitted));
         let in_files = || self.authorized_principals_files.iter().find_map(by_file);
         self.authorized_principals.iter().find_map(check).or_else(in_files).unwrap_or(Err(NOT_THE_USERS))
     }

@@ -51,21 +51,53 @@ impl fmt::Display for FileError {
     }
 }
 
+/// Who may be able to replace a file: sshd_config(5), StrictModes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StrictModes {
+    /// Nobody but root, berth's own user, and the file's user where it is that one's own.
+    #[default]
+    Yes,
+    /// Whoever may: as in a volume that Kubernetes makes of a ConfigMap, a directory that all may write to.
+    No,
+}
+
 /// Gives each key of a user's file to `check`, in order, until it gives something. What cannot be read is logged, and
 /// passed over.
-pub(super) fn keys<T>(path: &Path, user: &str, check: impl FnMut(AuthorizedKey) -> Option<T>) -> Option<T> {
-    find_map(path, user, AuthorizedKey::parse, check)
+pub(super) fn keys<T>(
+    path: &Path,
+    user: &str,
+    strict_modes: StrictModes,
+    check: impl FnMut(AuthorizedKey) -> Option<T>,
+) -> Option<T> {
+    find_map(path, user, strict_modes, AuthorizedKey::parse, check)
 }
 
 /// The same with a file of authorized principals.
-pub(super) fn principals<T>(path: &Path, user: &str, check: impl FnMut(AuthorizedPrincipal) -> Option<T>) -> Option<T> {
-    find_map(path, user, AuthorizedPrincipal::parse, check)
+pub(super) fn principals<T>(
+    path: &Path,
+    user: &str,
+    strict_modes: StrictModes,
+    check: impl FnMut(AuthorizedPrincipal) -> Option<T>,
+) -> Option<T> {
+    find_map(path, user, strict_modes, AuthorizedPrincipal::parse, check)
 }
 
 type Parse<L> = fn(&str) -> Result<L, KeyLineError>;
 
-fn find_map<L, T>(path: &Path, user: &str, parse: Parse<L>, check: impl FnMut(L) -> Option<T>) -> Option<T> {
-    let result = expand(path, user).and_then(|path| Ok((read_as(&path, LONGEST, user)?, path)));
+fn find_map<L, T>(
+    path: &Path,
+    user: &str,
+    strict_modes: StrictModes,
+    parse: Parse<L>,
+    check: impl FnMut(L) -> Option<T>,
+) -> Option<T> {
+    let result = expand(path, user).and_then(|path| {
+        let text = match strict_modes {
+            StrictModes::Yes => read_as(&path, LONGEST, user)?,
+            StrictModes::No => read_unless_writable(&path, LONGEST)?,
+        };
+        Ok((text, path))
+    });
     match result {
         Ok((text, path)) => lines(&text, &path, parse).find_map(check),
         // Not every user needs one.
@@ -100,8 +132,8 @@ pub(super) fn is_plain(user: &str) -> bool {
     !user.is_empty() && !user.starts_with('.') && !user.contains(['/', '\0'])
 }
 
-/// Reads a file of `longest` bytes at most that nobody can change or replace but root and berth's own user, as sshd does with
-/// `StrictModes`. `/dev/null` is an empty one.
+/// Reads a file of `longest` bytes at most that nobody can change or replace but root and berth's own user. `/dev/null` is an
+/// empty one.
 pub(super) fn read(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
     strict_modes::verify(path, None).map_err(FileError::Untrusted)?;
     read_unless_writable(path, longest)
@@ -118,7 +150,8 @@ fn read_as(path: &Path, longest: u64, user: &str) -> Result<Vec<u8>, FileError> 
     read_unless_writable(path, longest)
 }
 
-fn read_unless_writable(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
+/// The same for a file that somebody else may be able to replace.
+pub(super) fn read_unless_writable(path: &Path, longest: u64) -> Result<Vec<u8>, FileError> {
     // Not to wait for a pipe's other end.
     let flags = OFlags::NONBLOCK.bits().cast_signed();
     let file = File::options().read(true).custom_flags(flags).open(path).map_err(FileError::Io)?;
@@ -170,7 +203,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::super::key::tests::{LINES, line, offer};
-    use super::{LONGEST, expand, keys, read};
+    use super::{LONGEST, StrictModes, expand, keys, read};
 
     /// A directory with a file `alice` in it, both removed in the end.
     struct Directory(PathBuf);
@@ -191,7 +224,7 @@ mod tests {
         /// How many of the file's lines are keys.
         fn count(&self, user: &str) -> usize {
             let mut count = 0;
-            keys(&self.path("%u"), user, |_| -> Option<()> {
+            keys(&self.path("%u"), user, StrictModes::Yes, |_| -> Option<()> {
                 count += 1;
                 None
             });
@@ -213,7 +246,8 @@ mod tests {
         assert_eq!(directory.count("alice"), 6);
         assert_eq!(directory.count("bob"), 0);
         let directory = Directory::new("crlf", format!("{}\r\n", line()));
-        let found = keys(&directory.path("%u"), "alice", |key| key.is_for(&offer(line())).then_some(()));
+        let found =
+            keys(&directory.path("%u"), "alice", StrictModes::Yes, |key| key.is_for(&offer(line())).then_some(()));
         assert_eq!(found, Some(()));
     }
 
@@ -232,6 +266,8 @@ mod tests {
         for (mode, count) in [(0o755, 1), (0o777, 0), (0o775, 0), (0o1777, 1)] {
             fs::set_permissions(&directory.0, Permissions::from_mode(mode)).unwrap();
             assert_eq!(directory.count("alice"), count, "{mode:o}");
+            let found = keys(&directory.path("%u"), "alice", StrictModes::No, |_| Some(()));
+            assert_eq!(found, Some(()), "{mode:o}, not looked at");
         }
         // Where root runs it: another user's file, and the user's own.
         const NOBODY: u32 = 65534;

@@ -25,6 +25,7 @@ use std::sync::{Arc, Weak};
 pub use by_name::ByName;
 pub use certificate::{Certificate, Offer, OfferError};
 pub use command::COMMAND_TOKENS;
+pub use file::StrictModes;
 pub use key::{AuthorizedKey, AuthorizedPrincipal, KeyLineError};
 pub use methods::{Device, Method, MethodList, Methods, Step};
 pub use options::UserEnvironment;

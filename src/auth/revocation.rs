@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use openssl::sha::{sha1, sha256};
 
 use super::certificate::{Certificate, Offer, OfferError, strings};
-use super::file::{self, FileError};
+use super::file::{self, FileError, StrictModes};
 use super::key::{AuthorizedKey, KeyLineError};
 use super::public_key::{KeyError, PublicKey};
 use crate::connection::wire::{Malformed, Reader};
@@ -28,18 +28,22 @@ const VERSION: u32 = 1;
 
 /// Files of what is revoked, read at each login: `revokedKeys`.
 #[derive(Clone, Debug, Default)]
-pub struct RevokedKeys(Vec<PathBuf>);
+pub struct RevokedKeys {
+    files: Vec<PathBuf>,
+    strict_modes: StrictModes,
+}
 
 impl RevokedKeys {
-    /// What these files revoke.
-    pub fn new(files: Vec<PathBuf>) -> Self {
-        RevokedKeys(files)
+    /// What these files revoke, which these may be able to replace.
+    pub fn new(files: Vec<PathBuf>, strict_modes: StrictModes) -> Self {
+        RevokedKeys { files, strict_modes }
     }
 
     /// Why nobody would get in by a key, for each file that is no good.
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
-        let problem = |path: &PathBuf| Revoked::read(path).err().map(|error| Self::tell(path, &error));
-        self.0.iter().filter_map(problem)
+        let problem =
+            |path: &PathBuf| Revoked::read(path, self.strict_modes).err().map(|error| Self::tell(path, &error));
+        self.files.iter().filter_map(problem)
     }
 
     fn tell(path: &Path, error: &RevocationError) -> String {
@@ -49,7 +53,7 @@ impl RevokedKeys {
     /// Whether what a client offers is revoked: the key, the certificate or its authority. Where that cannot be told it
     /// is, as for sshd, and the log says why.
     pub fn cover(&self, offer: &Offer) -> bool {
-        self.0.iter().any(|path| match Revoked::read(path) {
+        self.files.iter().any(|path| match Revoked::read(path, self.strict_modes) {
             Ok(revoked) => revoked.covers(offer),
             Err(error) => {
                 log::error!("{}", Self::tell(path, &error));
@@ -123,8 +127,12 @@ struct Certificates {
 }
 
 impl Revoked {
-    fn read(path: &Path) -> Result<Self, RevocationError> {
-        let bytes = file::read(path, LONGEST).map_err(RevocationError::File)?;
+    fn read(path: &Path, strict_modes: StrictModes) -> Result<Self, RevocationError> {
+        let read = match strict_modes {
+            StrictModes::Yes => file::read,
+            StrictModes::No => file::read_unless_writable,
+        };
+        let bytes = read(path, LONGEST).map_err(RevocationError::File)?;
         if bytes.starts_with(MAGIC) { Self::krl(&bytes) } else { Self::list(&bytes) }
     }
 

@@ -10,8 +10,8 @@ use super::account::Login;
 use super::by_name::{ByName, is_pattern};
 use super::password::PasswordHash;
 use super::{
-    Attempt, Authenticator, Busy, Grant, MethodList, Methods, Offer, Presence, Requirements, Restrictions, User,
-    UserEnvironment, methods,
+    Attempt, Authenticator, Busy, Grant, MethodList, Methods, Offer, Presence, Requirements, Restrictions, StrictModes,
+    User, UserEnvironment, methods,
 };
 
 /// Users by name.
@@ -33,6 +33,8 @@ pub struct Users {
     authorities: Vec<PathBuf>,
     /// `permitUserEnvironment`
     user_environment: UserEnvironment,
+    /// `strictModes`
+    strict_modes: StrictModes,
     /// Makes the choice of a stand-in one that only the server can foretell, and the same after a restart.
     secret: u64,
 }
@@ -60,6 +62,7 @@ impl Users {
             first_methods,
             authorities,
             user_environment: UserEnvironment::default(),
+            strict_modes: StrictModes::default(),
             secret: hasher.finish(),
         }
     }
@@ -67,6 +70,11 @@ impl Users {
     /// The same with keys that may set these variables, by lines that the configuration does not hold.
     pub fn permit(self, user_environment: UserEnvironment) -> Self {
         Users { user_environment, ..self }
+    }
+
+    /// The same with files of keys, principals and authorities that these may be able to replace.
+    pub fn trust(self, strict_modes: StrictModes) -> Self {
+        Users { strict_modes, ..self }
     }
 
     /// The user whose name differs from this one by case alone, where nobody has this one.
@@ -150,8 +158,17 @@ impl Users {
 
     fn public_key(&self, user: &str, offer: &Offer, client: IpAddr, presence: &Presence) -> Option<Restrictions> {
         let (name, account, exists) = self.account_for(user)?;
-        let (authorities, user_environment) = (&self.authorities, &self.user_environment);
-        account.admit(&Login { name, exists, offer, client, now: now(), authorities, user_environment, presence })
+        account.admit(&Login {
+            name,
+            exists,
+            offer,
+            client,
+            now: now(),
+            authorities: &self.authorities,
+            user_environment: &self.user_environment,
+            strict_modes: self.strict_modes,
+            presence,
+        })
     }
 }
 

@@ -12,7 +12,7 @@ use super::pem::Pem;
 use super::reader::Kind;
 use super::section::Section;
 use super::startups::{MaxStartups, NetBlockSize, PenaltyOption, max_startups, net_block_size, penalty, per_source};
-use crate::auth::{MethodList, PubkeyAuthOption, Sources, UserEnvironment};
+use crate::auth::{MethodList, PubkeyAuthOption, Sources, StrictModes, UserEnvironment};
 
 /// Settings of the SSH side, resolved.
 #[derive(Clone, Debug)]
@@ -47,6 +47,8 @@ pub struct Ssh {
     pub trusted_user_ca_keys: Vec<PathBuf>,
     /// `revokedKeys`: files of keys and certificates that let nobody in.
     pub revoked_keys: Vec<PathBuf>,
+    /// `strictModes`: who may be able to replace the files of keys, principals, authorities and revocations.
+    pub strict_modes: StrictModes,
     /// `keyExchangeTimeout`: how long a client may take to identify itself and to exchange keys.
     pub key_exchange_timeout: Duration,
     /// `maxStartups`: connections that have not authenticated.
@@ -114,6 +116,9 @@ pub(super) const HOST_KEY_ALGORITHMS: &[&str] = &[
 const PUBKEY_AUTH_OPTIONS: &[(&str, PubkeyAuthOption)] =
     &[("touch-required", PubkeyAuthOption::TouchRequired), ("verify-required", PubkeyAuthOption::VerifyRequired)];
 
+const STRICT_MODES: &[(&str, StrictModes)] = &[("yes", StrictModes::Yes), ("no", StrictModes::No)];
+const SWITCHED: &[(&str, StrictModes)] = &[("true", StrictModes::Yes), ("false", StrictModes::No)];
+
 /// The longest banner, in bytes.
 const LONGEST_BANNER: usize = 32 * 1024;
 
@@ -144,6 +149,7 @@ impl Ssh {
             pubkey_auth_options: Vec::new(),
             trusted_user_ca_keys: Vec::new(),
             revoked_keys: Vec::new(),
+            strict_modes: StrictModes::default(),
             key_exchange_timeout: Duration::from_secs(20),
             max_startups: MaxStartups { start: 50, rate: 30, full: 100 },
             per_source_max_startups: Some(50),
@@ -182,6 +188,7 @@ pub(super) fn section() -> Section<Ssh> {
         .key("pubkeyAuthOptions", |ssh| &mut ssh.pubkey_auth_options, any_number_of(choice(PUBKEY_AUTH_OPTIONS, &[])))
         .key("trustedUserCAKeys", |ssh| &mut ssh.trusted_user_ca_keys, any_number_of(path()))
         .key("revokedKeys", |ssh| &mut ssh.revoked_keys, any_number_of(path()))
+        .key("strictModes", |ssh| &mut ssh.strict_modes, choice(STRICT_MODES, &[]).also(SWITCHED))
         .key("keyExchangeTimeout", |ssh| &mut ssh.key_exchange_timeout, duration(SECOND..=HOUR))
         .key("maxStartups", |ssh| &mut ssh.max_startups, max_startups())
         .key("perSourceMaxStartups", |ssh| &mut ssh.per_source_max_startups, per_source())

@@ -431,7 +431,8 @@ impl Authentication {
         let promised = self.promised.take().filter(|(other, _)| other == blob && matches!(then, Then::Proven(..)));
         let is_used = self.keys.contains(&offer.key);
         let required = self.server.settings.pubkey_auth_options.clone();
-        let revoked = RevokedKeys::new(self.server.settings.revoked_keys.clone());
+        let settings = &self.server.settings;
+        let revoked = RevokedKeys::new(settings.revoked_keys.clone(), settings.strict_modes);
         self.check(session, then, move |authenticator, attempt| {
             let is_revoked = revoked.cover(&offer);
             let grant = promised.map(|(_, grant)| grant).or_else(|| authenticator.public_key(attempt, &offer));

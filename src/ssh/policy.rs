@@ -151,8 +151,12 @@ impl Policy {
 
     /// The command of the subsystem of this name.
     fn subsystem<'a>(&'a self, name: &'a [u8]) -> Option<&'a str> {
-        let name = str::from_utf8(name).ok()?;
-        self.subsystems.as_ref().map_or(Some(name), |table| table.get(name).map(String::as_str))
+        let text = str::from_utf8(name).ok()?;
+        match &self.subsystems {
+            Some(table) => table.get(text).map(String::as_str),
+            // As a name, it would be another one for SFTP, of which `security.subsystem` knows nothing.
+            None => sftp_server::internal(name).is_none().then_some(text),
+        }
     }
 
     /// Whether the configuration grants a request, whoever asks and whatever is made of it then.
@@ -351,6 +355,19 @@ mod tests {
         assert_eq!(filtered(all(), "subsystem", &text("no-such"))[0].0, "refused@berth");
         let forced = Restrictions { command: Some("date".into()), ..Restrictions::default() };
         assert_eq!(filtered(forced, "subsystem", &text("no-such"))[0].0, "refused@berth");
+    }
+
+    #[test]
+    fn what_stands_for_the_built_in_server_is_no_name_for_a_client() {
+        for (name, expected) in
+            [("sftp", "subsystem"), ("internal-sftp", "refused@berth"), ("internal-sftp -R", "refused@berth")]
+        {
+            let mut queue = Queue::default();
+            let request = ChannelRequest { recipient: 3, name: b"subsystem", want_reply: true, specific: &text(name) };
+            Policy::default().channel_request(request, queue.tail()).unwrap();
+            let sent = ChannelRequest::decode(&queue.iter().next().unwrap()[1..]).unwrap().name;
+            assert_eq!(sent, expected.as_bytes(), "{name}");
+        }
     }
 
     #[test]

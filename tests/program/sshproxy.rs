@@ -127,6 +127,17 @@ fn sftp_and_other_subsystems_are_those_of_the_server() {
 }
 
 #[test]
+fn sftp_that_is_denied_is_so_by_any_name() {
+    let sshd = Sshd::start("", "");
+    let berth = berth_before(&sshd, |config| {
+        config["security"] = json!({"subsystem": {"mode": "enable", "deny": ["sftp"]}});
+    });
+    for name in ["sftp", "internal-sftp", "internal-sftp "] {
+        berth.ssh(["-s", "berth", name]).run().exits(255).says("subsystem request failed on channel 0");
+    }
+}
+
+#[test]
 fn ports_and_unix_sockets_are_the_servers() {
     let sshd = Sshd::start("", "");
     let berth = berth_before(&sshd, |_| ());

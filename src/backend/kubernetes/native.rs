@@ -92,7 +92,8 @@ fn words(command: &Command) -> Vec<String> {
         None => [SHELL, "-c", HOLD, "sh"].map(str::to_owned).into(),
     };
     let command = command.environment.iter().chain(&command.words).cloned();
-    prepared.into_iter().chain(["env".to_owned()]).chain(command).collect()
+    // A variable's name is the client's, and may begin like an option.
+    prepared.into_iter().chain(["env", "--"].map(str::to_owned)).chain(command).collect()
 }
 
 /// A program. Its streams are shared by the thread that carries them and the one that serves the client: nobody waits for
@@ -196,11 +197,23 @@ mod tests {
             size,
         };
         let own = ["/bin/sh", "-c", "cat >file"];
-        let expected = ["/bin/sh", "-c", HOLD, "sh", "env", "A=1", "/bin/sh", "-c", "cat >file"];
+        let expected = ["/bin/sh", "-c", HOLD, "sh", "env", "--", "A=1", "/bin/sh", "-c", "cat >file"];
         assert_eq!(words(&command(&own, None)), expected);
-        let expected = ["/bin/sh", "-c", SET_SIZE, "sh", "24", "80", "env", "A=1", "/bin/sh", "-c", "cat >file"];
+        let expected = ["/bin/sh", "-c", SET_SIZE, "sh", "24", "80", "env", "--", "A=1", "/bin/sh", "-c", "cat >file"];
         assert_eq!(words(&command(&own, Some([24, 80]))), expected);
-        assert_eq!(words(&command(&["/bin/bash"], None)), ["env", "A=1", "/bin/bash"]);
+        assert_eq!(words(&command(&["/bin/bash"], None)), ["env", "--", "A=1", "/bin/bash"]);
+    }
+
+    #[test]
+    fn no_name_of_a_variable_is_an_option() {
+        for name in ["-Sfalse", "--ignore-environment", "-", "-u"] {
+            let command = ["/bin/sh", "-c", "echo started"].map(str::to_owned).into();
+            let command =
+                Command { words: command, is_sftp: false, environment: vec![format!("{name}=1")], size: None };
+            let words = words(&command);
+            let output = std::process::Command::new(&words[0]).args(&words[1..]).output().unwrap();
+            assert_eq!(output.stdout, b"started\n", "{name}");
+        }
     }
 
     #[test]
