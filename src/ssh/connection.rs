@@ -267,7 +267,7 @@ impl Thread<'_> {
     fn wait(&mut self) -> Result<Ready, End> {
         let mut client = PollFlags::empty();
         client.set(PollFlags::OUT, self.session.has_output());
-        let (may_come, deadline, bridge) = match &self.phase {
+        let (mut may_come, deadline, bridge) = match &self.phase {
             Phase::Authentication { authentication, deadline, exchange_deadline, .. } => {
                 let deadline = deadline.iter().chain(exchange_deadline).min().copied();
                 // Where nothing is read, its end must show all the same: work for it would go on.
@@ -276,7 +276,10 @@ impl Thread<'_> {
             }
             Phase::Bridge(bridge) => (true, self.alive.deadline(), Some(bridge)),
         };
-        client.set(PollFlags::IN, may_come && self.queue.len() < LIMIT && !is_behind(&self.session));
+        may_come &= self.queue.len() < LIMIT && !is_behind(&self.session);
+        client.set(PollFlags::IN, may_come);
+        // Poll does not tell of what was read already.
+        let has_input = may_come && self.session.has_input();
         let mut timeout = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         if !self.idle {
             timeout = Some(timeout.map_or(IDLE, |timeout| timeout.min(IDLE)));
@@ -292,17 +295,20 @@ impl Thread<'_> {
                 fds.push(PollFd::from_borrowed_fd(stream, flags));
             }
         }
-        let found = match poll(&mut fds, timeout.map(timespec).as_ref()) {
+        let timeout = if has_input { Some(Timespec::default()) } else { timeout.map(timespec) };
+        let found = match poll(&mut fds, timeout.as_ref()) {
             Ok(found) => found,
             Err(rustix::io::Errno::INTR) => 0,
             Err(error) => return Err(End::Session(Error::Io(error.into()))),
         };
         let agents = guests.into_iter().zip(fds[2..].iter().map(PollFd::revents));
-        let ready = Ready { client: fds[0].revents(), agents: agents.filter(|(_, found)| !found.is_empty()).collect() };
+        let mut ready =
+            Ready { client: fds[0].revents(), agents: agents.filter(|(_, found)| !found.is_empty()).collect() };
+        ready.client.set(PollFlags::IN, has_input || ready.client.contains(PollFlags::IN));
         if !fds[1].revents().is_empty() {
             waker.clear();
         }
-        if found == 0 && !self.idle {
+        if found == 0 && !has_input && !self.idle {
             self.idle = true;
             self.session.shrink();
             self.queue.shrink();

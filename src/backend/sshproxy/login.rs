@@ -5,6 +5,7 @@ use std::time::Duration;
 use libssh_server::{HostKey, Session, number};
 use rustix::event::PollFlags;
 
+use super::relay::UNREAD_LIMIT;
 use crate::auth::fingerprint;
 use crate::backend::{Error, Waiter};
 use crate::config;
@@ -159,8 +160,12 @@ impl Login<'_> {
         }
         let soon = self.deadline.min(Deadline::after(INTERVAL));
         let socket = self.session.socket();
-        let waits = if self.session.has_output() { PollFlags::OUT } else { PollFlags::empty() };
-        let ready = soon.poll([(socket, PollFlags::IN), (socket, waits)]);
+        let wanted = |is_wanted, flag| if is_wanted { flag } else { PollFlags::empty() };
+        let reads = wanted(self.session.pending() < UNREAD_LIMIT, PollFlags::IN);
+        let writes = wanted(self.session.has_output(), PollFlags::OUT);
+        // Poll does not tell of what was read already.
+        let ready =
+            if self.session.has_input() { Ok([true, false]) } else { soon.poll([(socket, reads), (socket, writes)]) };
         let result = match ready {
             Err(error) => return Err(self.broken(&error.to_string())),
             Ok([readable, writable]) => {

@@ -24,6 +24,10 @@ use crate::connection::wire::{Malformed, Reader, Write};
 /// Bytes that may wait in either direction before no more is read from where they come.
 const LIMIT: usize = 256 * 1024;
 
+/// Bytes that may wait for a server before nothing more is taken from it. More than what the bridge may fill: a server that
+/// writes before it reads is stopped by answers to itself alone.
+pub(super) const UNREAD_LIMIT: usize = 2 * LIMIT;
+
 /// Bytes read from the bridge at a time.
 const READ: usize = 64 * 1024;
 
@@ -150,7 +154,10 @@ impl Relay {
         self.pass_on()?;
         self.pass_back()?;
         let mut server = PollFlags::empty();
-        server.set(PollFlags::IN, self.output.len() < LIMIT);
+        let may_come = self.output.len() < LIMIT && self.session.pending() < UNREAD_LIMIT;
+        server.set(PollFlags::IN, may_come);
+        // Poll does not tell of what was read already.
+        let has_input = may_come && self.session.has_input();
         server.set(PollFlags::OUT, self.session.has_output());
         let mut bridge = PollFlags::empty();
         bridge.set(PollFlags::IN, self.takes_more());
@@ -161,7 +168,8 @@ impl Relay {
             fds.push(PollFd::from_borrowed_fd(self.session.socket(), server));
         }
         let timeout = Timespec { tv_sec: IDLE.as_secs() as i64, tv_nsec: 0 };
-        let watches = !*idle || self.deadline.is_some();
+        let timeout = if has_input { Timespec::default() } else { timeout };
+        let watches = has_input || !*idle || self.deadline.is_some();
         let found = match poll(&mut fds, watches.then_some(&timeout)) {
             Ok(found) => found,
             Err(rustix::io::Errno::INTR) => return Ok(()),
@@ -174,7 +182,7 @@ impl Relay {
             Some(_) if !is_heard => self.deadline = Some(Instant::now() + self.patience),
             _ => (),
         }
-        *idle = found == 0;
+        *idle = found == 0 && !has_input;
         let bridge = fds[0].revents();
         let server = fds.get(1).map_or(PollFlags::empty(), PollFd::revents);
         drop(fds);
@@ -185,7 +193,7 @@ impl Relay {
         if server.contains(PollFlags::OUT) {
             self.session.flush()?;
         }
-        if server.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
+        if has_input || server.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR) {
             let result = self.session.receive(self.messages.tail());
             self.pass_back()?;
             result?;

@@ -72,7 +72,8 @@ impl RawClient {
         flags.set(PollFlags::OUT, self.session.pending() > 0);
         let socket = self.session.socket();
         let mut fds = [PollFd::new(&socket, flags)];
-        let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
+        let has_input = reads && self.session.has_input();
+        let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: if has_input { 0 } else { 20_000_000 } }));
         let found = fds[0].revents();
         if found.intersects(PollFlags::HUP | PollFlags::ERR) && !reads {
             return Err(Error::Closed);
@@ -80,7 +81,7 @@ impl RawClient {
         if found.contains(PollFlags::OUT) {
             self.session.flush()?;
         }
-        if found.contains(PollFlags::IN) {
+        if found.contains(PollFlags::IN) || has_input {
             self.session.receive(&mut self.messages)?;
         }
         Ok(())

@@ -28,9 +28,30 @@ pub(crate) fn frames(mut rest: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// How much of a peer's last words is told, in bytes: as much as OpenSSH tells.
+const LAST_WORDS: usize = 400;
+
 /// What SSH_MSG_DISCONNECT says (RFC 4253 section 11.1).
 pub(crate) fn farewell(message: &[u8]) -> String {
     let (reason, rest) = message[1..].split_first_chunk().unwrap_or((&[0; 4], &[]));
     let text = frames(rest).next().unwrap_or_default();
+    let text = &text[..text.len().min(LAST_WORDS)];
     format!("Received SSH_MSG_DISCONNECT: {}:{}", u32::from_be_bytes(*reason), String::from_utf8_lossy(text))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LAST_WORDS, farewell, frame};
+
+    #[test]
+    fn last_words_are_told_in_part_where_they_are_many() {
+        let told = |words: &[u8]| {
+            let mut message = vec![1, 0, 0, 0, 11];
+            frame(&mut message, words);
+            farewell(&message)
+        };
+        let begin = "Received SSH_MSG_DISCONNECT: 11:";
+        assert_eq!(told(b"bye"), format!("{begin}bye"));
+        assert_eq!(told(&[b'x'; 200_000]), format!("{begin}{}", "x".repeat(LAST_WORDS)));
+    }
 }

@@ -176,6 +176,11 @@ int berth_session_exchange(struct berth_session *self, uint8_t type, const uint8
 {
     ssh_session session = self->session;
     ssh_buffer message = session->in_buffer;
+    if (session->server && session->first_kex_follows_guess_wrong && type != SSH2_MSG_KEXINIT) {
+        /* Whatever the client has sent by its guess is for another method than the one that was chosen. */
+        session->first_kex_follows_guess_wrong = 0;
+        return SSH_OK;
+    }
     if (!allowed(session, type)) {
         return NOT_ALLOWED;
     }

@@ -21,6 +21,10 @@ use crate::phase::{Fate, Phase};
 /// Bytes read from the socket at a time.
 const READ: usize = 64 * 1024;
 
+/// How much may come of what was read, in messages and in answers, before the rest of it waits for another turn: packets
+/// inflate to a thousand times as much.
+const TURN: usize = 256 * 1024;
+
 /// How much may wait for a key exchange where a peer goes on pinging, in bytes.
 const MOST_HELD: usize = 64 * 1024;
 
@@ -34,6 +38,8 @@ pub struct Session {
     /// Bytes read, and not yet used: the first `filled`. The rest is room for more.
     unread: Vec<u8>,
     filled: usize,
+    /// Whether whole packets may be among them.
+    has_input: bool,
     /// Packets, the first `written` bytes of which the socket has taken.
     output: Vec<u8>,
     written: usize,
@@ -81,6 +87,7 @@ impl Session {
             socket,
             unread: Vec::new(),
             filled: 0,
+            has_input: false,
             output: [algorithms.identification.as_bytes(), b"\r\n"].concat(),
             written: 0,
             queued: Vec::new(),
@@ -103,17 +110,11 @@ impl Session {
     }
 
     /// Reads once from the socket, and appends the messages that became whole to `messages`, each behind its length as
-    /// uint32. They are 5, 50, 61 and 80 to 100; all others have been dealt with. Nothing to read is no error.
+    /// uint32. They are 5, 50, 61 and 80 to 100; all others have been dealt with. Nothing to read is no error. Where what
+    /// was read before comes to much, it goes on with that instead: see [`Session::has_input`].
     pub fn receive(&mut self, messages: &mut Vec<u8>) -> Result<(), Error> {
-        if self.unread.len() < self.filled + READ {
-            self.unread.try_reserve_exact(self.filled + READ - self.unread.len())?;
-            self.unread.resize(self.filled + READ, 0);
-        }
-        match self.socket.read(&mut self.unread[self.filled..]) {
-            Ok(0) => return Err(Error::Closed),
-            Ok(count) => self.filled += count,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => (),
-            Err(error) => return Err(Error::Io(error)),
+        if !std::mem::take(&mut self.has_input) {
+            self.read()?;
         }
         let mut used = 0;
         let result = self.process(&mut used, messages);
@@ -127,12 +128,40 @@ impl Session {
         result
     }
 
+    /// Whether [`Session::receive`] has left something of what it has read, and is to be called again, whether there is
+    /// more to read or not.
+    pub fn has_input(&self) -> bool {
+        self.has_input
+    }
+
+    fn read(&mut self) -> Result<(), Error> {
+        if self.unread.len() < self.filled + READ {
+            self.unread.try_reserve_exact(self.filled + READ - self.unread.len())?;
+            self.unread.resize(self.filled + READ, 0);
+        }
+        match self.socket.read(&mut self.unread[self.filled..]) {
+            Ok(0) => Err(Error::Closed),
+            Ok(count) => {
+                self.filled += count;
+                Ok(())
+            }
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(()),
+            Err(error) => Err(Error::Io(error)),
+        }
+    }
+
     /// Opens the packets in what was read; `used` are the bytes that are not needed any more.
     fn process(&mut self, used: &mut usize, messages: &mut Vec<u8>) -> Result<(), Error> {
         if self.peer.is_none() && !self.identify(used)? {
             return Ok(());
         }
-        while let Some(packet) = self.opener.open(&mut self.unread[*used..self.filled])? {
+        let most = messages.len() + self.pending() + TURN;
+        loop {
+            if messages.len() + self.pending() >= most {
+                self.has_input = *used < self.filled;
+                break;
+            }
+            let Some(packet) = self.opener.open(&mut self.unread[*used..self.filled])? else { break };
             *used += packet.length;
             let message = packet.message;
             let number = message[0];
@@ -418,3 +447,6 @@ fn is_writable(socket: &TcpStream) -> bool {
     // An empty send tells nothing; but one poll more at the end of a connection costs nothing either.
     poll(&mut [PollFd::new(socket, PollFlags::OUT)], Some(&Timespec::default())) == Ok(1)
 }
+
+#[cfg(test)]
+mod tests;

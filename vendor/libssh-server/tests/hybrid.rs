@@ -143,7 +143,7 @@ fn an_x25519_key_of_small_order_ends_the_connection() {
 
 #[test]
 fn one_bit_changed_in_any_part_fails_the_hosts_signature() {
-    let refused = "Failed to verify server hostkey signature";
+    let refused = "\"Failed to verify server hostkey signature\"";
     // Of the encapsulation key, its seed: any bytes are one.
     for place in [ENCAPSULATION_KEY - 1, ENCAPSULATION_KEY] {
         assert_eq!(with_init(|strings| strings[0][place] ^= 1), format!("client: {refused}"), "{place}");

@@ -92,7 +92,7 @@ impl Side {
         if !bytes.is_empty() {
             assert!(is_readable(&session.socket(), TIME));
         }
-        while is_readable(&session.socket(), Duration::ZERO) {
+        while session.has_input() || is_readable(&session.socket(), Duration::ZERO) {
             session.receive(&mut messages)?;
         }
         Ok(messages)
