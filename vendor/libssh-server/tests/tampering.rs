@@ -116,7 +116,7 @@ fn the_peer_is_told_that_the_connection_ends() {
     end(&mut link, Direction::ToServer, &bytes);
     let farewell = link.disconnect_server(2, "Packet corrupt");
     let error = link.give(Direction::ToClient, &farewell).unwrap_err();
-    assert_eq!(error.to_string(), "Received SSH_MSG_DISCONNECT: 2:Packet corrupt");
+    assert_eq!(error.to_string(), "\"Received SSH_MSG_DISCONNECT: 2:Packet corrupt\"");
 }
 
 #[test]
