@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
+
+use serde_json::json;
 
 use crate::common::{Berth, PASSWORD, RawClient, auth_request, connect_from, key, string};
 
@@ -149,4 +151,35 @@ fn in_a_key_exchange_after_the_login() {
             client.flood(&message, MESSAGES);
         });
     }
+}
+
+#[test]
+fn of_another_ssh_server_that_does_not_read() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let berth = Berth::with(|config| {
+        config["backend"] = "sshproxy".into();
+        config["sshproxy"] = json!({
+            "server": "127.0.0.1",
+            "port": port,
+            "username": "guest",
+            "password": "guest",
+            "allowedHostKeyFingerprints": [format!("SHA256:{}", "x".repeat(43))],
+            "timeout": "10s",
+        });
+    });
+    let session = |serve: &dyn Fn(std::net::TcpStream)| {
+        let running = berth.exec("true").spawn();
+        serve(listener.accept().unwrap().0);
+        running.wait().exits(255);
+        peak(&berth)
+    };
+    let before = session(&drop);
+    let many = plain(&[192]).repeat(1 << 16);
+    let after = session(&|mut socket| {
+        socket.set_write_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
+        let _ = socket.write_all(b"SSH-2.0-test\r\n").and_then(|()| (0..40).try_for_each(|_| socket.write_all(&many)));
+    });
+    let growth = after.saturating_sub(before);
+    assert!(growth < GROWTH, "by {growth} kB");
 }
