@@ -321,6 +321,7 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
         pubkey_auth_options: Vec::new(),
         trusted_user_ca_keys: Vec::new(),
         revoked_keys: Vec::new(),
+        strict_modes: Default::default(),
         key_exchange_timeout: DEADLINE,
         max_startups: config::MaxStartups { start: 100, rate: 100, full: 100 },
         per_source_max_startups: None,
