@@ -74,12 +74,20 @@ fn what_is_set_for_a_program_is_taken_by_the_server_or_nothing_starts() {
     // Stock sshd takes LANG and LC_* alone.
     let sshd = Sshd::start("", "");
     let berth = berth_before(&sshd, forced);
-    let ran = berth.ssh(["-tt", "berth", "git-receive-pack x"]).run();
+    let ran = berth.ssh(["-T", "berth", "git-receive-pack x"]).run();
     ran.exits(255).prints("").says("berth: the server behind this one does not take what is set for your session");
     berth.log().line("sshproxy: the server does not take SSH_ORIGINAL_COMMAND");
     berth.reload(|config| config["security"] = json!({"forceCommand": "internal-sftp -R"}));
     let ran = berth.openssh("sftp").args(["-b", "-", "berth"]).input("pwd\n").run();
     ran.exits(255).says("berth: the server behind this one cannot be held to the rules for your SFTP");
+}
+
+#[test]
+fn a_person_at_a_terminal_is_told_why_nothing_starts() {
+    let sshd = Sshd::start("", "");
+    let berth = berth_before(&sshd, |config| config["security"] = json!({"forceCommand": "true"}));
+    let ran = berth.ssh(["-tt", "berth", "git-receive-pack x"]).run();
+    ran.exits(255).prints("").says("berth: the server behind this one does not take what is set for your session");
 }
 
 #[test]
