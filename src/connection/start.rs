@@ -40,6 +40,25 @@ pub fn can_be_set(name: &[u8], value: &[u8]) -> bool {
     is_name && !value.contains(&0) && name.len().saturating_add(value.len()) <= LONGEST - 2
 }
 
+impl What<'_> {
+    /// The name of RFC 4254's request for it, and the fields that follow there.
+    pub fn request(self) -> (&'static [u8], Vec<u8>) {
+        let mut specific = Vec::new();
+        let name: &[u8] = match self {
+            What::Shell => b"shell",
+            What::Exec(command) => {
+                specific.put_string(command);
+                b"exec"
+            }
+            What::Subsystem(command) => {
+                specific.put_string(command);
+                b"subsystem"
+            }
+        };
+        (name, specific)
+    }
+}
+
 impl<'a> Start<'a> {
     /// Takes apart a request for which [`starts`] holds; any other is malformed.
     ///
@@ -63,18 +82,7 @@ impl<'a> Start<'a> {
 
     /// The whole message, for this channel.
     pub fn encode(&self, recipient: u32, want_reply: bool) -> Vec<u8> {
-        let mut specific = Vec::new();
-        let name: &[u8] = match self.what {
-            What::Shell => b"shell",
-            What::Exec(command) => {
-                specific.put_string(command);
-                b"exec"
-            }
-            What::Subsystem(command) => {
-                specific.put_string(command);
-                b"subsystem"
-            }
-        };
+        let (name, mut specific) = self.what.request();
         specific.put_u32(self.variables.len() as u32);
         for (name, value) in &self.variables {
             specific.put_string(name);

@@ -236,18 +236,7 @@ impl Session {
 
 /// RFC 4254's request for a program.
 fn plain(what: What<'_>, request: &ChannelRequest<'_>) -> Vec<u8> {
-    let mut specific = Vec::new();
-    let name: &[u8] = match what {
-        What::Shell => b"shell",
-        What::Exec(command) => {
-            specific.put_string(command);
-            b"exec"
-        }
-        What::Subsystem(command) => {
-            specific.put_string(command);
-            b"subsystem"
-        }
-    };
+    let (name, specific) = what.request();
     ChannelRequest { name, specific: &specific, ..*request }.encode()
 }
 
