@@ -13,6 +13,7 @@ use berth::connection::message::{OpenFailure, bare};
 use berth::connection::wire::{Reader, Write};
 
 use crate::harness::{DEADLINE, Outcome, Server};
+use crate::port::free_port;
 
 /// What `direct-tcpip` adds.
 fn target(host: &str, port: u16) -> Vec<u8> {
@@ -291,11 +292,6 @@ fn a_connection_that_the_client_refuses_is_closed() {
         server.send(&open_failure(channel, OpenFailure::ConnectFailed, "no"));
         assert!(read_to_end(socket).is_empty());
     }
-}
-
-/// One that was free a moment ago.
-fn free_port() -> u16 {
-    listener().local_addr().unwrap().port()
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod forwarding;
 mod harness;
+#[path = "../program/common/port.rs"]
+mod port;
 mod sessions;
 mod stream;
 mod terminals;

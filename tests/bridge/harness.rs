@@ -20,6 +20,8 @@ use berth::connection::message::{GlobalRequest, number};
 use berth::connection::wire::Write;
 use berth::ssh::Services;
 
+use crate::port::free_port;
+
 /// Nothing here takes that long.
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -281,10 +283,6 @@ impl Played {
     pub fn ends(&mut self) {
         while self.next().is_some() {}
     }
-}
-
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// Waits for something to become true.

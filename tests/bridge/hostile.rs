@@ -16,7 +16,8 @@ use berth::connection::message::{
 };
 use berth::connection::wire::{Reader, Write};
 
-use crate::harness::{Killed, Played, Server, free_port, has_hung_up, text, until};
+use crate::harness::{Killed, Played, Server, has_hung_up, text, until};
+use crate::port::free_port;
 
 /// For those that look at this process's memory, and for those that take much of it.
 static MEMORY: Mutex<()> = Mutex::new(());

@@ -4,3 +4,5 @@ mod harness;
 mod hostbound;
 mod hostile;
 mod policy;
+#[path = "../program/common/port.rs"]
+mod port;

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use berth::config::Forwarding;
 
-use crate::harness::{Killed, Server, free_port, listener, text, until};
+use crate::harness::{Killed, Server, listener, text, until};
+use crate::port::free_port;
 
 #[test]
 fn why_a_connection_is_not_made_is_told() {

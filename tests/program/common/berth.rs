@@ -281,7 +281,7 @@ impl Berth {
 
     /// A connection that many sessions share.
     pub fn master(&self) -> Master {
-        let path = self.path("master");
+        let path = self.path(&unique());
         let control = format!("ControlPath={}", path.display());
         let running = self.ssh(["-M", "-N", "-o", &control, "berth"]).within(Duration::from_secs(300)).spawn();
         eventually("the control socket", DEADLINE, || path.exists());

@@ -1,7 +1,6 @@
 //! Waiting, always with a deadline: for a child's end, for words in what it writes, for a condition.
 
 use std::io::{self, Read};
-use std::net::TcpListener;
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
@@ -41,11 +40,6 @@ pub fn wait(child: &mut Child, end: Instant) -> Option<ExitStatus> {
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let _ = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&timeout));
     }
-}
-
-/// A port of loopback that nobody listens on.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 pub fn pid(child: &Child) -> Pid {

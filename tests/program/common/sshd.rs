@@ -5,7 +5,7 @@ use std::fs;
 use super::berth::{Directory, unique};
 use super::client::{Client, Running};
 use super::key::key;
-use super::process::free_port;
+use super::port::free_port;
 
 /// An sshd of a test's own, in which this machine's user of the test's process has an account. Ended when dropped.
 pub struct Sshd {
