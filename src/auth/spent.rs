@@ -49,7 +49,12 @@ pub fn keep_spent_codes(directory: &Path) {
     let path = directory.join("totp.json");
     let mut kept = kept();
     match file::read(&path, LARGEST) {
-        Ok(text) => kept.users.extend(decode(&text)),
+        Ok(text) => match decode(&text) {
+            Some(users) => kept.users.extend(users),
+            None => {
+                log::error!("{}: not as berth writes it: codes that were used may be good once more", path.display())
+            }
+        },
         Err(_) if !path.exists() => (),
         Err(error) => log::error!("{}: {error}: codes that were used may be good once more", path.display()),
     }
@@ -87,15 +92,16 @@ fn encode(users: &BTreeMap<String, Spent>) -> String {
     Value::Object(users.iter().map(entry).collect()).to_string()
 }
 
-fn decode(text: &[u8]) -> BTreeMap<String, Spent> {
-    let Ok(Value::Object(users)) = serde_json::from_slice(text) else { return BTreeMap::new() };
+/// What [`encode`] has written; none where it did not write this.
+fn decode(text: &[u8]) -> Option<BTreeMap<String, Spent>> {
+    let Ok(Value::Object(users)) = serde_json::from_slice(text) else { return None };
     let entry = |(name, fields): (String, Value)| {
         let number = |index: usize| fields[index].as_u64();
         let wrong = u32::try_from(number(1)?).ok()?;
         let (from, locked_until, until) = (number(0)?, number(2)?, number(3)?);
         Some((name, Spent { from, tried: (0, 0), wrong, locked_until, until }))
     };
-    users.into_iter().filter_map(entry).collect()
+    users.into_iter().map(entry).collect()
 }
 
 #[cfg(test)]
@@ -113,12 +119,19 @@ mod tests {
                 .into_iter()
                 .map(|(name, (from, wrong, locked_until, until))| (name, Spent { from, tried: (0, 0), wrong, locked_until, until }))
                 .collect();
-            prop_assert_eq!(decode(encode(&users).as_bytes()), users);
+            prop_assert_eq!(decode(encode(&users).as_bytes()), Some(users));
         }
 
         #[test]
         fn no_file_panics(text in any::<Vec<u8>>()) {
             decode(&text);
+        }
+    }
+
+    #[test]
+    fn what_is_not_as_it_was_written_is_no_file() {
+        for text in ["", "{", "[]", r#"{"alice": 1}"#, r#"{"alice": [1, 2, 3]}"#, r#"{"alice": [1, -2, 3, 4]}"#] {
+            assert_eq!(decode(text.as_bytes()), None, "{text}");
         }
     }
 

@@ -77,7 +77,7 @@ fn of_docker(docker: &Docker) -> Vec<Danger> {
 /// Whether somebody who has a container of this `HostConfig` could change what the host, or other containers, see of a
 /// volume that is mounted read-only: by privileges with which it can be mounted anew.
 pub fn can_remount(host_config: &Map<String, Json>) -> bool {
-    host_config.get("Privileged") == Some(&Json::Bool(true)) || adds_admin(host_config.get("CapAdd"))
+    host_config.get("Privileged") == Some(&Json::Bool(true)) || adds_the_host(host_config.get("CapAdd")).is_some()
 }
 
 fn of_host_config(host_config: &Map<String, Json>, path: &[&str]) -> Vec<Danger> {
@@ -86,8 +86,8 @@ fn of_host_config(host_config: &Map<String, Json>, path: &[&str]) -> Vec<Danger>
     if host_config.get("Privileged") == Some(&Json::Bool(true)) {
         find("privileged", "a user who is root in the container is root on the host".into());
     }
-    if adds_admin(host_config.get("CapAdd")) {
-        find("capAdd", "with SYS_ADMIN a user who is root in the container can be root on the host".into());
+    if let Some(capability) = adds_the_host(host_config.get("CapAdd")) {
+        find("capAdd", format!("with {capability} a user who is root in the container can be root on the host"));
     }
     for (name, key, what) in NAMESPACES {
         if host_config.get(name).and_then(Json::as_str) == Some("host") {
@@ -127,10 +127,17 @@ fn of_source(source: &str) -> Option<String> {
     Some(format!("{what} makes users root on the host: they can start any container"))
 }
 
-/// Whether capabilities are added with which one can mount.
-fn adds_admin(capabilities: Option<&Json>) -> bool {
+/// The capabilities with which root in a container reaches what is the host's: its mounts, its kernel, its memory and
+/// devices, and, by open_by_handle_at(2), its files.
+const HOSTS: [&str; 5] = ["ALL", "SYS_ADMIN", "SYS_MODULE", "SYS_RAWIO", "DAC_READ_SEARCH"];
+
+/// The first of [`HOSTS`] that is added.
+fn adds_the_host(capabilities: Option<&Json>) -> Option<&'static str> {
     let names = capabilities.and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
-    names.map(str::to_uppercase).any(|name| ["ALL", "SYS_ADMIN"].contains(&name.strip_prefix("CAP_").unwrap_or(&name)))
+    names.map(str::to_uppercase).find_map(|name| {
+        let name = name.strip_prefix("CAP_").unwrap_or(&name);
+        HOSTS.into_iter().find(|host| *host == name)
+    })
 }
 
 fn of_kubernetes(kubernetes: &Kubernetes) -> Vec<Danger> {
@@ -160,8 +167,8 @@ fn of_kubernetes(kubernetes: &Kubernetes) -> Vec<Danger> {
         if context["privileged"] == true {
             find(&[key], format!("{name}: privileged: who is root in the container is root on the node"));
         }
-        if adds_admin(context["capabilities"].get("add")) {
-            find(&[key], format!("{name}: with SYS_ADMIN who is root in the container can be root on the node"));
+        if let Some(capability) = adds_the_host(context["capabilities"].get("add")) {
+            find(&[key], format!("{name}: with {capability} who is root in the container can be root on the node"));
         }
         if key == "containers" && container["resources"]["limits"]["memory"].is_null() {
             let message =
@@ -201,7 +208,8 @@ mod tests {
         for (more, expected) in [
             ("privileged: true", "privileged: a user who is root"),
             ("capAdd: [NET_ADMIN, CAP_SYS_ADMIN]", "capAdd: with SYS_ADMIN"),
-            ("capAdd: [all]", "capAdd: with SYS_ADMIN"),
+            ("capAdd: [all]", "capAdd: with ALL"),
+            ("capAdd: [dac_read_search]", "capAdd: with DAC_READ_SEARCH"),
             ("networkMode: host", "networkMode: host shares the host's network"),
             ("pidMode: host", "pidMode: host shares the host's processes"),
             ("binds: ['/:/host:ro']", "binds: / is all of the host"),
@@ -231,12 +239,13 @@ mod tests {
     }
 
     #[test]
-    fn whoever_can_mount_can_mount_anew() {
+    fn whoever_reaches_the_host_can_mount_anew() {
         for (host_config, expected) in [
             (json!({"Privileged": true}), true),
             (json!({"CapAdd": ["SYS_ADMIN"]}), true),
             (json!({"CapAdd": ["cap_sys_admin"]}), true),
             (json!({"CapAdd": ["ALL"]}), true),
+            (json!({"CapAdd": ["DAC_READ_SEARCH"]}), true),
             (json!({"CapAdd": ["NET_ADMIN"], "Privileged": false}), false),
             (json!({}), false),
         ] {

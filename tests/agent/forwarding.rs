@@ -172,7 +172,7 @@ fn a_far_end_that_does_not_read_gives_no_window_back() {
 #[test]
 fn a_connection_that_is_refused_says_so() {
     let mut server = Server::start();
-    let port = listener().local_addr().unwrap().port();
+    let port = free_port();
     let refused = server.open_channel("direct-tcpip", WINDOW, &target("127.0.0.1", port));
     assert_eq!(refused, Err((2, "Connection refused".into())));
     let refused = server.open_channel("direct-tcpip", WINDOW, &target(&"x".repeat(300), 80));

@@ -1,12 +1,11 @@
 //! Images and the daemon: pulls, and what a user hears when there is no container to be had.
 
-use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, PASSWORD, Registry, daemon, directory_of, docker, eventually};
+use crate::common::{Berth, Client, PASSWORD, Registry, daemon, directory_of, docker, eventually, free_port};
 
 /// What "at once" is.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -27,11 +26,6 @@ fn with_image(image: &str, policy: &str) -> Berth {
 fn set_image(config: &mut Value, image: &str, policy: &str) {
     config["docker"]["execution"]["container"]["image"] = image.into();
     config["docker"]["execution"]["imagePullPolicy"] = policy.into();
-}
-
-/// A port that nobody listens on.
-fn closed_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 #[test]
@@ -83,7 +77,7 @@ fn all_sessions_of_a_connection_are_told() {
 
 #[test]
 fn a_registry_that_is_down_is_told_at_once() {
-    let image = format!("127.0.0.1:{}/guest", closed_port());
+    let image = format!("127.0.0.1:{}/guest", free_port());
     fails_at_once(&with_image(&image, "IfNotPresent"), &format!("image {image} cannot be pulled"));
 }
 
