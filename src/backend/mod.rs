@@ -7,6 +7,7 @@ mod choice;
 pub mod docker;
 mod in_use;
 pub mod kubernetes;
+mod mark;
 mod native;
 mod removal;
 mod selection;

@@ -1,19 +1,27 @@
 //! Containers and pods that users choose by name, as in `ssh alice+web@host`.
 
 use super::Request;
-use crate::config::ContainerName;
+use crate::config::{ContainerName, NameOf};
 use crate::pattern;
 
 /// Whether the user of this request may have what is named so. `key` is that of the patterns in the configuration.
-pub(super) fn may_have(request: &Request, name: &str, patterns: &[ContainerName], key: &str) -> bool {
-    let fits = |pattern: &ContainerName| {
-        pattern.fill(&request.user).is_some_and(|pattern| pattern::matches(pattern.as_bytes(), name.as_bytes()))
-    };
+pub(super) fn may_have(request: &Request, name: &str, what: NameOf, patterns: &[ContainerName], key: &str) -> bool {
+    let fits =
+        |pattern: &ContainerName| pattern::matches(pattern.fill(&request.user, what).as_bytes(), name.as_bytes());
     let may = is_name(name) && patterns.iter().any(fits);
     if !may {
         log::info!("{}: refused: {key} has no {name:?}", request.connection);
     }
     may
+}
+
+/// The name that a template makes for the user of this request.
+pub(super) fn name_for(request: &Request, template: &ContainerName, what: NameOf) -> String {
+    let name = template.fill(&request.user, what);
+    if name != template.fill_any(&request.user) {
+        log::info!("{}: {:?} cannot be in such a name: {name} it is instead", request.connection, request.user);
+    }
+    name
 }
 
 /// Whether a container or pod can have such a name, or a container such an id: so it can stand in a path, or a selector.
@@ -49,7 +57,7 @@ mod tests {
                 container: Some(name.into()),
                 metadata: Arc::default(),
             };
-            may_have(&request, name, &patterns, "key")
+            may_have(&request, name, NameOf::Container, &patterns, "key")
         };
         for name in ["web", "alice-1", "alice-", "db-1"] {
             assert!(may_have("alice", name), "{name}");

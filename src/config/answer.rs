@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::reader::{Kind, Reader};
 use super::yaml::{Node, Value};
-use super::{BackendKind, Config, Error, Own, connection_section, docker, docker_connection, kubernetes, sshproxy};
+use super::{Config, Error, Own, check_backend, complete_backend, connection_section, docker_connection};
 
 /// What cannot be set for one connection.
 const STATIC: &[&str] =
@@ -38,11 +38,8 @@ impl Config {
         if root.at(&["docker", "connection"]).is_some() {
             docker_connection::put(&root, &mut config, &self.place, &mut reader);
         }
-        match config.backend {
-            BackendKind::Docker => docker::check(&root, &config.docker, &mut reader),
-            BackendKind::Kubernetes => kubernetes::resolve(&root, &mut config, &mut reader),
-            BackendKind::SshProxy => sshproxy::resolve(&root, &mut config, &mut reader),
-        }
+        complete_backend(&root, &mut config, &mut reader);
+        check_backend(&root, &config, &mut reader);
         let findings = reader.findings().into_iter().map(|found| Error {
             file: "configserver".into(),
             line: None,
@@ -84,3 +81,7 @@ pub(crate) fn fuzz(answer: &[u8]) {
         let _ = error.to_string();
     }
 }
+
+#[cfg(test)]
+#[path = "answer_tests.rs"]
+mod tests;

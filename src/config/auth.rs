@@ -109,7 +109,8 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
     let (docker, kubernetes) = (docker::of_users(), kubernetes::of_users());
     let (mut forwardings, mut quotas, mut owns) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     let everyones = Own { docker: config.docker.clone(), kubernetes: config.kubernetes.clone() };
-    let general = findings_in(root, &everyones, config.backend, reader.directory);
+    let is_whole = !config.is_completed_by_answers();
+    let general = findings_in(root, &everyones, config.backend, is_whole, reader.directory);
     for (name, user) in &mut config.users {
         let path = ["auth", "users", name, "groups"];
         let groups = root.texts_at(&path);
@@ -159,7 +160,7 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
             let settings = own.insert(everyones.clone());
             read_all(&docker, parts("docker"), &mut settings.docker, &mut silent);
             read_all(&kubernetes, parts("kubernetes"), &mut settings.kubernetes, &mut silent);
-            for finding in findings_in(root, settings, config.backend, reader.directory) {
+            for finding in findings_in(root, settings, config.backend, is_whole, reader.directory) {
                 // What everyone's have has been told, too.
                 if general.iter().any(|known| (&known.path, &known.message) == (&finding.path, &finding.message)) {
                     continue;
@@ -180,10 +181,11 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
     config.own = Arc::new(ByName::new(owns));
 }
 
-/// What does not go together in the settings of a backend, and what is worth a warning.
-fn findings_in(root: &Node, own: &Own, backend: BackendKind, directory: &Path) -> Vec<Finding> {
+/// What does not go together in the settings of a backend, where these are all, and what is worth a warning.
+fn findings_in(root: &Node, own: &Own, backend: BackendKind, is_whole: bool, directory: &Path) -> Vec<Finding> {
     let mut reader = Reader::new(directory);
     match backend {
+        _ if !is_whole => {}
         BackendKind::Docker => docker::check(root, &own.docker, &mut reader),
         BackendKind::Kubernetes => kubernetes::check(root, &own.kubernetes, &mut reader),
         BackendKind::SshProxy => {}

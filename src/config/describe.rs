@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value as Json, json};
 
+use super::pod_api;
 use super::reader::{Kind, similar, written_like};
 use super::section;
 
@@ -25,15 +26,22 @@ pub fn schema() -> Json {
     annotate(&mut schema, &mut Vec::new(), &reference());
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "berth's configuration".into();
-    schema["$defs"] = json!({"elsewhere": {
+    let mut definitions = pod_api::definitions();
+    definitions.insert("elsewhere".into(), elsewhere());
+    schema["$defs"] = definitions.into();
+    schema
+}
+
+/// What may stand in place of a single value.
+fn elsewhere() -> Json {
+    json!({
         "type": "object",
         "description": "{env: NAME} for a variable of berth's environment, {file: PATH} for what is in a file",
         "properties": {"env": {"type": "string"}, "file": {"type": "string"}},
         "minProperties": 1,
         "maxProperties": 1,
         "additionalProperties": false,
-    }});
-    schema
+    })
 }
 
 /// Puts the reference's comments into a schema.
@@ -68,12 +76,12 @@ fn below(key: &str, schema: &mut Json, path: &mut Vec<String>, reference: &BTree
 /// which key is unknown.
 pub fn explain(path: &str) -> Result<String, String> {
     let keys: Vec<&str> = path.split('.').collect();
-    let schema = section().schema();
+    let (schema, definitions) = (section().schema(), pod_api::definitions().into());
     let mut place = &schema;
     let mut known = Vec::new();
     for (index, key) in keys.iter().enumerate() {
-        let Some((name, next)) = step(place, key) else {
-            let names = properties(place);
+        let Some((name, next)) = step(place, key, &definitions) else {
+            let names = properties(place, &definitions);
             let meant = similar(key, names.iter().map(String::as_str)).map(|name| format!("; did you mean {name}?"));
             let unknown = keys.get(..=index).unwrap_or_default().join(".");
             return Err(format!("unknown key {unknown}{}", meant.unwrap_or_default()));
@@ -88,7 +96,7 @@ pub fn explain(path: &str) -> Result<String, String> {
     for line in [Some(entry.comment).filter(|comment| !comment.is_empty()), note, allowed].into_iter().flatten() {
         text += &format!("    {line}\n");
     }
-    let names = properties(place);
+    let names = properties(place, &definitions);
     if !names.is_empty() {
         text += &format!("    Keys: {}\n", names.join(", "));
     }
@@ -101,10 +109,18 @@ pub fn explain(path: &str) -> Result<String, String> {
     Ok(text)
 }
 
+/// What a schema refers to, or else itself; of a list, that of its items.
+fn follow<'s>(schema: &'s Json, definitions: &'s Json) -> &'s Json {
+    let schema = schema.get("items").unwrap_or(schema);
+    let name = schema.get("$ref").and_then(Json::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
+    name.and_then(|name| definitions.get(name)).unwrap_or(schema)
+}
+
 /// Goes below a key of a schema's. Gives the name by which the reference knows it.
-fn step<'s>(schema: &'s Json, key: &str) -> Option<(String, &'s Json)> {
+fn step<'s>(schema: &'s Json, key: &str, definitions: &'s Json) -> Option<(String, &'s Json)> {
+    let schema = follow(schema, definitions);
     let alternatives = schema.get("anyOf").and_then(Json::as_array).into_iter().flatten();
-    if let Some(found) = alternatives.filter_map(|schema| step(schema, key)).next() {
+    if let Some(found) = alternatives.filter_map(|schema| step(schema, key, definitions)).next() {
         return Some(found);
     }
     let patterns = schema.get("patternProperties").and_then(Json::as_object).into_iter().flatten();
@@ -127,7 +143,8 @@ fn allowed(schema: &Json) -> Option<&str> {
 }
 
 /// The names of the keys that a schema has.
-fn properties(schema: &Json) -> Vec<String> {
+fn properties(schema: &Json, definitions: &Json) -> Vec<String> {
+    let schema = follow(schema, definitions);
     let names = |key| schema.get(key).and_then(Json::as_object).into_iter().flatten();
     let titles = names("patternProperties").filter_map(|(_, schema)| Some(schema.get("title")?.as_str()?.to_owned()));
     let alternatives = schema.get("anyOf").and_then(Json::as_array).into_iter().flatten();
@@ -135,7 +152,7 @@ fn properties(schema: &Json) -> Vec<String> {
         Some(_) => titles.map(|title| written_like(&title, "a")).collect(),
         None => names("properties").map(|(name, _)| name.clone()).collect(),
     };
-    alternatives.flat_map(properties).chain(own).collect()
+    alternatives.flat_map(|schema| properties(schema, definitions)).chain(own).collect()
 }
 
 /// What the reference says, by the keys of a path.

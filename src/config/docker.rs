@@ -9,6 +9,7 @@ use super::Config;
 use super::docker_api::{AUTH_CONFIG, CONFIG, HOST_CONFIG, NETWORKING_CONFIG};
 use super::docker_connection::{self, AgentTransport, DockerConnection};
 use super::kind::{Named, Scalar, any_number_of, choice, duration, is_line, one_or_more, parsed, switch, text};
+use super::naming::ContainerName;
 use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::sidecar::{Sidecar, Sidecars};
@@ -85,37 +86,6 @@ impl Default for Persistent {
     fn default() -> Self {
         let keep = Duration::from_secs(600);
         Persistent { name: None, labels: Vec::new(), selectable: Vec::new(), create: false, keep }
-    }
-}
-
-/// A text in which `%u` stands for the user's name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ContainerName(String);
-
-impl ContainerName {
-    /// Reads it; an error says what is allowed.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
-        if text.is_empty() || text.replace("%u", "").contains(|c: char| c == '%' || c.is_control()) {
-            return Err("must be a text in which % stands before u alone: %u is the user's name");
-        }
-        Ok(ContainerName(text.to_owned()))
-    }
-
-    /// With the user's name in it. `None` for a user whose name no container's can have in it.
-    pub fn fill(&self, user: &str) -> Option<String> {
-        let is_good =
-            !user.is_empty() && user.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
-        (is_good || !self.has_user()).then(|| self.fill_any(user))
-    }
-
-    /// With the user's name in it, whatever that is.
-    pub fn fill_any(&self, user: &str) -> String {
-        self.0.replace("%u", user)
-    }
-
-    /// Whether it depends on the user.
-    pub fn has_user(&self) -> bool {
-        self.0.contains("%u")
     }
 }
 

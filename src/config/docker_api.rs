@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::kind::{parse_boolean, parse_duration, parse_integer, parse_size};
+use super::kind::{parse_boolean, parse_duration, parse_integer, parse_size, parse_switch, switch_schema};
+use super::naming::{literal, seems_expanded};
 use super::reader::{Kind, Reader, described, written_like};
 use super::yaml::{Node, Value};
 
@@ -20,6 +21,10 @@ pub(super) enum Api {
     /// An integer that counts nanoseconds: "30s" is one, too.
     Nanoseconds,
     Text,
+    /// A text in which somebody may expect the user's name, and nothing is expanded: a percent sign is written twice.
+    Literal,
+    /// A text in which a percent sign may be meant. `%u` is worth a warning.
+    Passed,
     /// A command: a list of words, or one text.
     Command,
     List(&'static Api),
@@ -34,7 +39,7 @@ pub(super) enum Api {
     Inline(&'static Keys),
 }
 
-use Api::{Bool, But, Bytes, Command, Empty, Free, Inline, Integer, List, Nanoseconds, Object, Text};
+use Api::{Bool, But, Bytes, Command, Empty, Free, Inline, Integer, List, Literal, Nanoseconds, Object, Passed, Text};
 
 /// The keys of an object of the API.
 pub(super) struct Keys(&'static [(&'static str, Api)]);
@@ -49,14 +54,14 @@ pub(super) static CONFIG: Keys = Keys(&[
     ("AttachStdin", Bool),
     ("AttachStdout", Bool),
     ("Cmd", Command),
-    ("Domainname", Text),
+    ("Domainname", Literal),
     ("Entrypoint", Command),
-    ("Env", TEXTS),
+    ("Env", List(&Passed)),
     ("ExposedPorts", Free(&Empty)),
     ("Healthcheck", Object(&HEALTH)),
-    ("Hostname", Text),
-    ("Image", But(&Text, |image| (image == "").then_some("must be the name of an image"))),
-    ("Labels", TEXT_MAP),
+    ("Hostname", Literal),
+    ("Image", But(&Literal, |image| (image == "").then_some("must be the name of an image"))),
+    ("Labels", Free(&Passed)),
     ("MacAddress", Text),
     ("NetworkDisabled", Bool),
     ("OnBuild", TEXTS),
@@ -66,9 +71,9 @@ pub(super) static CONFIG: Keys = Keys(&[
     ("StopSignal", Text),
     ("StopTimeout", Integer),
     ("Tty", Bool),
-    ("User", Text),
+    ("User", Literal),
     ("Volumes", Free(&Empty)),
-    ("WorkingDir", Text),
+    ("WorkingDir", Literal),
 ]);
 
 static HEALTH: Keys = Keys(&[
@@ -82,9 +87,9 @@ static HEALTH: Keys = Keys(&[
 
 /// `HostConfig`
 pub(super) static HOST_CONFIG: Keys = Keys(&[
-    ("Annotations", TEXT_MAP),
+    ("Annotations", Free(&Passed)),
     ("AutoRemove", Bool),
-    ("Binds", TEXTS),
+    ("Binds", List(&Literal)),
     ("BlkioDeviceReadBps", List(&Object(&THROTTLE))),
     ("BlkioDeviceReadIOps", List(&Object(&THROTTLE))),
     ("BlkioDeviceWriteBps", List(&Object(&THROTTLE))),
@@ -95,7 +100,7 @@ pub(super) static HOST_CONFIG: Keys = Keys(&[
     ("CapDrop", TEXTS),
     ("Capabilities", TEXTS),
     ("Cgroup", Text),
-    ("CgroupParent", Text),
+    ("CgroupParent", Literal),
     ("CgroupnsMode", Text),
     ("ConsoleSize", List(&Integer)),
     ("ContainerIDFile", Text),
@@ -123,7 +128,7 @@ pub(super) static HOST_CONFIG: Keys = Keys(&[
     ("Isolation", Text),
     ("KernelMemory", Bytes),
     ("KernelMemoryTCP", Bytes),
-    ("Links", TEXTS),
+    ("Links", List(&Literal)),
     ("LogConfig", Object(&Keys(&[("Config", TEXT_MAP), ("Type", Text)]))),
     ("MaskedPaths", TEXTS),
     ("Memory", Bytes),
@@ -132,7 +137,7 @@ pub(super) static HOST_CONFIG: Keys = Keys(&[
     ("MemorySwappiness", Integer),
     ("Mounts", List(&Object(&MOUNT))),
     ("NanoCpus", Integer),
-    ("NetworkMode", Text),
+    ("NetworkMode", Literal),
     ("OomKillDisable", Bool),
     ("OomScoreAdj", Integer),
     ("PidMode", Text),
@@ -147,14 +152,14 @@ pub(super) static HOST_CONFIG: Keys = Keys(&[
     ("Runtime", Text),
     ("SecurityOpt", TEXTS),
     ("ShmSize", Bytes),
-    ("StorageOpt", TEXT_MAP),
+    ("StorageOpt", Free(&Passed)),
     ("Sysctls", TEXT_MAP),
-    ("Tmpfs", TEXT_MAP),
+    ("Tmpfs", Free(&Passed)),
     ("UTSMode", Text),
     ("Ulimits", List(&Object(&Keys(&[("Hard", Integer), ("Name", Text), ("Soft", Integer)])))),
     ("UsernsMode", Text),
     ("VolumeDriver", Text),
-    ("VolumesFrom", TEXTS),
+    ("VolumesFrom", List(&Literal)),
 ]);
 
 static THROTTLE: Keys = Keys(&[("Path", Text), ("Rate", Integer)]);
@@ -166,7 +171,7 @@ static DEVICE_REQUEST: Keys = Keys(&[
     ("Count", Integer),
     ("DeviceIDs", TEXTS),
     ("Driver", Text),
-    ("Options", TEXT_MAP),
+    ("Options", Free(&Passed)),
 ]);
 
 static RESTART_POLICY: Keys = Keys(&[("MaximumRetryCount", Integer), ("Name", But(&Text, restarts))]);
@@ -179,10 +184,10 @@ static MOUNT: Keys = Keys(&[
     ("BindOptions", Object(&BIND_OPTIONS)),
     ("ClusterOptions", Empty),
     ("Consistency", Text),
-    ("ImageOptions", Object(&Keys(&[("Subpath", Text)]))),
+    ("ImageOptions", Object(&Keys(&[("Subpath", Literal)]))),
     ("ReadOnly", Bool),
-    ("Source", Text),
-    ("Target", Text),
+    ("Source", Literal),
+    ("Target", Literal),
     ("TmpfsOptions", Object(&TMPFS_OPTIONS)),
     ("Type", Text),
     ("VolumeOptions", Object(&VOLUME_OPTIONS)),
@@ -199,19 +204,19 @@ static BIND_OPTIONS: Keys = Keys(&[
 static TMPFS_OPTIONS: Keys = Keys(&[("Mode", Integer), ("Options", List(&TEXTS)), ("SizeBytes", Bytes)]);
 
 static VOLUME_OPTIONS: Keys = Keys(&[
-    ("DriverConfig", Object(&Keys(&[("Name", Text), ("Options", TEXT_MAP)]))),
-    ("Labels", TEXT_MAP),
+    ("DriverConfig", Object(&Keys(&[("Name", Text), ("Options", Free(&Passed))]))),
+    ("Labels", Free(&Passed)),
     ("NoCopy", Bool),
-    ("Subpath", Text),
+    ("Subpath", Literal),
 ]);
 
 /// `NetworkingConfig`
 pub(super) static NETWORKING_CONFIG: Keys = Keys(&[("EndpointsConfig", Free(&Object(&ENDPOINT)))]);
 
 static ENDPOINT: Keys = Keys(&[
-    ("Aliases", TEXTS),
+    ("Aliases", List(&Literal)),
     ("DNSNames", TEXTS),
-    ("DriverOpts", TEXT_MAP),
+    ("DriverOpts", Free(&Passed)),
     ("EndpointID", Text),
     ("Gateway", Text),
     ("GlobalIPv6Address", Text),
@@ -221,7 +226,7 @@ static ENDPOINT: Keys = Keys(&[
     ("IPAddress", Text),
     ("IPPrefixLen", Integer),
     ("IPv6Gateway", Text),
-    ("Links", TEXTS),
+    ("Links", List(&Literal)),
     ("MacAddress", Text),
     ("NetworkID", Text),
 ]);
@@ -302,7 +307,7 @@ impl Api {
             Integer => "a number, without quotes and leading zeros",
             Bytes => "a number of bytes, or one with a unit, such as 512m or 2g",
             Nanoseconds => "a number of nanoseconds, or a time with a unit, such as 30s",
-            Text => "a text",
+            Text | Literal | Passed => "a text",
             Command | List(_) => "a list",
             Free(_) | Object(_) | Inline(_) => "a mapping",
             Empty => "an empty mapping, {}",
@@ -312,10 +317,12 @@ impl Api {
 
     fn schema(&self) -> Json {
         let schema = match self {
-            Bool => json!({"type": "boolean"}),
+            Bool => switch_schema(),
             Integer => json!({"type": "integer"}),
             Bytes | Nanoseconds => json!({"type": ["integer", "string"]}),
-            Text => json!({"anyOf": [{"type": ["string", "number", "boolean"]}, {"$ref": "#/$defs/elsewhere"}]}),
+            Text | Literal | Passed => {
+                json!({"anyOf": [{"type": ["string", "number", "boolean"]}, {"$ref": "#/$defs/elsewhere"}]})
+            }
             Command => json!({"anyOf": [{"type": "string"}, TEXTS.schema()]}),
             List(item) => json!({"type": "array", "items": item.schema()}),
             Free(value) => json!({"type": "object", "additionalProperties": value.schema()}),
@@ -330,7 +337,7 @@ impl Api {
     fn read(&self, node: &Node, target: &mut Json, reader: &mut Reader<'_>) {
         // Where a mapping would be wrong, it may name the place of a text.
         let fetched = match self {
-            Text | Command => reader.fetch(node),
+            Text | Literal | Passed | Command => reader.fetch(node),
             _ => Some(Cow::Borrowed(node)),
         };
         let Some(fetched) = fetched else { return };
@@ -365,8 +372,19 @@ impl Api {
             (Command, Value::List(_)) => TEXTS.read(node, target, reader),
             (Empty, Value::Map(entries)) if entries.is_empty() => *target = Json::Object(Map::new()),
             (Empty, Value::Null) => *target = Json::Object(Map::new()),
+            // Answers are made for their user: nothing of them could be expanded.
+            (Literal, Value::Scalar { text, .. }) if !reader.is_answer => match literal(text) {
+                Ok(text) => *target = text.into(),
+                Err(message) => reader.wrong(node.line, message),
+            },
             (_, Value::Scalar { text, plain }) => match self.scalar(text, *plain) {
-                Some(value) => *target = value,
+                Some(value) => {
+                    if let Some(message) = seems_expanded(text).filter(|_| matches!(self, Passed) && !reader.is_answer)
+                    {
+                        reader.warn(node.line, message);
+                    }
+                    *target = value;
+                }
                 None => reader.wrong(node.line, format!("must be {}", self.allowed())),
             },
             // Inline is its object's to read.
@@ -376,8 +394,8 @@ impl Api {
 
     fn scalar(&self, text: &str, plain: bool) -> Option<Json> {
         match self {
-            Text | Command => Some(text.into()),
-            Bool if plain => parse_boolean(text).map(Json::from),
+            Text | Literal | Passed | Command => Some(text.into()),
+            Bool if plain => parse_switch(text).map(Json::from),
             Integer if plain => parse_integer(text).map(Json::from),
             Bytes => parse_size(text).map(Json::from),
             Nanoseconds => {
@@ -390,7 +408,7 @@ impl Api {
 }
 
 /// The mapping that is there already, or an empty one.
-fn take_map(target: &mut Json) -> Map<String, Json> {
+pub(super) fn take_map(target: &mut Json) -> Map<String, Json> {
     match target.take() {
         Json::Object(map) => map,
         _ => Map::new(),

@@ -151,6 +151,39 @@ fn what_asks_for_something_that_is_not_there_is_refused_with_the_reason() {
 }
 
 #[test]
+fn switches_may_be_in_the_words_of_yaml_1_1() {
+    let metrics =
+        |word: &str| with(&format!("metrics: {{enable: {word}}}")).map(|config| config.monitoring.metrics.is_some());
+    for (words, expected) in [("true yes Yes YES on On y", true), ("false no No NO off OFF n", false)] {
+        for word in words.split(' ') {
+            assert_eq!(metrics(word), Ok(expected), "{word}");
+        }
+    }
+    for bad in ["'yes'", "yEs", "1", "maybe"] {
+        assert!(metrics(bad).is_err(), "{bad}");
+    }
+    assert_eq!(json!(docker("host: {privileged: off}").unwrap().host_config), json!({"Privileged": false}));
+    // What asks for nothing is no request for what is not there.
+    assert_eq!(warnings("audit: {enable: no}"), [""; 0]);
+    // A text stays one.
+    let labels =
+        parse("docker: {execution: {container: {image: a, labels: {a: no}}}}", &place()).unwrap().docker.container;
+    assert_eq!(labels["Labels"], json!({"a": "no"}));
+}
+
+#[test]
+fn mappings_may_be_merged() {
+    let config = good(
+        "auth:\n  users:\n    a: &a {authenticationMethods: [password], totp: &totp {digits: 8}}\n    b: {<<: *a}\n    \
+         c: {<<: *a, totp: {<<: *totp, period: 60s}}",
+    );
+    let c = &config.users["c"];
+    assert_eq!((c.totp.digits, c.totp.period, c.authentication_methods.len()), (8, Duration::from_secs(60), 1));
+    assert_eq!(config.users["b"].totp.digits, 8);
+    assert!(error("auth: {users: {<<: 1}}").contains("<< takes a mapping"));
+}
+
+#[test]
 fn deprecated_keys_do_what_they_did_and_warn() {
     assert_eq!(warnings("listen: 127.0.0.1:5"), ["2: warning: listen: deprecated: use ssh.listen"]);
     assert_eq!(good("listen: 127.0.0.1:5").ssh.listen, ["127.0.0.1:5".parse().unwrap()]);
@@ -290,6 +323,38 @@ fn resources_stand_for_the_keys_around_them() {
 }
 
 #[test]
+fn a_percent_sign_that_stands_for_nothing_is_told_of() {
+    for (execution, key) in [
+        ("host: {binds: ['/srv/homes/%u:/home/user']}", "host.binds[0]"),
+        ("host: {mounts: [{type: volume, source: 'home-%u', target: /h}]}", "host.mounts[0].source"),
+        (
+            "host: {mounts: [{type: volume, source: a, target: /h, volumeOptions: {subpath: '%u'}}]}",
+            "volumeOptions.subpath",
+        ),
+        ("host: {networkMode: 'net-%u'}", "host.networkMode"),
+        ("sidecars: [{name: a, container: {image: b}, host: {binds: ['/%h:/h']}}]", "sidecars[0].host.binds[0]"),
+    ] {
+        let message = docker_error(execution);
+        assert!(message.contains(&format!("{key}: % stands for nothing here")), "{execution}: {message}");
+    }
+    let host = "host: {pidsLimit: 9, memory: 1g}";
+    let text = |more: &str| format!("docker:\n  execution:\n    container: {{image: a, {more}}}\n    {host}");
+    assert!(parse(&text("hostname: '%u'"), &place()).unwrap_err()[0].to_string().starts_with("c.yaml:3: "));
+    let config =
+        parse(&text("env: ['A=%u'], labels: {a: '%u'}, cmd: [date, +%u], workingDir: /a%%b"), &place()).unwrap();
+    let warnings: Vec<&str> = config.warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(warnings, ["docker.execution.container.env[0]", "docker.execution.container.labels.a"]);
+    assert_eq!(
+        (&config.docker.container["WorkingDir"], &config.docker.container["Env"]),
+        (&json!("/a%b"), &json!(["A=%u"]))
+    );
+    // Whoever answers knows whom it is for.
+    let answer = json!({"docker": {"execution": {"host": {"Binds": ["/srv/a%u:/b"]}}}});
+    let docker = config.with_answer("a%u", &answer).unwrap_or_else(|errors| panic!("{errors:?}")).docker;
+    assert_eq!(docker.host_config["Binds"], json!(["/srv/a%u:/b"]));
+}
+
+#[test]
 fn keys_are_explained_in_the_words_of_the_reference() {
     let explained = explain("ssh.loginGraceTime").unwrap();
     assert_eq!(
@@ -303,6 +368,10 @@ fn keys_are_explained_in_the_words_of_the_reference() {
         ("auth.authz.webhook.url", "/authz"),
         ("docker.execution.host.memory", "512m"),
         ("docker.execution.container", "image"),
+        ("kubernetes.pod.spec", "containers"),
+        ("kubernetes.pod.spec.containers.env.value", "a text"),
+        ("kubernetes.pod.spec.hostNetwork", "true or false"),
+        ("kubernetes.pod.metadata.labels", "a mapping"),
         ("audit.enable", "not available"),
         ("listen", "deprecated: use ssh.listen"),
     ] {

@@ -116,7 +116,21 @@ pub(super) fn integer<T: TryFrom<i64> + 'static>(range: RangeInclusive<i64>) -> 
 
 /// `true` or `false`.
 pub(super) fn switch() -> Scalar<bool> {
-    Scalar { plain: true, schema: json!({"type": "boolean"}), ..Scalar::new("true or false", parse_boolean) }
+    Scalar { plain: true, schema: switch_schema(), ..Scalar::new("true or false", parse_switch) }
+}
+
+/// A boolean in JSON's terms: YAML 1.2 has the other words for texts.
+pub(super) fn switch_schema() -> Json {
+    json!({"enum": [true, false, "yes", "no", "on", "off"]})
+}
+
+/// A boolean where one is wanted: YAML 1.1's words, too, as kubectl and Go's decoders take them.
+pub(super) fn parse_switch(text: &str) -> Option<bool> {
+    match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
+        _ => parse_boolean(text),
+    }
 }
 
 /// A boolean of YAML 1.2's core schema.

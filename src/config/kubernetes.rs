@@ -8,15 +8,18 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json, json};
 
 use super::docker::{
-    ContainerName, ExecutionMode, IDLE_COMMAND, check_subsystems, container_name, execution_mode, subsystems, with_sftp,
+    ExecutionMode, IDLE_COMMAND, check_subsystems, container_name, execution_mode, subsystems, with_sftp,
 };
 use super::kind::{
-    Named, Private, any_number_of, duration, integer, is_line, one_or_more, parsed, path, pem, pem_file, switch, text,
+    Named, Private, Scalar, any_number_of, duration, integer, is_line, one_or_more, parsed, path, pem, pem_file,
+    switch, text,
 };
+use super::naming::ContainerName;
 use super::pem::Pem;
+use super::pod_api::Object;
 use super::reader::{Kind, Reader};
 use super::section::Section;
-use super::yaml::{Node, Value};
+use super::yaml::Node;
 use super::{CONTAINERSSH_IMAGE, Config};
 
 /// Settings of the Kubernetes backend.
@@ -201,7 +204,7 @@ fn connection() -> Section<KubernetesConnection> {
     Section::new()
         .key("kubeconfig", |connection: &mut KubernetesConnection| &mut connection.kubeconfig, any_number_of(path()))
         .key("context", |connection| &mut connection.context, word("the name of a context"))
-        .key("namespace", |connection| &mut connection.namespace, word("the name of a namespace"))
+        .key("namespace", |connection| &mut connection.namespace, namespace())
         .key("host", |connection| &mut connection.host, word("an API server, such as https://10.0.0.1:6443"))
         .key("path", |connection| &mut connection.path, prefix)
         .key("username", |connection| &mut connection.username, word("a user's name"))
@@ -219,6 +222,10 @@ fn connection() -> Section<KubernetesConnection> {
         .inert(&["qps", "burst"])
 }
 
+fn namespace() -> Scalar<Option<String>> {
+    text("the name of a namespace, for all users", |name| is_line(name) && !name.contains('%')).optional()
+}
+
 fn parse_secret(text: &str) -> Result<Secret, &'static str> {
     if is_line(text) { Ok(Secret(text.to_owned())) } else { Err("must be one line of text") }
 }
@@ -230,8 +237,8 @@ fn pod() -> Section<Kubernetes> {
     let word = || text("a text", |_| true);
     Section::new()
         .key("mode", |kubernetes: &mut Kubernetes| &mut kubernetes.mode, execution_mode())
-        .key("metadata", |kubernetes| &mut kubernetes.metadata, Object)
-        .key("spec", |kubernetes| &mut kubernetes.spec, Object)
+        .key("metadata", |kubernetes| &mut kubernetes.metadata, Object("ObjectMeta"))
+        .key("spec", |kubernetes| &mut kubernetes.spec, Object("PodSpec"))
         .key("consoleContainerNumber", |kubernetes| &mut kubernetes.console_container, integer(0..=1000))
         .key(
             "consoleContainerName",
@@ -266,51 +273,12 @@ fn timeouts() -> Section<Kubernetes> {
         .needless(&["commandStart", "signal", "window"], "berth's agent does this by itself, at once")
 }
 
-/// A mapping of anything, which only the API server knows the meaning of.
-struct Object;
-
-impl Kind<Map<String, Json>> for Object {
-    fn read(&self, node: &Node, target: &mut Map<String, Json>, reader: &mut Reader<'_>) {
-        check_keys(node, reader);
-        match node.to_json() {
-            Json::Object(map) => *target = map,
-            _ => reader.wrong(node.line, format!("must be a mapping of keys to values, not {}", node.value)),
-        }
-    }
-
-    fn schema(&self) -> Json {
-        json!({"type": "object", "description": "a mapping of keys to values"})
-    }
-}
-
-/// Reports keys that are given twice, of which JSON would lose one.
-fn check_keys(node: &Node, reader: &mut Reader<'_>) {
-    match &node.value {
-        Value::Map(_) => {
-            for (key, node) in reader.entries(node, str::to_owned) {
-                reader.within(&key.text, |reader| check_keys(node, reader));
-            }
-        }
-        Value::List(items) => {
-            for (index, node) in items.iter().enumerate() {
-                reader.within_item(index, |reader| check_keys(node, reader));
-            }
-        }
-        Value::Null | Value::Scalar { .. } => {}
-    }
-}
-
-/// Fills in what depends on several settings, and checks it. What is wrong is told of its place in `root`.
-pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
-    if reader.is_wrong_in("kubernetes") {
-        return;
-    }
-    if config.kubernetes.spec.is_empty() && config.webhooks.configuration.is_some() {
-        // It is for the server to name another.
+/// Gives pods a container where it is for the configuration server to name another.
+pub(super) fn complete(config: &mut Config, reader: &Reader<'_>) {
+    if config.kubernetes.spec.is_empty() && config.is_completed_by_answers() && !reader.is_wrong_in("kubernetes") {
         let container = json!({ "name": "shell", "image": CONTAINERSSH_IMAGE });
         config.kubernetes.spec.insert("containers".into(), json!([container]));
     }
-    check(root, &config.kubernetes, reader);
 }
 
 /// Tells what of it does not fit together.
@@ -391,11 +359,12 @@ fn contradictions(kubernetes: &Kubernetes) -> Vec<(&'static [&'static str], Stri
             "each connection has a pod, which berth names; give a generateName, or set mode: persistent".to_owned();
         wrong.push((&["pod", "metadata", "name"], message));
     }
-    for (key, kind) in [("labels", "a mapping"), ("annotations", "a mapping"), ("generateName", "a text")] {
-        let good =
-            |value: &Json| value.is_null() || (if kind == "a text" { value.is_string() } else { value.is_object() });
-        if kubernetes.metadata.get(key).is_some_and(|value| !good(value)) {
-            wrong.push((&["pod", "metadata"], format!("{key} must be {kind}")));
+    let labels = kubernetes.metadata.get("labels").and_then(Json::as_object);
+    for (name, value) in labels.into_iter().flatten() {
+        if value.as_str().is_some_and(|value| value.contains('%')) {
+            let message =
+                format!("{name}: % cannot be in a label; %u stands for the user's name with mode: persistent");
+            wrong.push((&["pod", "metadata", "labels"], message));
         }
     }
     wrong
@@ -415,10 +384,7 @@ fn check_persistent(kubernetes: &Kubernetes) -> Option<(&'static [&'static str],
             "persistent: which pod? Set metadata.name, metadata.labels or selectablePods; %u is the user's name";
         return Some((&["pod", "mode"], message.into()));
     }
-    let wrong = all.into_iter().find_map(|value| match value.as_str() {
-        Some(text) => ContainerName::parse(text).err(),
-        None => Some("name and labels must be texts"),
-    });
+    let wrong = all.into_iter().find_map(|value| ContainerName::parse(value.as_str().unwrap_or_default()).err());
     wrong.map(|message| (["pod", "metadata"].as_slice(), message.to_owned()))
 }
 
@@ -427,10 +393,9 @@ pub(super) struct KubeRun(Section<Kubernetes>);
 
 impl KubeRun {
     pub fn kind() -> Self {
-        let namespace = text("the name of a namespace", |name| !name.is_empty()).optional();
         let pod = Section::new()
-            .key("namespace", |kubernetes: &mut Kubernetes| &mut kubernetes.connection.namespace, namespace)
-            .key("podSpec", |kubernetes| &mut kubernetes.spec, Object)
+            .key("namespace", |kubernetes: &mut Kubernetes| &mut kubernetes.connection.namespace, namespace())
+            .key("podSpec", |kubernetes| &mut kubernetes.spec, Object("PodSpec"))
             .key("consoleContainerNumber", |kubernetes| &mut kubernetes.console_container, integer(0..=1000))
             .refused(&["disableCommand"], "use security.command, with mode: disable")
             .needless(&["subsystems"], "SFTP is built in");

@@ -16,9 +16,11 @@ mod kind;
 mod kubernetes;
 mod logging;
 mod monitoring;
+mod naming;
 mod oauth2;
 mod pem;
 mod place;
+mod pod_api;
 mod quota;
 mod reader;
 mod section;
@@ -38,13 +40,14 @@ use std::sync::Arc;
 
 pub use dangers::can_remount;
 pub use describe::{explain, schema};
-pub use docker::{ContainerName, Docker, ExecutionMode, ImagePullPolicy, Persistent};
+pub use docker::{Docker, ExecutionMode, ImagePullPolicy, Persistent};
 pub use docker_connection::{AgentTransport, DockerConnection, DockerEnvironment};
 pub use error::Error;
 pub use forwarding::{Forwarding, Forwardings};
 pub use kubernetes::{Kubernetes, KubernetesConnection, KubernetesEnvironment, Secret};
 pub use logging::{Log, LogDestination, LogFormat, Syslog};
 pub use monitoring::Monitoring;
+pub use naming::{ContainerName, NameOf, label};
 pub use oauth2::{ClientSecret, OAuth2, Provider};
 pub use pem::Pem;
 pub use place::Place;
@@ -284,10 +287,12 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     config.monitoring = monitoring::resolve(&config.metrics_typed, &config.health_typed);
     config.monitoring.redirect = config.webhooks.browser.as_ref().and_then(|browser| browser.redirect);
     config.geoip = config.geoip_typed.is_used.then(|| config.geoip_typed.file.clone());
-    match config.backend {
-        BackendKind::Docker => resolve_docker(root, config, place, reader),
-        BackendKind::Kubernetes => kubernetes::resolve(root, config, reader),
-        BackendKind::SshProxy => sshproxy::resolve(root, config, reader),
+    if config.backend == BackendKind::Docker {
+        docker_connection::put(root, config, place, reader);
+    }
+    complete_backend(root, config, reader);
+    if !config.is_completed_by_answers() {
+        check_backend(root, config, reader);
     }
     if reader.is_right() {
         reader.warn_of(root, dangers::of(config.backend, &config.docker, &config.kubernetes));
@@ -299,20 +304,43 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
     }
 }
 
-fn resolve_docker(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<'_>) {
-    // Where something is wrong with the image's surroundings, it may be there under another name.
-    let makes_containers = config.docker.mode != ExecutionMode::Persistent || config.docker.persistent.create;
-    if makes_containers && !config.docker.container.contains_key("Image") && !reader.is_wrong_in("docker") {
-        if config.webhooks.configuration.is_some() {
-            // It is for the server to name another.
-            config.docker.container.insert("Image".to_owned(), CONTAINERSSH_IMAGE.into());
-        } else {
-            let path = ["docker", "execution", "container", "image"];
-            reader.wrong_at(root, &path, "missing; name the image that containers are made of");
-        }
+impl Config {
+    /// Whether there is a configuration server: then only a file and an answer together need to make a whole.
+    fn is_completed_by_answers(&self) -> bool {
+        self.webhooks.configuration.is_some()
     }
-    docker::check(root, &config.docker, reader);
-    docker_connection::put(root, config, place, reader);
+}
+
+/// Fills in what the backend's section leaves open.
+fn complete_backend(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
+    match config.backend {
+        BackendKind::Docker if config.is_completed_by_answers() => {
+            config.docker.container.entry("Image").or_insert_with(|| CONTAINERSSH_IMAGE.into());
+        }
+        BackendKind::Docker => {}
+        BackendKind::Kubernetes => kubernetes::complete(config, reader),
+        BackendKind::SshProxy => sshproxy::complete(root, config, reader),
+    }
+}
+
+/// Tells what is missing in the backend's section, and what of it does not fit together.
+fn check_backend(root: &Node, config: &Config, reader: &mut Reader<'_>) {
+    match config.backend {
+        BackendKind::Docker => {
+            let Docker { mode, persistent, container, .. } = &config.docker;
+            let makes_containers = *mode != ExecutionMode::Persistent || persistent.create;
+            // Where something is wrong with the image's surroundings, it may be there under another name.
+            if makes_containers && !container.contains_key("Image") && !reader.is_wrong_in("docker") {
+                let path = ["docker", "execution", "container", "image"];
+                reader.wrong_at(root, &path, "missing; name the image that containers are made of");
+            }
+            docker::check(root, &config.docker, reader);
+        }
+        BackendKind::Kubernetes if reader.is_wrong_in("kubernetes") => {}
+        BackendKind::Kubernetes => kubernetes::check(root, &config.kubernetes, reader),
+        BackendKind::SshProxy if reader.is_wrong_in("sshproxy") => {}
+        BackendKind::SshProxy => sshproxy::check(root, &config.sshproxy, reader),
+    }
 }
 
 /// A configuration. Its errors are shown, too.

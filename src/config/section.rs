@@ -106,11 +106,14 @@ impl<T: 'static> Section<T> {
 impl<T: 'static> Kind<T> for Section<T> {
     fn read(&self, node: &Node, target: &mut T, reader: &mut Reader<'_>) {
         // Not sorted: for each table, that would be ten kilobytes of code.
-        let entries = reader.entries(node, str::to_owned);
+        // Answers may have keys in any case: ContainerSSH reads them with Go's encoding/json.
+        let any_case = reader.is_answer;
+        let is = |name: &str, key: &str| name == key || any_case && name.eq_ignore_ascii_case(key);
+        let entries = reader.entries(node, |key| if any_case { key.to_ascii_lowercase() } else { key.to_owned() });
         let (first, others): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|entry| self.first.contains(&entry.0.text.as_str()));
+            entries.into_iter().partition(|entry| self.first.iter().any(|name| is(name, &entry.0.text)));
         for (key, node) in first.iter().chain(&others) {
-            match self.keys.iter().find(|(name, _)| *name == key.text) {
+            match self.keys.iter().find(|(name, _)| is(name, &key.text)) {
                 // ContainerSSH writes an empty text for what is not set.
                 Some(_) if node.value.is_blank() => (),
                 Some((_, kind)) => reader.within(&key.text, |reader| kind.read(node, target, reader)),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::kind::{Private, any_number_of, duration, integer, name, parsed, pem, switch, text};
+use super::naming::seems_expanded;
 use super::reader::Reader;
 use super::section::Section;
 use super::ssh::{CIPHERS, HOST_KEY_ALGORITHMS, KEX, MACS, all, parse_version};
@@ -74,7 +75,10 @@ const OLD_ALGORITHMS: &[&str] = &[
 
 pub(super) fn section() -> Section<SshProxy> {
     let host = text("a host's name or address", |text| text.bytes().all(|byte| byte.is_ascii_graphic()));
-    let username = text("a user's name", |text| text.len() <= 1024);
+    let username = text("a user's name", |text| text.len() <= 1024).which(|text| match seems_expanded(text) {
+        Some(_) => Err("%u does not stand for the user's name here; set usernamePassThrough".to_owned()),
+        None => Ok(()),
+    });
     let password = parsed("a password", |text| Ok::<_, String>(Some(Secret(text.to_owned()))));
     let timeout = duration(Duration::from_millis(100)..=Duration::from_secs(3600));
     Section::new()
@@ -117,8 +121,8 @@ fn parse_host_key_algorithm(text: &str) -> Result<String, String> {
     Err(format!("not offered; offered are {}", HOST_KEY_ALGORITHMS.join(", ")))
 }
 
-/// Checks what depends on several settings, where this backend is used.
-pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
+/// Puts algorithms in place of empty lists, and leaves out those that berth does not offer.
+pub(super) fn complete(root: &Node, config: &mut Config, reader: &mut Reader<'_>) {
     if reader.is_wrong_in("sshproxy") {
         return;
     }
@@ -134,6 +138,17 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
             *list = default;
         }
     }
+    let all = proxy.host_key_algorithms.len();
+    proxy.host_key_algorithms.retain(|name| !OLD_ALGORITHMS.contains(&name.as_str()));
+    let left = proxy.host_key_algorithms.len();
+    if 0 < left && left < all {
+        let message = "certificates, DSA and SHA-1 are left out";
+        reader.warn_at(root, &["sshproxy", "hostKeyAlgos"], message);
+    }
+}
+
+/// Tells what is missing, where this backend is used.
+pub(super) fn check(root: &Node, proxy: &SshProxy, reader: &mut Reader<'_>) {
     let mut wrong = |key, message: &str| reader.wrong_at(root, &["sshproxy", key], message);
     if proxy.server.is_empty() {
         wrong("server", "missing; name the server that users get to");
@@ -147,14 +162,9 @@ pub(super) fn resolve(root: &Node, config: &mut Config, reader: &mut Reader<'_>)
     if proxy.allowed_host_key_fingerprints.is_empty() {
         wrong("allowedHostKeyFingerprints", "missing; give those of the server's host keys (ssh-keygen -lf FILE.pub)");
     }
-    let old = |name: &String| OLD_ALGORITHMS.contains(&name.as_str());
-    if proxy.host_key_algorithms.iter().all(old) {
+    if proxy.host_key_algorithms.is_empty() {
         wrong("hostKeyAlgos", "has none that berth offers");
-    } else if proxy.host_key_algorithms.iter().any(old) {
-        let message = "certificates, DSA and SHA-1 are left out";
-        reader.warn_at(root, &["sshproxy", "hostKeyAlgos"], message);
     }
-    proxy.host_key_algorithms.retain(|name| !old(name));
 }
 
 #[cfg(test)]
@@ -176,6 +186,7 @@ mod tests {
             let text = error(&GOOD.replace(line, ""));
             assert!(text.contains(message), "{text}");
         }
+        assert!(error("sshproxy: {username: '%u'}").contains("set usernamePassThrough"));
         let text = error(&GOOD.replace("SHA256:", "MD5:"));
         assert!(text.contains("must be SHA256: and 43 characters"), "{text}");
     }

@@ -384,7 +384,7 @@ fn values_of_the_docker_api_have_its_types() {
     for (keys, message) in [
         ("tty: 1", "Tty: must be true or false, without quotes"),
         ("tty: 'true'", "Tty: must be true or false, without quotes"),
-        ("tty: yes", "Tty: must be true or false, without quotes"),
+        ("tty: maybe", "Tty: must be true or false, without quotes"),
         ("env: A=b", "Env: must be a list"),
         ("env: {A: b}", "Env: must be a list, not a mapping"),
         ("labels: [a]", "Labels: must be a mapping, not a list"),

@@ -4,12 +4,13 @@
 //! text for another, as Go's decoders have it. JSON is YAML. The text may be hostile, so the tree's size and depth are
 //! bounded, what aliases repeat included.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle};
 use serde_json::{Map, Number, Value as Json};
 
-use super::kind::parse_integer;
+use super::kind::{parse_integer, parse_switch};
 
 /// The largest tree, in bytes of text plus [`NODE_WEIGHT`] for each node. Aliases count as copies.
 const HEAVIEST: usize = 4 * 1024 * 1024;
@@ -52,7 +53,9 @@ impl Value {
     pub fn is_empty(&self) -> bool {
         match self {
             Value::Null => true,
-            Value::Scalar { text, plain } => text.is_empty() || *plain && matches!(text.as_str(), "false" | "0"),
+            Value::Scalar { text, plain } => {
+                text.is_empty() || *plain && (text == "0" || parse_switch(text) == Some(false))
+            }
             Value::List(items) => items.is_empty(),
             Value::Map(entries) => entries.iter().all(|(_, node)| node.value.is_empty()),
         }
@@ -127,7 +130,7 @@ impl Node {
         let (mut node, mut line) = (self, None);
         for name in path {
             let Value::Map(entries) = &node.value else { break };
-            let Some((key, value)) = entries.iter().find(|(key, _)| key.text == *name) else { break };
+            let Some((key, value)) = find(entries, name) else { break };
             (node, line) = (value, Some(key.line));
         }
         line
@@ -137,7 +140,7 @@ impl Node {
     pub fn at(&self, path: &[&str]) -> Option<&Node> {
         path.iter().try_fold(self, |node, name| {
             let Value::Map(entries) = &node.value else { return None };
-            entries.iter().find(|(key, _)| key.text == *name).map(|(_, value)| value)
+            find(entries, name).map(|(_, value)| value)
         })
     }
 
@@ -190,7 +193,14 @@ impl Node {
     }
 }
 
-fn untyped(text: &str) -> Json {
+/// The entry of this key: where it is in no such spelling, that of another case, as the Docker API and answers may have.
+fn find<'n>(entries: &'n [(Key, Node)], name: &str) -> Option<&'n (Key, Node)> {
+    let exact = entries.iter().find(|(key, _)| key.text == name);
+    exact.or_else(|| entries.iter().find(|(key, _)| key.text.eq_ignore_ascii_case(name)))
+}
+
+/// What is written without quotes, where nothing says of which type it is.
+pub(super) fn untyped(text: &str) -> Json {
     match text {
         "true" | "True" | "TRUE" => return Json::Bool(true),
         "false" | "False" | "FALSE" => return Json::Bool(false),
@@ -241,11 +251,44 @@ struct Open {
     anchor: usize,
     /// The key that waits for its value.
     key: Option<Key>,
+    /// Whether that is a merge key, whose value's entries become the mapping's own (yaml.org/type/merge).
+    is_merge: bool,
+    /// The entries that come by merge keys, and the keys of these.
+    merged: Vec<(Key, Node)>,
+    merged_keys: BTreeSet<String>,
 }
 
 impl Open {
     fn wants_key(&self) -> bool {
         matches!(self.node.value, Value::Map(_)) && self.key.is_none()
+    }
+
+    /// The node with what is merged into it: what it has itself holds over that.
+    fn into_node(self) -> Node {
+        let mut node = self.node;
+        if let Value::Map(entries) = &mut node.value {
+            let own: BTreeSet<String> = entries.iter().map(|(key, _)| key.text.clone()).collect();
+            entries.extend(self.merged.into_iter().filter(|(key, _)| !own.contains(&key.text)));
+        }
+        node
+    }
+
+    /// Takes the value of a merge key: a mapping, or a list of mappings, of which the first that has a key holds.
+    fn merge(&mut self, value: Value, at: Marker) -> Result<(), SyntaxError> {
+        let sources = match value {
+            Value::List(items) => items.into_iter().map(|node| node.value).collect(),
+            value => vec![value],
+        };
+        for source in sources {
+            let Value::Map(entries) = source else {
+                return Err(SyntaxError::new(at, "<< takes a mapping, or a list of mappings, such as *defaults"));
+            };
+            let (known, keys) = (&self.merged_keys, entries.iter().map(|(key, _)| key.text.clone()));
+            let keys: Vec<String> = keys.collect();
+            self.merged.extend(entries.into_iter().filter(|(key, _)| !known.contains(&key.text)));
+            self.merged_keys.extend(keys);
+        }
+        Ok(())
     }
 }
 
@@ -261,6 +304,7 @@ impl Builder {
                 let plain = style == ScalarStyle::Plain;
                 let text = text.into_owned();
                 if let Some(open) = self.open.last_mut().filter(|open| open.wants_key()) {
+                    open.is_merge = plain && text == "<<";
                     open.key = Some(Key { text, line });
                     return Ok(());
                 }
@@ -271,7 +315,10 @@ impl Builder {
             Event::SequenceStart(anchor, None) => self.open(Value::List(Vec::new()), anchor, at),
             Event::MappingStart(anchor, None) => self.open(Value::Map(Vec::new()), anchor, at),
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some(open) => self.add(open.node, open.anchor, at),
+                Some(open) => {
+                    let anchor = open.anchor;
+                    self.add(open.into_node(), anchor, at)
+                }
                 None => Ok(()),
             },
             Event::Alias(anchor) => self.alias(anchor, at),
@@ -292,7 +339,9 @@ impl Builder {
         if self.open.len() == DEEPEST {
             return Err(too_deep(at));
         }
-        self.open.push(Open { node: Node { value, line: at.line() }, anchor, key: None });
+        let node = Node { value, line: at.line() };
+        let (merged, merged_keys) = (Vec::new(), BTreeSet::new());
+        self.open.push(Open { node, anchor, key: None, is_merge: false, merged, merged_keys });
         Ok(())
     }
 
@@ -306,6 +355,10 @@ impl Builder {
         }
         match self.open.last_mut() {
             None => self.root = Some(node),
+            Some(open) if open.is_merge => {
+                (open.key, open.is_merge) = (None, false);
+                return open.merge(node.value, at);
+            }
             Some(Open { node: Node { value: Value::Map(entries), .. }, key, .. }) => match key.take() {
                 Some(key) => entries.push((key, node)),
                 None => return Err(not_a_key(at)),
@@ -350,115 +403,5 @@ fn not_a_key(at: Marker) -> SyntaxError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plain(text: &str, line: usize) -> Node {
-        Node { value: Value::Scalar { text: text.into(), plain: true }, line }
-    }
-
-    fn error(text: &str) -> (usize, usize, String) {
-        let error = parse(text).unwrap_err();
-        (error.line, error.column, error.message)
-    }
-
-    #[test]
-    fn nodes_know_their_lines() {
-        let root = parse("# comment\na:\n  b: 1\n  c: [x,\n    y]\n").unwrap();
-        let Value::Map(entries) = &root.value else { panic!("{root:?}") };
-        assert_eq!(entries[0].0, Key { text: "a".into(), line: 2 });
-        let Value::Map(entries) = &entries[0].1.value else { panic!("{root:?}") };
-        assert_eq!(entries[0], (Key { text: "b".into(), line: 3 }, plain("1", 3)));
-        assert_eq!(entries[1].1.value, Value::List(vec![plain("x", 4), plain("y", 5)]));
-        assert_eq!(root.line_of(&["a", "c"]), Some(4));
-        assert_eq!(root.line_of(&["a", "missing", "c"]), Some(2));
-        assert_eq!(root.line_of(&["missing"]), None);
-    }
-
-    #[test]
-    fn json_is_yaml() {
-        let json = "{\n\t\"a\": {\"b\\u00e9\": [1, true, null, \"x\\/y\"]}\n}";
-        let yaml = "a: {bé: [1, true, null, \"x/y\"]}";
-        let strip = |text| {
-            let Value::Map(mut entries) = parse(text).unwrap().value else { panic!("no map") };
-            let Value::Map(mut inner) = entries.remove(0).1.value else { panic!("no map") };
-            let (key, list) = inner.remove(0);
-            let Value::List(items) = list.value else { panic!("no list") };
-            (key.text, items.into_iter().map(|node| node.value).collect::<Vec<_>>())
-        };
-        assert_eq!(strip(json), strip(yaml));
-    }
-
-    #[test]
-    fn untyped_values_are_those_of_the_core_schema() {
-        let text = "[1, -2, 0x10, 0o17, 0644, 1.5, 1e3, true, False, ~, '1', yes, 1.2.3, 08, 0.5, 1e400, 99999999999999999999, 2026-11-25]";
-        let expected = serde_json::json!([
-            1,
-            -2,
-            16,
-            15,
-            420,
-            1.5,
-            1000.0,
-            true,
-            false,
-            null,
-            "1",
-            "yes",
-            "1.2.3",
-            "08",
-            0.5,
-            "1e400",
-            1e20,
-            "2026-11-25"
-        ]);
-        assert_eq!(parse(text).unwrap().to_json(), expected);
-        assert_eq!(parse("{a: {1: [b]}}").unwrap().to_json(), serde_json::json!({"a": {"1": ["b"]}}));
-    }
-
-    #[test]
-    fn quotes_tell_a_text_from_a_null() {
-        let root = parse("[~, null, , 'null', \"\"]").or_else(|_| parse("[~, null, 'null', \"\"]")).unwrap();
-        let Value::List(items) = root.value else { panic!("no list") };
-        let nulls = items.iter().filter(|node| node.value == Value::Null).count();
-        assert_eq!((items.len(), nulls), (4, 2));
-        assert_eq!(parse("").unwrap().value, Value::Null);
-        assert_eq!(parse("\u{feff}# only a comment\n").unwrap().value, Value::Null);
-    }
-
-    #[test]
-    fn anchors_are_copied_with_the_line_of_their_alias() {
-        let root = parse("a: &x [1]\nb: *x\n").unwrap();
-        let Value::Map(entries) = root.value else { panic!("no map") };
-        assert_eq!(entries[1].1, Node { value: Value::List(vec![plain("1", 1)]), line: 2 });
-    }
-
-    #[test]
-    fn syntax_errors_have_a_line_and_a_column() {
-        assert_eq!(error("a: b\nc: [1, 2\n").0, 3);
-        assert_eq!(error("a: b\n---\nc: d\n"), (2, 1, "a second document; a configuration is one".into()));
-        assert_eq!(error("a: !!str b").0, 1);
-        assert_eq!(error("a: b\n? [c]\n: d").0, 2);
-        assert_eq!(error("a: *b").0, 1);
-        assert_eq!(error("a: &b [*b]").0, 1);
-    }
-
-    #[test]
-    fn depth_and_size_are_bounded() {
-        assert!(parse(&"[".repeat(1000)).is_err());
-        assert!(parse(&"- ".repeat(100_000)).is_err());
-        assert!(parse(&"{a: ".repeat(1000)).is_err());
-        let mut laughs = String::from("a0: &a0 [lol, lol]\n");
-        for n in 1..30 {
-            laughs += &format!("a{n}: &a{n} [*a{0}, *a{0}]\n", n - 1);
-        }
-        assert!(error(&laughs).2.starts_with("too large"));
-        let mut tower = String::from("a0: &a0 []\n");
-        for n in 1..100 {
-            tower += &format!("a{n}: &a{n} [*a{}]\n", n - 1);
-        }
-        assert_eq!(error(&tower).2, "nested deeper than 32 levels");
-        let long = format!("a: &a {}\nb: [{}]", "x".repeat(100_000), "*a, ".repeat(1000));
-        assert!(error(&long).2.starts_with("too large"));
-    }
-}
+#[path = "yaml_tests.rs"]
+mod tests;

@@ -78,8 +78,12 @@ impl Services {
 
     /// The user's own name, and the container that was chosen along with it: `alice+web`. No container's name has a plus.
     pub fn split<'a>(&self, name: &'a str) -> (&'a str, Option<&'a str>) {
+        let offers_choice = |user: &str| {
+            let own = self.backends.get(user).and_then(Option::as_ref);
+            self.backend.offers_choice() || own.is_some_and(|backend| backend.offers_choice())
+        };
         match name.rsplit_once('+') {
-            Some((user, container)) if self.backend.offers_choice() => (user, Some(container)),
+            Some((user, container)) if offers_choice(user) => (user, Some(container)),
             _ => (name, None),
         }
     }

@@ -50,8 +50,15 @@ impl Webhook {
             .ask(attempt, self.path, question, self.time)
             .and_then(|answer| wire::decode(&answer).map_err(client::Error::Answer));
         match answer {
-            Ok((true, metadata)) => Some(Grant { metadata, ..Grant::default() }),
-            Ok((false, _)) => None,
+            Ok((Some(true), metadata)) => Some(Grant { metadata, ..Grant::default() }),
+            Ok((Some(false), _)) => None,
+            Ok((None, _)) => {
+                log::warn!(
+                    "{what}: denied, for the answer of {} has no success: true or false",
+                    self.client.url(self.path)
+                );
+                None
+            }
             Err(error) => {
                 log::error!("{what}: denied, for {} failed: {error}", self.client.url(self.path));
                 None

@@ -1,7 +1,7 @@
 //! The JSON of questions and answers: ContainerSSH 0.5 and 0.6, "Webhook authentication".
 //!
 //! An answer's wrong types are errors; what is missing, or `null`, is as if it were empty, as for Go's decoder. Keys that
-//! an answer has beside these are of no interest.
+//! an answer has beside these are of no interest, and keys are taken in any case, as by that.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,6 +20,8 @@ pub enum Error {
     Json,
     /// What is at this path is not of this type.
     Type(String, &'static str),
+    /// This key is there more than once, and in no place as it should be written.
+    Ambiguous(String),
 }
 
 impl fmt::Display for Error {
@@ -27,6 +29,7 @@ impl fmt::Display for Error {
         match self {
             Error::Json => f.write_str("the answer is not JSON"),
             Error::Type(path, kind) => write!(f, "the answer's {path} is not {kind}"),
+            Error::Ambiguous(path) => write!(f, "the answer has {path} in several spellings"),
         }
     }
 }
@@ -98,26 +101,26 @@ fn encode<T>(facts: &BTreeMap<String, Fact<T>>, with_sensitive: bool, text: fn(&
     told.map(|(name, fact)| (name.clone(), json!({"value": text(&fact.value), "sensitive": fact.sensitive}))).collect()
 }
 
-/// Whether an answer says yes, and what it says about the connection.
-pub fn decode(answer: &[u8]) -> Result<(bool, Metadata), Error> {
+/// Whether an answer says yes, if it says anything of that, and what it says about the connection.
+pub fn decode(answer: &[u8]) -> Result<(Option<bool>, Metadata), Error> {
     let answer: Value = serde_json::from_slice(answer).map_err(|_| Error::Json)?;
     if !answer.is_object() {
         return Err(Error::Type("whole".into(), "an object"));
     }
-    let success = match field(&answer, "success") {
-        Value::Null => false,
-        value => value.as_bool().ok_or_else(|| Error::Type("success".into(), "true or false"))?,
+    let success = match field(&answer, "success")? {
+        Value::Null => None,
+        value => Some(value.as_bool().ok_or_else(|| Error::Type("success".into(), "true or false"))?),
     };
     Ok((success, decode_metadata(&answer)?))
 }
 
 /// What an answer wants put over the configuration, and what it says about the connection.
 pub fn decode_configuration(answer: &[u8]) -> Result<(Value, Metadata), Error> {
-    let mut answer: Value = serde_json::from_slice(answer).map_err(|_| Error::Json)?;
+    let answer: Value = serde_json::from_slice(answer).map_err(|_| Error::Json)?;
     if !answer.is_object() {
         return Err(Error::Type("whole".into(), "an object"));
     }
-    let settings = answer.get_mut("config").map(Value::take).unwrap_or_default();
+    let settings = field(&answer, "config")?.clone();
     if !settings.is_object() && !settings.is_null() {
         return Err(Error::Type("config".into(), "an object"));
     }
@@ -135,12 +138,22 @@ fn decode_metadata(answer: &Value) -> Result<Metadata, Error> {
     })
 }
 
-fn field<'v>(value: &'v Value, key: &str) -> &'v Value {
-    value.get(key).unwrap_or(&Value::Null)
+/// What an object has at this key, or at one that differs from it by case alone.
+fn field<'v>(value: &'v Value, key: &str) -> Result<&'v Value, Error> {
+    let Some(entries) = value.as_object() else { return Ok(&Value::Null) };
+    if let Some(exact) = entries.get(key) {
+        return Ok(exact);
+    }
+    let mut alike = entries.iter().filter(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value);
+    match (alike.next(), alike.next()) {
+        // Which of them counts, their order would say, which is not known here.
+        (Some(_), Some(_)) => Err(Error::Ambiguous(key.to_owned())),
+        (found, _) => Ok(found.unwrap_or(&Value::Null)),
+    }
 }
 
 fn string(value: &Value, key: &str, path: &str) -> Result<String, Error> {
-    match field(value, key) {
+    match field(value, key)? {
         Value::Null => Ok(String::new()),
         Value::String(text) => Ok(text.clone()),
         _ => Err(Error::Type(format!("{path}{key}"), "a text")),
@@ -153,7 +166,7 @@ fn facts<T>(
     parse: impl Fn(&str) -> Option<T>,
     kind: &'static str,
 ) -> Result<BTreeMap<String, Fact<T>>, Error> {
-    let entries = match field(answer, key) {
+    let entries = match field(answer, key)? {
         Value::Null => return Ok(BTreeMap::new()),
         Value::Object(entries) => entries,
         _ => return Err(Error::Type(key.into(), "an object")),
@@ -163,7 +176,7 @@ fn facts<T>(
         if !fact.is_object() {
             return Err(Error::Type(path, "an object"));
         }
-        let sensitive = match field(fact, "sensitive") {
+        let sensitive = match field(fact, "sensitive")? {
             Value::Null => false,
             value => value.as_bool().ok_or_else(|| Error::Type(format!("{path}sensitive"), "true or false"))?,
         };
@@ -225,7 +238,7 @@ mod tests {
             "metadata": {"team": {"value": "a"}, "secret": {"value": "s", "sensitive": true}},
             "environment": {"A": {"value": "b", "sensitive": null}}, "files": {"/f": {"value": "AAE="}}}"#;
         let (success, metadata) = decode(answer).unwrap();
-        assert!(success);
+        assert_eq!(success, Some(true));
         assert_eq!(metadata.authenticated_user.as_deref(), Some("bob"));
         assert_eq!(metadata.files["/f"], Fact { value: vec![0, 1], sensitive: false });
         assert!(!format!("{metadata:?}").contains("\"s\""));
@@ -247,8 +260,18 @@ mod tests {
 
     #[test]
     fn nothing_but_true_is_a_yes() {
-        for no in ["{}", r#"{"success": false}"#, r#"{"success": null}"#, r#"{"Success": true}"#] {
-            assert_eq!(decode(no.as_bytes()).map(|(success, _)| success), Ok(false), "{no}");
+        for (answer, expected) in [
+            ("{}", None),
+            (r#"{"success": null}"#, None),
+            (r#"{"success": false}"#, Some(false)),
+            (r#"{"success": false, "Success": true}"#, Some(false)),
+            (r#"{"succes": true}"#, None),
+            (r#"{"Success": false}"#, Some(false)),
+            // As Go's encoding/json has it.
+            (r#"{"Success": true}"#, Some(true)),
+            (r#"{"SUCCESS": true}"#, Some(true)),
+        ] {
+            assert_eq!(decode(answer.as_bytes()).map(|(success, _)| success), Ok(expected), "{answer}");
         }
         for bad in [
             "",
@@ -264,6 +287,8 @@ mod tests {
             r#"{"success": true, "files": {"a": {"value": "", "sensitive": "yes"}}}"#,
             r#"{"success": true, "authenticatedUsername": {}}"#,
             r#"{"success": true} x"#,
+            r#"{"Success": true, "SUCCESS": false}"#,
+            r#"{"Success": 1}"#,
         ] {
             assert!(decode(bad.as_bytes()).is_err(), "{bad}");
         }

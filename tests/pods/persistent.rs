@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::cluster::{Namespace, api};
-use crate::common::{Berth, DEADLINE, eventually};
+use crate::common::{Berth, DEADLINE, eventually, key};
 use crate::with;
 
 #[test]
@@ -72,10 +72,31 @@ fn a_pod_that_is_missing_is_made_and_stays() {
     berth.exec("wc -l </kept").run().succeeds().prints("2\n");
     let pods = &api("GET", &format!("{path}?labelSelector=owner%3Dalice"), None)["items"];
     assert_eq!(pods.as_array().unwrap().len(), 1);
+    berth.reload(|config| config["kubernetes"]["pod"]["spec"]["hostname"] = "other".into());
+    berth.exec("wc -l </kept").run().succeeds().prints("2\n");
+    berth.log().line("pod own-alice was made with another spec");
     drop(berth);
     // Without an agent, too.
     let berth = with_missing_ones_made(&namespace, |pod| pod["disableAgent"] = true.into());
     berth.exec("wc -l </kept; exit 3").run().exits(3).prints("2\n");
+}
+
+#[test]
+fn a_user_whose_name_cannot_be_a_pods_has_one_all_the_same() {
+    let namespace = Namespace::new();
+    let berth = with_missing_ones_made(&namespace, |_| ());
+    berth.reload(|config| config["auth"]["users"] = json!({"*": config["auth"]["users"]["alice"]}));
+    let key = key("ed25519").path.display().to_string();
+    let name = "own-user-corp-example--0131e1ce1d19d9e9";
+    berth
+        .ssh(["-T", "-i", &key, "-l", "user@corp.example", "berth", "hostname"])
+        .run()
+        .succeeds()
+        .prints(&format!("{name}\n"));
+    berth.ssh(["-T", "-i", &key, "-l", "Alice", "berth", "hostname"]).run().succeeds();
+    let pods = format!("/api/v1/namespaces/{}/pods", namespace.0);
+    let labels = api("GET", &format!("{pods}/{name}"), None)["metadata"]["labels"].clone();
+    assert_eq!((&labels["owner"], &labels["containerssh_username"]), (&json!(name[4..]), &json!(name[4..])));
 }
 
 #[test]

@@ -53,20 +53,27 @@ fn the_pods_spec_and_metadata_are_the_apis_own() {
         beside["name"] = "beside".into();
         beside["command"] = json!(["httpd", "-f", "-p", "127.0.0.1:80", "-h", "/etc"]);
         own["name"] = "own".into();
-        own["env"] = json!([{"name": "COLOUR", "value": "blue"}]);
+        // What is not a text where the API wants one becomes one.
+        own["env"] = json!([{"name": "COLOUR", "value": "blue"}, {"name": "PORT", "value": 8080}]);
+        pod["metadata"]["labels"]["app"] = 1.into();
+        pod["spec"]["enableServiceLinks"] = false.into();
         own["volumeMounts"] = json!([{"name": "scratch", "mountPath": "/scratch"}]);
         pod["spec"]["containers"] = json!([beside, own]);
     });
-    let running = berth.exec("hostname; echo $COLOUR; ls -d /scratch; wget -qO- 127.0.0.1/hostname; cat");
+    let running = berth.exec("hostname; echo $COLOUR $PORT; ls -d /scratch; wget -qO- 127.0.0.1/hostname; cat");
     let running = running.stdin(Stdio::piped()).spawn();
-    for line in ["island", "blue", "/scratch", "island"] {
+    for line in ["island", "blue 8080", "/scratch", "island"] {
         running.stdout.line(line);
     }
     let pod = pod(&berth.containers()[0]);
     let metadata = &pod["metadata"];
     assert!(metadata["name"].as_str().unwrap().starts_with("guest-"), "{metadata}");
-    assert_eq!(metadata["labels"]["team"], "red");
+    assert_eq!((&metadata["labels"]["team"], &metadata["labels"]["app"]), (&json!("red"), &json!("1")));
     assert_eq!(metadata["annotations"]["berth.user"], "alice");
+    // As ContainerSSH has them.
+    assert_eq!(metadata["labels"]["containerssh_username"], "alice");
+    assert_eq!(metadata["labels"]["containerssh_connection_id"], metadata["labels"]["berth.connection"]);
+    assert_eq!(metadata["annotations"]["containerssh_ip"], "127.0.0.1");
     assert!(metadata["annotations"]["berth.client"].as_str().unwrap().starts_with("127.0.0.1:"));
     running.wait().succeeds();
 }

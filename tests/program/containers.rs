@@ -63,6 +63,10 @@ fn containers_are_labelled_with_instance_connection_user_and_client() {
     let line = berth.log().line("accepted ");
     let connection = line.split_whitespace().nth(2).unwrap().trim_end_matches(':');
     assert!(labels.contains(&format!("berth.connection={connection} ")), "{labels}");
+    // And as ContainerSSH labels them.
+    for (name, value) in [("connection_id", connection), ("ip", "127.0.0.1"), ("username", "alice")] {
+        assert!(labels.contains(&format!("containerssh_{name}={value}")), "{labels}");
+    }
     session.wait().succeeds();
 }
 

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, DEADLINE, Terminal, docker, eventually, unique};
+use crate::common::{Berth, Client, DEADLINE, Terminal, docker, eventually, key, unique};
 
 /// A container that is none of berth's. Removed when dropped.
 struct Existing(String);
@@ -172,6 +172,23 @@ fn users_choose_among_the_containers_that_they_may_have() {
 }
 
 #[test]
+fn a_user_may_have_a_choice_that_others_have_not() {
+    let existing = Existing::run("busybox", &[]);
+    let berth = existing.serve(|config| {
+        let teacher = json!({"execution": {"selectableContainers": [existing.0]}});
+        config["auth"]["users"]["teacher"] = config["auth"]["users"]["alice"].clone();
+        config["auth"]["users"]["teacher"]["docker"] = teacher;
+    });
+    let key = key("ed25519").path.display().to_string();
+    let choose =
+        |user: &str| berth.ssh(["-T", "-i", &key, "-l", &format!("{user}+{}", existing.0), "berth", "hostname"]).run();
+    choose("teacher").succeeds().prints(&(existing.exec("hostname") + "\n"));
+    // Nobody is called that.
+    choose("alice").exits(255).says("Permission denied");
+    berth.exec("hostname").run().succeeds();
+}
+
+#[test]
 fn a_container_that_cannot_be_entered_is_told_of() {
     let existing = Existing::run("busybox", &["--read-only"]);
     let berth = existing.serve(|_| ());
@@ -215,6 +232,47 @@ fn a_users_own_container_is_there_again_the_next_time() {
     berth.exec("cat /tmp/note").run().succeeds().prints("kept\n");
     assert_eq!(berth.containers(), std::slice::from_ref(&container));
     docker(&["rm", "--force", &container]);
+}
+
+#[test]
+fn a_users_own_container_that_was_made_with_other_settings_is_told_of() {
+    let mut berth = keeping("1h");
+    berth.exec("true").run().succeeds();
+    berth.reload(|config| config["docker"]["execution"]["container"]["env"] = json!(["ONLY=users"]));
+    berth.exec("echo $ONLY").run().succeeds().prints("users\n");
+    assert!(!berth.log().text().contains("was made with other settings"));
+    berth.reload(|config| config["docker"]["execution"]["host"]["memory"] = "128m".into());
+    berth.exec("true").run().succeeds();
+    berth.log().line("of \"alice\" was made with other settings (Memory), and has them until it is removed");
+    docker(&["rm", "--force", &berth.containers()[0]]);
+    berth.exec("true").run().succeeds();
+    let container = berth.containers().remove(0);
+    assert_eq!(docker(&["inspect", "--format", "{{.HostConfig.Memory}}", &container]).trim(), "134217728");
+    berth.end(Signal::TERM).succeeds();
+    docker(&["rm", "--force", &container]);
+}
+
+#[test]
+fn a_user_whose_name_cannot_be_in_a_containers_has_one_all_the_same() {
+    const NAME: &str = "user@corp.example";
+    let prefix = unique();
+    let mut berth = Berth::with(|config| {
+        let settings = json!({"mode": "persistent", "create": true, "containername": format!("{prefix}-%u")});
+        config["docker"]["execution"].as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+        config["auth"]["users"] = json!({"*": config["auth"]["users"]["alice"]});
+    });
+    let key = key("ed25519").path.display().to_string();
+    let exec = |user: &str, command: &str| berth.ssh(["-T", "-i", &key, "-l", user, "berth", command]).run();
+    let container = format!("{prefix}-user-corp-example--0131e1ce1d19d9e9");
+    exec(NAME, "echo kept >/tmp/note").succeeds();
+    exec(NAME, "cat /tmp/note").succeeds().prints("kept\n");
+    let labels = "{{.Config.Labels.containerssh_username}} {{.HostConfig.AutoRemove}}";
+    assert_eq!(docker(&["inspect", "--format", labels, &container]).trim(), format!("{NAME} false"));
+    berth.log().line(&format!("\"{NAME}\" cannot be in such a name: {container} it is instead"));
+    // Whoever calls himself that is somebody else.
+    exec("user-corp-example--0131e1ce1d19d9e9", "cat /tmp/note").exits(1);
+    berth.end(Signal::TERM).succeeds();
+    berth.containers().iter().for_each(|container| drop(docker(&["rm", "--force", container])));
 }
 
 #[test]

@@ -263,6 +263,29 @@ fn a_configuration_server_may_choose_it() {
 }
 
 #[test]
+fn a_configuration_server_may_give_what_the_file_leaves_out() {
+    let sshd = Sshd::start("", "");
+    let whole = leading_to(&sshd);
+    let mut given = whole.clone();
+    given.as_object_mut().unwrap().remove("privateKey");
+    let server = WebhookServer::start(move |_, question| match question["username"].as_str() {
+        Some("alice") => Answer::Json(json!({"config": {"sshproxy": given}})),
+        _ => Answer::Json(json!({"config": {"sshproxy": {"server": "127.0.0.1"}}})),
+    });
+    let berth = Berth::with(|config| {
+        config["configserver"] = json!({"url": server.url()});
+        config["backend"] = "sshproxy".into();
+        config["sshproxy"] = json!({"privateKey": whole["privateKey"]});
+        config["auth"]["users"]["bob"] = config["auth"]["users"]["alice"].clone();
+    });
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    let key = key("ed25519").path.display().to_string();
+    let ran = berth.ssh(["-T", "-l", "bob", "-i", &key, "berth", "echo in"]).run().exits(255).prints("");
+    ran.says("the server cannot serve you at this time");
+    berth.log().line("\"bob\" turned away: configserver: sshproxy.username: missing");
+}
+
+#[test]
 fn another_host_key_is_refused() {
     let sshd = Sshd::start("", "");
     let berth = berth_before(&sshd, |config| {

@@ -163,6 +163,27 @@ fn answers_that_are_none_let_nobody_in() {
 }
 
 #[test]
+fn keys_of_answers_may_be_in_any_case_and_an_answer_that_says_nothing_is_told_of() {
+    let name = unique();
+    docker(&["run", "--detach", "--network", "none", "--name", &name, "berth-test/busybox", "sleep", "1000"]);
+    let execution = json!({"ContainerName": name});
+    let server = WebhookServer::start(move |path, question| match path {
+        "/config" => Answer::Json(json!({"Config": {"Docker": {"Execution": execution}}})),
+        _ if question["passwordBase64"] == "Y29ycmVjdCBob3JzZQ==" => Answer::Json(json!({"Success": true})),
+        _ => Answer::Json(json!({"sucess": true})),
+    });
+    let berth = with_webhook(&server, |config| {
+        config["configserver"] = json!({"url": format!("{}/config", server.url())});
+        // The server says which container.
+        config["docker"]["execution"] = json!({"mode": "persistent"});
+    });
+    assert!(login(&berth, PASSWORD).0);
+    assert!(!login(&berth, "wrong").0);
+    berth.log().line("denied, for the answer of");
+    docker(&["rm", "--force", &name]);
+}
+
+#[test]
 fn a_silent_server_denies_when_its_time_is_up() {
     let server = WebhookServer::start(|_, _| Answer::Silence);
     let berth = with_webhook(&server, |config| {

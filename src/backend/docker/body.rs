@@ -33,6 +33,17 @@ pub(super) fn labels(instance: &str, request: &Request) -> Map<String, Value> {
     labels.into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect()
 }
 
+/// The labels that ContainerSSH gives a user's container, beside berth's: others build on them.
+pub(super) const OLD_USER_LABEL: &str = "containerssh_username";
+
+/// The labels of the container that a connection's user is in.
+pub(super) fn of_user(mut labels: Map<String, Value>, request: &Request) -> Map<String, Value> {
+    labels.insert("containerssh_connection_id".into(), request.connection.as_str().into());
+    labels.insert("containerssh_ip".into(), request.client.ip().to_string().into());
+    labels.insert(OLD_USER_LABEL.into(), request.user.as_str().into());
+    labels
+}
+
 /// Finds settings that can not work with an agent as PID 1, when berth starts rather than when a user waits.
 pub(super) fn check(settings: &config::Docker) -> Result<(), Error> {
     let wrong = |detail: &str| Err(Error::Settings(detail.to_owned()));

@@ -11,11 +11,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::persistent::{Found, list};
 use super::{Docker, Error, body, encode, image};
-use crate::backend::{Lease, Request, Waiter, in_use};
+use crate::backend::{Lease, Request, Waiter, in_use, mark, selection};
+use crate::config::{self, NameOf};
 use crate::http::Deadline;
 
 /// The directory of the files, in the run directory.
@@ -51,7 +52,10 @@ pub(super) fn find_or_create(docker: &Docker, request: &Request, waiter: &dyn Wa
     let deadline = Deadline::after(docker.settings.container_start);
     let labels = labels(docker, &request.user);
     let found = match existing(docker, &labels, deadline)? {
-        Some(found) => found,
+        Some(found) => {
+            tell_of_changes(docker, request, &found);
+            found
+        }
         None => create(docker, request, labels, waiter)?,
     };
     if !matches!(found.status(), "created" | "exited") {
@@ -81,13 +85,16 @@ fn create(docker: &Docker, request: &Request, labels: Map<String, Value>, waiter
     let (image, platform) = (body::image(settings), settings.platform.as_deref());
     image::resolve(api, settings, settings.image_pull_policy, waiter)?;
     let name = match &settings.persistent.name {
-        Some(name) => name.fill(&request.user).ok_or_else(|| Error::NoContainer { name: request.user.clone() })?,
+        Some(name) => selection::name_for(request, name, NameOf::Container),
         None => format!("berth-kept-{:016x}", hash(&docker.instance, &request.user)),
     };
     let platform = platform.map_or_else(String::new, |platform| format!("&platform={}", encode(platform)));
     let volume = docker.deliver(settings, image, &platform, &labels)?;
     let path = format!("/containers/create?name={}{platform}", encode(&name));
-    let body = body::keep(settings, labels.clone(), &volume, settings.own_idle_command());
+    let mut all = labels.clone();
+    all.insert(mark::MARK.into(), mark::of(&lasting(settings)).into());
+    all.insert(body::OLD_USER_LABEL.into(), request.user.as_str().into());
+    let body = body::keep(settings, all, &volume, settings.own_idle_command());
     let deadline = Deadline::after(settings.container_start);
     match api.call("create the container", "POST", &path, Some(&body), deadline) {
         // Another connection of the user's was faster, or it is somebody else's.
@@ -104,6 +111,41 @@ fn create(docker: &Docker, request: &Request, labels: Map<String, Value>, waiter
             Found::inspect(docker, &name, true, deadline)
         }
     }
+}
+
+/// The settings that a container has from its creation on, for as long as it is there.
+fn lasting(settings: &config::Docker) -> Value {
+    let mut container = settings.container.clone();
+    // Those of the programs that users start later.
+    for key in ["Env", "User", "WorkingDir"] {
+        container.remove(key);
+    }
+    json!(
+        [container, settings.host_config, settings.networking_config, settings.platform, settings.own_idle_command(),]
+    )
+}
+
+/// Says what a container has that was made with other settings.
+fn tell_of_changes(docker: &Docker, request: &Request, found: &Found) {
+    let settings = &docker.settings;
+    if !mark::differs(found.at(&["Config", "Labels", mark::MARK]), &lasting(settings)) {
+        return;
+    }
+    let changed = |(key, value): (&String, &Value)| {
+        // The daemon may have its own form of anything else.
+        let is_plain = value.is_number() || value.is_boolean() || value.is_string();
+        (is_plain && found.at(&["HostConfig", key]) != value).then(|| key.clone())
+    };
+    let image = (found.at(&["Config", "Image"]) != body::image(settings)).then(|| "Image".to_owned());
+    let changes: Vec<String> = image.into_iter().chain(settings.host_config.iter().filter_map(changed)).collect();
+    let changes = if changes.is_empty() { String::new() } else { format!(" ({})", changes.join(", ")) };
+    log::warn!(
+        "{}: container {} of {:?} was made with other settings{changes}, and has them until it is removed: by docker rm, \
+         or when it was not used for docker.execution.keep",
+        request.connection,
+        found.name(),
+        request.user
+    );
 }
 
 fn labels(docker: &Docker, user: &str) -> Map<String, Value> {

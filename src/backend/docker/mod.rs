@@ -210,7 +210,8 @@ impl Docker {
             let deadline = Deadline::after(settings.container_start);
             let created = volume.and_then(|volume| {
                 let directory = socket.map(Socket::directory);
-                let body = body::create(settings, &image, labels.clone(), &volume, directory);
+                let labels = body::of_user(labels.clone(), request);
+                let body = body::create(settings, &image, labels, &volume, directory);
                 lease.created = true;
                 api.call("create the container", "POST", &path, Some(&body), deadline)?;
                 self.fill(&volume, &lease.container, deadline)

@@ -58,7 +58,7 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
     present(waiter)?;
     let mut lease = Lease::new(&docker.shared, request);
     let settings = &Arc::new(sidecars::start(docker, &mut lease, request, waiter)?);
-    let labels = body::labels(&docker.instance, request);
+    let labels = body::of_user(body::labels(&docker.instance, request), request);
     let create = format!(
         "/containers/create?name={}{}",
         lease.container,

@@ -10,7 +10,7 @@ use super::link::{Link, Starting, present};
 use super::personal::put_files;
 use super::{Docker, Error, agent, encode, kept};
 use crate::backend::{Container, Request, Waiter, selection};
-use crate::config::ContainerName;
+use crate::config::{ContainerName, NameOf};
 use crate::http::{Body, Deadline};
 
 /// Where the agent is put, the best first. Not all images have them all, and any may be read-only.
@@ -38,18 +38,16 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
 /// The container that the user has chosen, if that is among those to choose from.
 fn by_choice(docker: &Docker, request: &Request, name: &str, deadline: Deadline) -> Result<Found, Error> {
     let patterns = &docker.settings.persistent.selectable;
-    if !selection::may_have(request, name, patterns, "docker.execution.selectableContainers") {
+    if !selection::may_have(request, name, NameOf::Container, patterns, "docker.execution.selectableContainers") {
         return Err(Error::NoContainer { name: name.to_owned() });
     }
     Found::inspect(docker, name, false, deadline)
 }
 
 fn by_name(docker: &Docker, request: &Request, name: &ContainerName, deadline: Deadline) -> Result<Found, Error> {
-    match name.fill(&request.user) {
-        // An id will do where it is not the user's to say.
-        Some(filled) => Found::inspect(docker, &filled, !name.has_user(), deadline),
-        None => Err(Error::NoContainer { name: request.user.clone() }),
-    }
+    let filled = selection::name_for(request, name, NameOf::Container);
+    // An id will do where it is not the user's to say.
+    Found::inspect(docker, &filled, !name.has_user(), deadline)
 }
 
 /// The one container that has all the labels; the one that runs, if there are more.
@@ -112,6 +110,16 @@ impl Found {
     /// The container's id.
     pub(super) fn id(&self) -> &str {
         &self.id
+    }
+
+    /// Its name.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the daemon says at the end of this path; null where that is nothing.
+    pub(super) fn at(&self, path: &[&str]) -> &Value {
+        path.iter().fold(&self.state, |value, key| value.get(key).unwrap_or(&Value::Null))
     }
 
     /// `running`, `exited`, ...

@@ -5,7 +5,7 @@
 
 use std::io;
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::call::Call;
 use super::exec::Place;
@@ -13,8 +13,8 @@ use super::lease::Lease;
 use super::pod::Owner;
 use super::start::{Agent, Starting};
 use super::{Error, Kubernetes, native, pod};
-use crate::backend::{Container, Request, Waiter, selection};
-use crate::config::ContainerName;
+use crate::backend::{Container, Request, Waiter, mark, selection};
+use crate::config::{ContainerName, NameOf};
 use crate::http::{Deadline, encode};
 use crate::random;
 
@@ -46,12 +46,17 @@ fn find_or_create(cluster: &Kubernetes, request: &Request, namespace: &str, dead
     let (api, settings) = (&cluster.shared.api, &cluster.settings);
     let path = format!("/v1/namespaces/{}/pods", encode(namespace));
     if let Some(name) = &request.container {
-        if !selection::may_have(request, name, &settings.selectable, "kubernetes.pod.selectablePods") {
+        if !selection::may_have(request, name, NameOf::Pod, &settings.selectable, "kubernetes.pod.selectablePods") {
             return Err(Error::NoPod { name: name.clone() });
         }
         return find(cluster, request, Some(name), &path, deadline);
     }
-    let name = settings.metadata.get("name").and_then(Json::as_str).map(|name| fill(name, request)).transpose()?;
+    let name = settings
+        .metadata
+        .get("name")
+        .and_then(Json::as_str)
+        .map(|name| fill(name, request, NameOf::Pod))
+        .transpose()?;
     let find = || find(cluster, request, name.as_deref(), &path, deadline);
     match (find(), &name) {
         (Err(Error::NoPod { .. }), Some(name)) if settings.create_missing => {
@@ -62,14 +67,26 @@ fn find_or_create(cluster: &Kubernetes, request: &Request, namespace: &str, dead
                 result => result.inspect(|_| log::info!("{}: made pod {name}", request.connection)),
             }
         }
-        (result, _) => result,
+        (result, _) => result.inspect(|pod| tell_of_changes(cluster, request, pod)),
+    }
+}
+
+/// Says that a pod was made with another spec.
+fn tell_of_changes(cluster: &Kubernetes, request: &Request, pod: &Json) {
+    let (metadata, spec) = (&pod["metadata"], &cluster.settings.spec);
+    if mark::differs(&metadata["annotations"][mark::MARK], &json!(spec)) {
+        let name = metadata["name"].as_str().unwrap_or_default();
+        log::warn!(
+            "{}: pod {name} was made with another spec, and has that until it is removed: by kubectl delete pod",
+            request.connection
+        );
     }
 }
 
 /// Puts the user's name in.
-fn fill(template: &str, request: &Request) -> Result<String, Error> {
+fn fill(template: &str, request: &Request, what: NameOf) -> Result<String, Error> {
     let template = ContainerName::parse(template).map_err(|detail| Error::Settings(detail.to_owned()))?;
-    template.fill(&request.user).ok_or_else(|| Error::NoPod { name: request.user.clone() })
+    Ok(selection::name_for(request, &template, what))
 }
 
 /// The pod of this name or, without one, with the configured labels, which runs or is about to. `path` is that of pods.
@@ -86,7 +103,9 @@ fn find(
             let labels = cluster.settings.metadata.get("labels").and_then(Json::as_object);
             let labels = labels.into_iter().flat_map(Map::iter);
             let labels: Result<Vec<String>, Error> = labels
-                .map(|(name, value)| Ok(format!("{name}={}", fill(value.as_str().unwrap_or_default(), request)?)))
+                .map(|(name, value)| {
+                    Ok(format!("{name}={}", fill(value.as_str().unwrap_or_default(), request, NameOf::Label)?))
+                })
                 .collect();
             let labels = labels?.join(",");
             if labels.is_empty() {

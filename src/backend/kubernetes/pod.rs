@@ -6,8 +6,8 @@ use openssl::sha::sha256;
 use serde_json::{Map, Value as Json, json};
 
 use super::outlook::items;
-use crate::backend::Request;
-use crate::config;
+use crate::backend::{Request, mark};
+use crate::config::{self, ContainerName, NameOf};
 
 /// The labels on everything that is created for a connection.
 pub(super) const INSTANCE_LABEL: &str = "berth.instance";
@@ -17,6 +17,11 @@ pub(super) const CONNECTION_LABEL: &str = "berth.connection";
 const INSTANCE_ANNOTATION: &str = "berth.instance";
 const USER_ANNOTATION: &str = "berth.user";
 const CLIENT_ANNOTATION: &str = "berth.client";
+
+/// ContainerSSH's own, beside those: others find pods by them.
+const OLD_CONNECTION_LABEL: &str = "containerssh_connection_id";
+const OLD_USER_LABEL: &str = "containerssh_username";
+const OLD_CLIENT_ANNOTATION: &str = "containerssh_ip";
 
 /// The volume with the agent in it, and the init container that fills it.
 const VOLUME: &str = "berth";
@@ -111,18 +116,25 @@ pub(super) fn body(
     metadata.insert("name".into(), name.into());
     metadata.insert("namespace".into(), namespace.into());
     let client = request.client.to_string();
+    let address = request.client.ip().to_string();
     extend(&mut metadata, "labels", []);
     extend(&mut metadata, "annotations", [(USER_ANNOTATION, &*request.user), (CLIENT_ANNOTATION, &client)]);
+    extend(&mut metadata, "annotations", [(OLD_CLIENT_ANNOTATION, &*address)]);
     if let Owner::Connection(instance) = owner {
         let label = instance_label(instance);
         extend(&mut metadata, "labels", [(INSTANCE_LABEL, &*label), (CONNECTION_LABEL, &request.connection)]);
+        extend(&mut metadata, "labels", [(OLD_CONNECTION_LABEL, &*request.connection)]);
         extend(&mut metadata, "annotations", [(INSTANCE_ANNOTATION, instance)]);
     }
     if owner == Owner::User {
         for label in metadata["labels"].as_object_mut().into_iter().flat_map(Map::values_mut) {
-            *label = label.as_str().unwrap_or_default().replace("%u", &request.user).into();
+            if let Ok(template) = ContainerName::parse(label.as_str().unwrap_or_default()) {
+                *label = template.fill(&request.user, NameOf::Label).into();
+            }
         }
+        extend(&mut metadata, "annotations", [(mark::MARK, &*mark::of(&json!(settings.spec)))]);
     }
+    extend(&mut metadata, "labels", [(OLD_USER_LABEL, &*config::label(&request.user))]);
     for (key, names) in [("labels", &settings.labels), ("annotations", &settings.annotations)] {
         extend(&mut metadata, key, exposed(names, request));
     }
