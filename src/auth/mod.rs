@@ -276,9 +276,12 @@ pub trait Authenticator: Send + Sync {
     }
 
     /// Begins a login by a browser. A failure is in the log.
-    fn begin_by_browser(&self, attempt: &Attempt<'_>) -> Option<Box<dyn BrowserLogin>> {
+    ///
+    /// # Errors
+    /// Its turn did not come in time.
+    fn begin_by_browser(&self, attempt: &Attempt<'_>) -> Result<Option<Box<dyn BrowserLogin>>, Busy> {
         let _ = attempt;
-        None
+        Ok(None)
     }
 
     /// Whether a user who has authenticated may in, and with what.
