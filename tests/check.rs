@@ -262,7 +262,7 @@ fn what_serve_would_end_at_is_found() {
         ("ssh: {hostkeys: .}", "not a regular file"),
         ("ssh: {hostkeys: open}", "open' are too open"),
         ("ssh: {hostkeys: nowhere/key}", "nowhere/key: No such file or directory"),
-        ("ssh: {hostkeys: [ecdsa_1, ecdsa_2]}", "ecdsa_2: a second Ecdsa key"),
+        ("ssh: {hostkeys: new_rsa, hostKeyAlgorithms: ssh-ed25519}", "none of them is of a key in ssh.hostkeys"),
         ("ssh: {hostCertificates: missing-cert.pub}", "missing-cert.pub: No such file or directory"),
         ("log: {destination: file, file: nowhere/log}", "log.file: "),
     ] {
@@ -272,7 +272,7 @@ fn what_serve_would_end_at_is_found() {
     }
     set_mode(&directory.path("open"), 0o640);
     assert_eq!(
-        directory.check("ssh: {hostkeys: [open, new_ecdsa]}\nlog: {destination: file, file: log}"),
+        directory.check("ssh: {hostkeys: [open, new_ecdsa, new_ecdsa_2]}\nlog: {destination: file, file: log}"),
         (Some(0), "".into())
     );
     assert!(!directory.path("new_ecdsa").exists() && !directory.path("log").exists(), "it makes nothing");
