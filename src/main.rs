@@ -1,8 +1,10 @@
 //! The command line: see `berth --help`.
 
+mod help;
+mod output;
 mod prompt;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::io::{BufRead, IsTerminal, Read};
 use std::os::fd::AsFd;
@@ -19,26 +21,8 @@ use berth::ssh::Services;
 use berth::webhook::{ConfigServer, Webhooks};
 use berth::{agent, geoip, logger, ssh};
 use lexopt::prelude::*;
+use output::{complain, print};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
-
-const HELP: &str = "\
-berth: an SSH server that gives every user a container
-
-Usage:
-  berth serve --config FILE            serve, until SIGTERM or SIGINT; SIGHUP reads the file again
-  berth check --config FILE            print every error in a configuration
-  berth check --explain KEY            say what a key of the configuration is for, as ssh.listen
-  berth check --schema                 print a JSON Schema of the configuration, for editors
-  berth keygen [-t TYPE] -f FILE       make a host key: ed25519 (the default), ecdsa or rsa
-  berth keygen -t password             make a hash, for auth.users.NAME.password, of a password that is asked for, or
-                                       of the first line of standard input where that is no terminal
-  berth keygen -t totp [-C NAME]       make a secret, for auth.users.NAME.totp, and print it, and the URI that programs
-                                       which make codes take, as a QR code or by hand; they show the name
-  berth agent --socket PATH|--stdio [-- COMMAND...]
-                                       what runs in a container; berth starts it itself
-  berth --version
-  berth --help
-";
 
 /// What ends the program with another status than 0.
 enum Failure {
@@ -48,6 +32,8 @@ enum Failure {
     Failed(String),
     /// The configuration is wrong: exit status 1.
     Config(Vec<config::Error>),
+    /// Nobody reads what is printed any more: nothing has failed, and exit status 0.
+    Unread,
 }
 
 impl From<lexopt::Error> for Failure {
@@ -63,24 +49,26 @@ fn failed(error: impl Display) -> Failure {
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     // The agent's own, so that nothing of the server's runs in a container.
-    if arguments.first().is_some_and(|word| word == "agent") {
-        return agent::run(arguments[1..].to_vec());
+    match arguments.split_first() {
+        Some((command, [option])) if command == "agent" && (option == "--help" || option == "-h") => (),
+        Some((command, rest)) if command == "agent" => return agent::run(rest.to_vec()),
+        _ => (),
     }
     match run(arguments) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => {
-            eprintln!("berth: {message}");
+            complain(format_args!("berth: {message}\n"));
             ExitCode::from(1)
         }
         Err(Failure::Config(errors)) => {
             // Bare, as compilers print them: editors jump to such lines.
             for error in errors {
-                eprintln!("{error}");
+                complain(format_args!("{error}\n"));
             }
             ExitCode::from(1)
         }
         Err(Failure::Usage(message)) => {
-            eprintln!("berth: {message}; see 'berth --help'");
+            complain(format_args!("berth: {message}; see 'berth --help'\n"));
             ExitCode::from(2)
         }
     }
@@ -89,25 +77,50 @@ fn main() -> ExitCode {
 fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     let mut parser = lexopt::Parser::from_args(arguments);
     match parser.next()? {
-        Some(Long("help") | Short('h')) => print!("{HELP}"),
-        Some(Long("version") | Short('V')) => println!("berth {}", env!("CARGO_PKG_VERSION")),
+        Some(Long("help") | Short('h')) => help(&mut parser),
+        Some(Long("version") | Short('V')) => version(),
         Some(Value(command)) => match command.to_str() {
-            Some("serve") => return with_config(parser, |_, _| Ok(None), serve),
-            Some("check") => return with_config(parser, describe, check),
-            Some("keygen") => return keygen(parser),
-            Some("help") => print!("{HELP}"),
-            Some("version") => println!("berth {}", env!("CARGO_PKG_VERSION")),
-            _ => return Err(Failure::Usage(format!("no command {command:?}"))),
+            Some("serve") => with_config("serve", parser, |_, _| Ok(None), serve),
+            Some("check") => with_config("check", parser, describe, check),
+            Some("keygen") => keygen(parser),
+            Some("help") => help(&mut parser),
+            Some("version") => version(),
+            Some("agent") => help_of("agent"),
+            _ => Err(no_command(&command)),
         },
-        Some(argument) => return Err(argument.unexpected().into()),
-        None => return Err(Failure::Usage("no command given".into())),
+        Some(argument) => Err(argument.unexpected().into()),
+        None => Err(Failure::Usage("no command given".into())),
     }
-    Ok(())
 }
 
-/// Runs a command that takes `--config FILE`. `more` gets the names of further options, and gives what is printed in
+fn no_command(command: &OsStr) -> Failure {
+    Failure::Usage(format!("no command {command:?}"))
+}
+
+fn version() -> Result<(), Failure> {
+    print(format_args!("berth {}\n", env!("CARGO_PKG_VERSION")))
+}
+
+/// What is said of the command that follows, or of all.
+fn help(parser: &mut lexopt::Parser) -> Result<(), Failure> {
+    match parser.next()? {
+        None => print(format_args!("{}", help::ALL)),
+        Some(Value(command)) => {
+            let text = command.to_str().and_then(help::of).ok_or_else(|| no_command(&command))?;
+            print(format_args!("{text}"))
+        }
+        Some(argument) => Err(argument.unexpected().into()),
+    }
+}
+
+fn help_of(command: &str) -> Result<(), Failure> {
+    print(format_args!("{}", help::of(command).unwrap_or(help::ALL)))
+}
+
+/// Runs a command of this name that takes `--config FILE`. `more` gets the names of further options, and gives what is printed in
 /// place of the command where there is such an option.
 fn with_config(
+    name: &str,
     mut parser: lexopt::Parser,
     more: impl Fn(&str, &mut lexopt::Parser) -> Result<Option<String>, Failure>,
     command: fn(&Path) -> Result<(), Failure>,
@@ -116,15 +129,11 @@ fn with_config(
     while let Some(argument) = parser.next()? {
         match argument {
             Long("config") | Short('c') => path = Some(PathBuf::from(parser.value()?)),
-            Long("help") | Short('h') => {
-                print!("{HELP}");
-                return Ok(());
-            }
-            Long(name) => {
-                let name = name.to_owned();
-                let unexpected = || Failure::Usage(format!("invalid option '--{name}'"));
-                println!("{}", more(&name, &mut parser)?.ok_or_else(unexpected)?);
-                return Ok(());
+            Long("help") | Short('h') => return help_of(name),
+            Long(option) => {
+                let option = option.to_owned();
+                let unexpected = || Failure::Usage(format!("invalid option '--{option}'"));
+                return print(format_args!("{}\n", more(&option, &mut parser)?.ok_or_else(unexpected)?));
             }
             other => return Err(other.unexpected().into()),
         }
@@ -148,30 +157,36 @@ fn describe(option: &str, parser: &mut lexopt::Parser) -> Result<Option<String>,
 fn check(path: &Path) -> Result<(), Failure> {
     let config = load(path)?;
     for warning in &config.warnings {
-        eprintln!("{warning}");
+        complain(format_args!("{warning}\n"));
     }
-    warnings(&config).for_each(|warning| eprintln!("warning: {warning}"));
+    warnings(&config).for_each(|warning| complain(format_args!("warning: {warning}\n")));
     if config.docker.needs_run_directory()
         && config.backend == BackendKind::Docker
         && let Err(error) = run_directory::verify(&config.run_directory)
     {
         // Whoever serves may be another user.
-        eprintln!("warning: runDirectory: {error}");
+        complain(format_args!("warning: runDirectory: {error}\n"));
     }
     logger::check(&config.log).map_err(failed)?;
     let backends = Backends::new(&config).map_err(failed)?;
     own_backends(&config, &backends)?;
     open_geoip(&config)?;
     ssh::check_host_keys(&config.ssh).map_err(failed)?;
-    println!("{}: ok", path.display());
-    Ok(())
+    print(format_args!("{}: ok\n", path.display()))
 }
 
 /// What is worth a warning outside of the file itself.
 fn warnings(config: &Config) -> impl Iterator<Item = String> + use<> {
-    let problems: Vec<String> =
-        RevokedKeys::new(config.ssh.revoked_keys.clone(), config.ssh.strict_modes).problems().collect();
-    problems.into_iter()
+    let hooks = &config.webhooks;
+    let has_hooks = hooks.password.is_some() || hooks.public_key.is_some() || hooks.browser.is_some();
+    let nobody = (config.users.is_empty() && !has_hooks)
+        .then(|| "auth has neither users nor webhooks: nobody can log in".to_owned());
+    let revoked = RevokedKeys::new(config.ssh.revoked_keys.clone(), config.ssh.strict_modes);
+    let of_users = config
+        .users
+        .iter()
+        .flat_map(|(name, user)| user.problems().map(move |problem| format!("auth.users.{name:?}: {problem}")));
+    nobody.into_iter().chain(revoked.problems()).chain(of_users).collect::<Vec<_>>().into_iter()
 }
 
 /// Takes the run directory for this process, as long as the value lives. Two that serve as one instance would remove each
@@ -236,6 +251,7 @@ fn serve(path: &Path) -> Result<(), Failure> {
 fn log_failure(failure: &Failure) {
     match failure {
         Failure::Usage(message) | Failure::Failed(message) => log::error!("{message}"),
+        Failure::Unread => (),
         Failure::Config(errors) => errors.iter().for_each(|error| log::error!("{error}")),
     }
 }
@@ -266,13 +282,6 @@ fn served(config: Config, backends: &Arc<Backends>) -> Result<ssh::Server, Failu
         BackendKind::Kubernetes => config.kubernetes.pod_stop,
         BackendKind::SshProxy => Duration::ZERO,
     } + Duration::from_secs(5);
-    if config.users.is_empty()
-        && config.webhooks.password.is_none()
-        && config.webhooks.public_key.is_none()
-        && config.webhooks.browser.is_none()
-    {
-        log::warn!("auth has neither users nor webhooks: nobody can log in");
-    }
     let template = config.template();
     let users = own_backends(&config, backends)?;
     let mut services = Services::new(backends.clone(), config.security, config.forwarding, config.ssh.max_sessions)
@@ -296,10 +305,7 @@ fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {
             Short('t') | Long("type") => kind = parser.value()?,
             Short('C') | Long("comment") => comment = parser.value()?.to_string_lossy().into_owned(),
             Short('f') | Long("file") => file = Some(PathBuf::from(parser.value()?)),
-            Long("help") | Short('h') => {
-                print!("{HELP}");
-                return Ok(());
-            }
+            Long("help") | Short('h') => return help_of("keygen"),
             other => return Err(other.unexpected().into()),
         }
     }
@@ -311,15 +317,13 @@ fn keygen(mut parser: lexopt::Parser) -> Result<(), Failure> {
         Some("totp") => {
             let secret = TotpSecret::make().map_err(failed)?;
             // The secret's line first: so the output is good as a secretFile.
-            println!("{}\n{}", secret.text(), secret.uri(&comment));
-            return Ok(());
+            return print(format_args!("{}\n{}\n", secret.text(), secret.uri(&comment)));
         }
         _ => return Err(Failure::Usage(format!("no key type {kind:?}: ed25519, ecdsa, rsa, password or totp"))),
     };
     let file = file.ok_or(Failure::Usage("-f FILE is missing".into()))?;
     let key = ssh::keygen(kind, &file).map_err(failed)?;
-    println!("{}", key.public_text().map_err(failed)?);
-    Ok(())
+    print(format_args!("{}\n", key.public_text().map_err(failed)?))
 }
 
 fn hash_password() -> Result<(), Failure> {
@@ -342,6 +346,5 @@ fn hash_password() -> Result<(), Failure> {
     }
     // Clients send passwords as UTF-8 (RFC 4252 section 8): any other would never fit.
     let password = std::str::from_utf8(&password).map_err(|_| failed("the password is not UTF-8"))?;
-    println!("{}", PasswordHash::make(password.as_bytes()).map_err(failed)?);
-    Ok(())
+    print(format_args!("{}\n", PasswordHash::make(password.as_bytes()).map_err(failed)?))
 }

@@ -9,6 +9,8 @@ use rustix::io::Errno;
 use rustix::termios::{InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
+use super::output::complain;
+
 /// The longest line that a terminal gives, in bytes: N_TTY's buffer.
 const LONGEST_LINE: usize = 4096;
 
@@ -24,7 +26,7 @@ pub fn new_password(terminal: BorrowedFd<'_>) -> io::Result<Vec<u8>> {
         if password.is_empty() || silent.ask("The same again: ")? == password {
             return Ok(password);
         }
-        eprintln!("These differ; try again.");
+        complain(format_args!("These differ; try again.\n"));
     }
 }
 
@@ -56,12 +58,12 @@ impl<'a> Silent<'a> {
     }
 
     fn ask(&self, prompt: &str) -> io::Result<Vec<u8>> {
-        eprint!("{prompt}");
+        complain(format_args!("{prompt}"));
         loop {
             let mut fds = [PollFd::new(&self.terminal, PollFlags::IN), PollFd::new(&self.signalled, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) if !fds[1].revents().is_empty() => {
-                    eprintln!();
+                    complain(format_args!("\n"));
                     return Err(io::Error::other("interrupted"));
                 }
                 Ok(_) => break,
@@ -75,7 +77,7 @@ impl<'a> Silent<'a> {
         line.truncate(count);
         if line.pop_if(|last| *last == b'\n').is_none() {
             // The key for the end of file.
-            eprintln!();
+            complain(format_args!("\n"));
         }
         Ok(line)
     }

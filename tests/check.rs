@@ -48,6 +48,9 @@ fn errors(text: &[u8]) -> String {
 
 const GOOD: &str = "docker: {execution: {container: {image: guest}, host: {pidsLimit: 256, memory: 1g}}}\n";
 
+/// Somebody whom a password lets in.
+const USER: &str = "auth: {users: {a: {password: $5$rounds=1000$salt$XP4Jhu0/soBtVfUI3PL03nxvgUAiH5axJpcM7vlpCLC}}}\n";
+
 const BAD: &str = "\
 ssh:
   listen: [127.0.0.1:2222, nowhere]
@@ -94,19 +97,21 @@ FILE:20: docker.execution.host.Memory: given twice; the first is in line 18
 #[test]
 fn the_reference_configuration_is_good() {
     let output = berth("check", &Path::new(env!("CARGO_MANIFEST_DIR")).join("config.yaml"));
-    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let warnings = String::from_utf8(output.stderr).unwrap();
+    // But for its only user, who has no key.
+    assert!(warnings.contains("auth.users.alice: nobody can log in") && warnings.lines().count() == 1, "{warnings}");
     assert_eq!(output.status.code(), Some(0));
 }
 
 #[test]
 fn a_good_file_is_said_to_be_so() {
-    assert_eq!(run("check", GOOD.as_bytes()), (Some(0), "FILE: ok\n".into(), String::new()));
+    assert_eq!(run("check", format!("{GOOD}{USER}").as_bytes()), (Some(0), "FILE: ok\n".into(), String::new()));
 }
 
 #[test]
 fn json_is_good_too() {
     let json = br#"{"docker": {"execution": {"container": {"Image": "guest", "Env": ["A=1"]},
-        "host": {"PidsLimit": 256, "Memory": "1g"}}}}"#;
+        "host": {"PidsLimit": 256, "Memory": "1g"}}}, "auth": {"users": {"a": {"authorizedKeysFile": "keys/%u"}}}}"#;
     assert_eq!(run("check", json), (Some(0), "FILE: ok\n".into(), String::new()));
 }
 
@@ -209,6 +214,25 @@ fn a_key_is_explained() {
     let good = berth("log.level");
     assert!(good.status.success());
     assert!(String::from_utf8(good.stdout).unwrap().contains("The least important messages"));
+    // Nothing of an example of another key's.
+    for (key, words) in [
+        ("docker.connection.keyFile", "certificate and key that the daemon wants"),
+        ("kubernetes.pod.spec", "The pod's ObjectMeta and PodSpec"),
+        ("docker.execution.keep", "How long such a container is kept"),
+        ("auth.users.alice.docker.execution.host.cpuShares", "The Docker API's HostConfig.CpuShares"),
+    ] {
+        let text = String::from_utf8(berth(key).stdout).unwrap();
+        let said = text.split("\n\n").next().unwrap();
+        assert!(said.contains(words), "{text}");
+        assert!(!said.contains("BEGIN") && !said.contains("namespace: guests"), "{text}");
+    }
+    // By a word in its name, or else by one in what is said of it.
+    let found = String::from_utf8(berth("memory").stdout).unwrap();
+    assert!(found.contains("    docker.execution.host.memory\n"), "{found}");
+    assert!(!found.contains("auth."), "once is enough: {found}");
+    let found = String::from_utf8(berth("browser").stdout).unwrap();
+    assert!(found.contains("auth.keyboardInteractive"), "{found}");
+    assert_eq!(berth("xyzzy").status.code(), Some(1));
     let bad = berth("log.levle");
     assert_eq!((bad.status.code(), bad.stdout.len()), (Some(1), 0));
     assert!(String::from_utf8(bad.stderr).unwrap().contains("did you mean level?"));
@@ -228,9 +252,10 @@ impl Directory {
         self.0.join(name)
     }
 
-    /// Exit status and standard error of `berth check` with these lines.
+    /// Exit status and standard error of `berth check` with these lines, and a user where they have none.
     fn check(&self, lines: &str) -> (Option<i32>, String) {
-        std::fs::write(self.path("config.yaml"), format!("{GOOD}{lines}\n")).unwrap();
+        let user = if lines.contains("auth:") { "" } else { USER };
+        std::fs::write(self.path("config.yaml"), format!("{GOOD}{user}{lines}\n")).unwrap();
         let output = berth("check", &self.path("config.yaml"));
         (output.status.code(), String::from_utf8(output.stderr).unwrap())
     }
@@ -262,7 +287,7 @@ fn what_serve_would_end_at_is_found() {
         ("ssh: {hostkeys: .}", "not a regular file"),
         ("ssh: {hostkeys: open}", "open' are too open"),
         ("ssh: {hostkeys: nowhere/key}", "nowhere/key: No such file or directory"),
-        ("ssh: {hostkeys: [ecdsa_1, ecdsa_2]}", "ecdsa_2: a second Ecdsa key"),
+        ("ssh: {hostkeys: new_rsa, hostKeyAlgorithms: ssh-ed25519}", "none of them is of a key in ssh.hostkeys"),
         ("ssh: {hostCertificates: missing-cert.pub}", "missing-cert.pub: No such file or directory"),
         ("log: {destination: file, file: nowhere/log}", "log.file: "),
     ] {
@@ -272,7 +297,7 @@ fn what_serve_would_end_at_is_found() {
     }
     set_mode(&directory.path("open"), 0o640);
     assert_eq!(
-        directory.check("ssh: {hostkeys: [open, new_ecdsa]}\nlog: {destination: file, file: log}"),
+        directory.check("ssh: {hostkeys: [open, new_ecdsa, new_ecdsa_2]}\nlog: {destination: file, file: log}"),
         (Some(0), "".into())
     );
     assert!(!directory.path("new_ecdsa").exists() && !directory.path("log").exists(), "it makes nothing");
@@ -293,6 +318,109 @@ fn what_nobody_would_be_let_in_by_is_worth_a_warning() {
         assert!(errors.contains(reason) && errors.lines().count() == 1, "{lines}: {errors}");
     }
     assert_eq!(directory.check("ssh: {revokedKeys: /dev/null}"), (Some(0), "".into()));
+}
+
+#[test]
+fn a_code_that_somebody_is_let_in_without_is_worth_a_warning() {
+    let directory = Directory::new("codes");
+    for (methods, warning) in [
+        ("keyboard-interactive", None),
+        ("[\"publickey,keyboard-interactive\", keyboard-interactive]", None),
+        ("publickey", Some("has no effect: no list of authenticationMethods has keyboard-interactive")),
+        (
+            "[publickey, \"password,keyboard-interactive\"]",
+            Some("can be left out: a list of authenticationMethods lets in without keyboard-interactive"),
+        ),
+    ] {
+        let totp = "totp: {secret: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}, authorizedKeysFile: \"%u\", \
+                    password: $5$rounds=1000$salt$XP4Jhu0/soBtVfUI3PL03nxvgUAiH5axJpcM7vlpCLC";
+        for lines in [
+            format!("auth: {{users: {{a: {{{totp}, authenticationMethods: {methods}}}}}}}"),
+            format!("auth: {{users: {{a: {{{totp}}}}}}}\nssh: {{authenticationMethods: {methods}}}"),
+        ] {
+            let (status, errors) = directory.check(&lines);
+            assert_eq!(status, Some(0), "{lines}: {errors}");
+            match warning {
+                Some(warning) => assert!(errors.contains(&format!("auth.users.a.totp: {warning}")), "{errors}"),
+                None => assert_eq!(errors, "", "{lines}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn who_cannot_log_in_is_worth_a_warning() {
+    let directory = Directory::new("logins");
+    std::fs::write(directory.path("keys"), "").unwrap();
+    for (lines, warning) in [
+        ("auth: {}", "auth has neither users nor webhooks: nobody can log in"),
+        ("auth: {users: {a: {}}}", "auth.users.a: nobody can log in as this user: give a password"),
+        (
+            "auth: {users: {a: {authorizedKeysFile: \"%u\", authenticationMethods: password}}}",
+            "auth.users.a: nobody can log in as this user: each list of authenticationMethods",
+        ),
+        (
+            "auth: {users: {a: {authorizedKeysFile: \"https://example.org/%u.keys\"}}}",
+            "auth.users.a.authorizedKeysFile: the path of a file, not a URL",
+        ),
+        ("auth: {users: {a: {authorizedKeysFile: missing}}}", "auth.users.\"a\": authorizedKeysFile: "),
+        ("auth: {users: {a: {authorizedKeysCommand: [curl, -s]}}}", "logins/curl: No such file or directory"),
+        ("auth: {users: {a: {authorizedKeysCommand: keys}}}", "keys: not a program"),
+    ] {
+        let (status, errors) = directory.check(lines);
+        let errors = errors.replace(&format!("-{}", std::process::id()), "");
+        assert_eq!(status, Some(0), "{lines}: {errors}");
+        assert!(errors.contains(warning) && errors.lines().count() == 1, "{lines}: {errors}");
+    }
+    for lines in [
+        "auth: {users: {a: {authorizedKeysFile: keys}}}",
+        "auth: {users: {a: {authorizedKeysFile: \"%u\", totp: {secret: GEZDGNBVGY3TQOJQGEZDGNBVGY3TQOJQ}}}}",
+        "auth: {users: {a: {}}, password: {method: webhook, webhook: {url: \"http://127.0.0.1\"}}}",
+        "auth: {users: {a: {}}}\nssh: {trustedUserCAKeys: keys}",
+    ] {
+        assert_eq!(directory.check(lines), (Some(0), String::new()), "{lines}");
+    }
+}
+
+#[test]
+fn help_is_there_for_each_command() {
+    let berth = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_berth")).args(arguments).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    for (command, words) in
+        [("serve", "SIGHUP"), ("check", "--explain"), ("keygen", "--comment"), ("agent", "--listen PATH")]
+    {
+        let (status, help, _) = berth(&["help", command]);
+        assert!(status == Some(0) && help.starts_with(&format!("Usage: berth {command}")), "{help}");
+        assert!(help.contains(words), "{help}");
+        for option in ["--help", "-h"] {
+            assert_eq!(berth(&[command, option]), (Some(0), help.clone(), String::new()));
+        }
+    }
+    let (_, all, _) = berth(&["--help"]);
+    assert_eq!(berth(&["help"]), (Some(0), all, String::new()));
+    assert_eq!(berth(&["help", "sevre"]).0, Some(2));
+}
+
+#[test]
+fn whoever_has_read_enough_of_the_output_ends_it_quietly() {
+    let schema = "\"$BERTH\" check --schema";
+    for (line, expected) in [
+        (format!("{schema} | head -n 1; echo ${{PIPESTATUS[0]}}"), "{\n0\n"),
+        ("\"$BERTH\" --help | true; echo ${PIPESTATUS[0]}".to_owned(), "0\n"),
+        // There is something wrong with this, which cannot be said.
+        ("\"$BERTH\" check --config /nowhere 2>&1 | true; echo ${PIPESTATUS[0]}".to_owned(), "1\n"),
+        (
+            format!("{schema} 2>&1 >/dev/full; echo $?"),
+            "berth: standard output: No space left on device (os error 28)\n1\n",
+        ),
+    ] {
+        let mut bash = Command::new("bash");
+        let output = bash.args(["-c", &line]).env("BERTH", env!("CARGO_BIN_EXE_berth")).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        assert_eq!((text(output.stdout), text(output.stderr)), (expected.to_owned(), String::new()), "{line}");
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use rustix::process::Signal;
 
 use super::channel::{Channel, Peer, Role};
 use super::error::{Error, in_message};
+use super::exec::UNABLE;
 use super::forward::{Connecting, Listeners, Resolver, Step, connect_unix};
 use super::host::{Exit, Host};
 use super::outbound::Outbound;
@@ -50,6 +51,8 @@ pub struct Connection<H: Host> {
     greeted: bool,
     /// Whether sessions are refused: the client said that it opens no more, or the container is being stopped.
     no_more_sessions: bool,
+    /// Whether the container is being stopped.
+    is_stopping: bool,
     /// By our number. Numbers are used again.
     channels: Vec<Slot<H>>,
     listeners: Listeners,
@@ -96,6 +99,7 @@ impl<H: Host> Connection<H> {
             host,
             greeted: false,
             no_more_sessions: false,
+            is_stopping: false,
             channels: Vec::new(),
             listeners: Listeners::default(),
             resolver: Resolver::new().map_err(|errno| Error::System("eventfd", errno.into()))?,
@@ -423,6 +427,9 @@ impl<H: Host> Connection<H> {
 
     /// Tells the channel whose process this was how it ended. Orphans have none.
     pub fn ended(&mut self, process: &H::Process, exit: Exit) {
+        // It was not the program's own end: by a signal, libssh2 would take it for success.
+        let is_stopped = self.is_stopping && matches!(exit, Exit::Signal { .. });
+        let exit = if is_stopped { Exit::Status(UNABLE.into()) } else { exit };
         for number in 0..self.channels.len() as u32 {
             if let Ok((channel, _, out)) = self.channel(number)
                 && channel.ended(process, exit, out)
@@ -454,7 +461,7 @@ impl<H: Host> Connection<H> {
     pub fn stop(&mut self) {
         self.out.send(&GlobalRequest { name: STOPPING, want_reply: false, specific: b"" }.encode());
         self.tell("the container is being stopped");
-        self.no_more_sessions = true;
+        (self.no_more_sessions, self.is_stopping) = (true, true);
         self.listeners.close_all();
     }
 

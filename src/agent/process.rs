@@ -269,9 +269,10 @@ impl Program {
     fn failure(&self, error: io::Error) -> Failure {
         match Errno::from_io_error(&error) {
             Some(Errno::AGAIN | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => Failure::Resources(error),
-            _ => {
+            errno => {
                 let (status, reason) = exec::not_runnable(&self.path, &error);
-                Failure::NotRunnable(status, reason)
+                // The command is too long: as with sshd.
+                Failure::NotRunnable(if errno == Some(Errno::TOOBIG) { 1 } else { status }, reason)
             }
         }
     }

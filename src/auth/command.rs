@@ -24,6 +24,9 @@ pub const COMMAND_TOKENS: &str = "uktf";
 /// How long a program may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The permission of anybody to execute a file.
+const EXECUTABLE: u32 = 0o111;
+
 /// Where programs that it starts are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -47,6 +50,19 @@ pub(super) fn keys<T>(
     }
 }
 
+/// Whether a program is there, and nobody else could put another one in its place.
+pub(super) fn verify(path: &Path) -> Result<(), String> {
+    strict_modes::verify(path, None).map_err(|error| error.to_string())?;
+    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
+    if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
+        return Err(FileError::Writable(metadata.mode() & 0o7777).to_string());
+    }
+    if !metadata.is_file() || metadata.mode() & EXECUTABLE == 0 {
+        return Err("not a program: it is no file that may be executed".to_owned());
+    }
+    Ok(())
+}
+
 fn print(
     path: &Path,
     arguments: &[String],
@@ -59,11 +75,7 @@ fn print(
     if user.starts_with('-') || user.contains(char::is_control) || !file::is_plain(user) {
         return Err(FileError::Name.to_string());
     }
-    strict_modes::verify(path, None).map_err(|error| error.to_string())?;
-    let metadata = fs::metadata(path).map_err(|error| error.to_string())?;
-    if metadata.mode() & WRITABLE_BY_OTHERS != 0 {
-        return Err(FileError::Writable(metadata.mode() & 0o7777).to_string());
-    }
+    verify(path)?;
     let mut command = Command::new(path);
     command.env_clear().env("PATH", PATH).current_dir("/");
     if let Some(account) = account {

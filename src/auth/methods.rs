@@ -1,5 +1,7 @@
 //! What a user has to prove: sshd_config(5), AuthenticationMethods.
 
+use super::User;
+
 /// A method of RFC 4252, as one step on the way in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
@@ -118,9 +120,23 @@ impl Methods {
     }
 
     /// Of a user who has a TOTP secret, where nothing else is said: a code in any case.
-    pub(super) fn with_code() -> Methods {
+    fn with_code() -> Methods {
         let interactive = Method::KeyboardInteractive(None);
         Methods(vec![vec![Method::PublicKey, CODE], vec![Method::Password, CODE], vec![interactive]])
+    }
+
+    /// What is asked of a user, where `all` are everyone's lists.
+    pub fn of(user: &User, all: &[MethodList]) -> Methods {
+        match (user.authentication_methods.as_slice(), all) {
+            ([], []) if user.totp.is_used() => Methods::with_code(),
+            ([], all) => Methods::new(all),
+            (own, _) => Methods::new(own),
+        }
+    }
+
+    /// Whether a list has nothing but methods that `can` be proven.
+    pub fn can_be_proven(&self, can: &dyn Fn(Method) -> bool) -> bool {
+        self.0.iter().any(|list| list.iter().all(|method| can(*method)))
     }
 
     /// What it leads to if this is proven now.

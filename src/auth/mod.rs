@@ -19,7 +19,7 @@ mod totp;
 mod users;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
 pub use by_name::ByName;
@@ -276,9 +276,12 @@ pub trait Authenticator: Send + Sync {
     }
 
     /// Begins a login by a browser. A failure is in the log.
-    fn begin_by_browser(&self, attempt: &Attempt<'_>) -> Option<Box<dyn BrowserLogin>> {
+    ///
+    /// # Errors
+    /// Its turn did not come in time.
+    fn begin_by_browser(&self, attempt: &Attempt<'_>) -> Result<Option<Box<dyn BrowserLogin>>, Busy> {
         let _ = attempt;
-        None
+        Ok(None)
     }
 
     /// Whether a user who has authenticated may in, and with what.
@@ -310,6 +313,24 @@ pub struct User {
     pub authorized_principals: Vec<AuthorizedPrincipal>,
     /// `authorizedPrincipalsFile`: the same in files, read at each login.
     pub authorized_principals_files: Vec<PathBuf>,
+}
+
+impl User {
+    /// What lets nobody in as things are: files that are not there, but for those that depend on the user's name, and a
+    /// program that cannot be run.
+    pub fn problems(&self) -> impl Iterator<Item = String> {
+        let files = self.authorized_keys_files.iter().map(|file| ("authorizedKeysFile", file));
+        let files = files.chain(self.authorized_principals_files.iter().map(|file| ("authorizedPrincipalsFile", file)));
+        let of_files = files.filter(|(_, file)| !file.to_string_lossy().contains('%')).filter_map(|(key, file)| {
+            let error = std::fs::metadata(file).err()?;
+            Some(format!("{key}: {}: {error}", file.display()))
+        });
+        let of_program = self.authorized_keys_command.first().and_then(|program| {
+            let error = command::verify(Path::new(program)).err()?;
+            Some(format!("authorizedKeysCommand: {program}: {error}"))
+        });
+        of_files.chain(of_program)
+    }
 }
 
 #[cfg(test)]

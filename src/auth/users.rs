@@ -26,7 +26,7 @@ pub struct Users {
     /// The places of those who have a password.
     with_password: Vec<usize>,
     /// What is asked of users who have nothing of their own for it, where that is said.
-    methods: Option<Methods>,
+    methods: Vec<MethodList>,
     /// By what anybody may begin.
     first_methods: String,
     /// Files of authorities whose certificates are good for all.
@@ -51,14 +51,13 @@ impl Users {
             name.hash(&mut hasher);
             user.password.as_ref().map(ToString::to_string).hash(&mut hasher);
         }
-        let methods = (!methods.is_empty()).then(|| Methods::new(methods));
-        let of_users = entries.iter().map(|(_, user)| methods_of(user, methods.as_ref()));
-        let all: Vec<Methods> = of_users.chain([methods.clone().unwrap_or_default()]).collect();
+        let of_users = entries.iter().map(|(_, user)| Methods::of(user, methods));
+        let all: Vec<Methods> = of_users.chain([Methods::new(methods)]).collect();
         let first_methods = methods::names(&mut all.iter().flat_map(Methods::next));
         Users {
             users,
             with_password,
-            methods,
+            methods: methods.to_vec(),
             first_methods,
             authorities,
             user_environment: UserEnvironment::default(),
@@ -121,12 +120,12 @@ impl Authenticator for Users {
     fn requirements(&self, user: &str) -> Requirements {
         match self.users.get(user) {
             Some(user) => Requirements {
-                methods: methods_of(user, self.methods.as_ref()),
+                methods: Methods::of(user, &self.methods),
                 has_password: user.password.is_some(),
                 has_secret: user.totp.is_used(),
                 by_browser: false,
             },
-            None => Requirements { methods: self.methods.clone().unwrap_or_default(), ..Requirements::default() },
+            None => Requirements { methods: Methods::new(&self.methods), ..Requirements::default() },
         }
     }
 
@@ -137,16 +136,6 @@ impl Authenticator for Users {
     fn code(&self, attempt: &Attempt<'_>, code: &[u8]) -> bool {
         let user = self.users.get(attempt.user).filter(|user| user.totp.is_used());
         user.is_some_and(|user| user.totp.verify(attempt.user, code, u64::try_from(now()).unwrap_or(0)))
-    }
-}
-
-/// What is asked of a user, where `methods` are for all.
-fn methods_of(user: &User, methods: Option<&Methods>) -> Methods {
-    match (user.authentication_methods.as_slice(), methods) {
-        ([], Some(methods)) => methods.clone(),
-        ([], None) if user.totp.is_used() => Methods::with_code(),
-        ([], None) => Methods::default(),
-        (lists, _) => Methods::new(lists),
     }
 }
 

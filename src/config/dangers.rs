@@ -266,7 +266,8 @@ mod tests {
         }
         // Those of a user who has others.
         let own = "docker: {execution: {host: {pidsLimit: 9, memory: 1g}}}\n\
-            auth: {users: {a: {}, b: {docker: {execution: {host: {pidsLimit: 9, memory: 0}}}}}}";
+            auth: {users: {a: {}, b: {docker: {execution: {host: {pidsLimit: 9, memory: 0}}}}}}\n\
+            ssh: {trustedUserCAKeys: ca}";
         let found = warnings(own);
         assert!(matches!(&found[..], [one] if one.starts_with("auth.users.b.docker: ")), "{found:?}");
     }

@@ -72,16 +72,23 @@ fn below(key: &str, schema: &mut Json, path: &mut Vec<String>, reference: &BTree
     path.pop();
 }
 
-/// Says what a key is for and what it may hold; its path has dots, and any name where names are free. On failure, says
-/// which key is unknown.
+/// Says what a key is for and what it may hold; its path has dots, and any name where names are free. Of a word that is no
+/// key, says in the names of which keys it is, or else in the words about which. On failure, says which key is unknown.
 pub fn explain(path: &str) -> Result<String, String> {
-    let keys: Vec<&str> = path.split('.').collect();
     let (schema, definitions) = (section().schema(), pod_api::definitions().into());
-    let mut place = &schema;
+    match explain_key(path, &schema, &definitions) {
+        Err(unknown) if !path.contains('.') => search(path, &schema, &definitions).ok_or(unknown),
+        result => result,
+    }
+}
+
+fn explain_key(path: &str, schema: &Json, definitions: &Json) -> Result<String, String> {
+    let keys: Vec<&str> = path.split('.').collect();
+    let mut place = schema;
     let mut known = Vec::new();
     for (index, key) in keys.iter().enumerate() {
-        let Some((name, next)) = step(place, key, &definitions) else {
-            let names = properties(place, &definitions);
+        let Some((name, next)) = step(place, key, definitions) else {
+            let names = properties(place, definitions);
             let meant = similar(key, names.iter().map(String::as_str)).map(|name| format!("; did you mean {name}?"));
             let unknown = keys.get(..=index).unwrap_or_default().join(".");
             return Err(format!("unknown key {unknown}{}", meant.unwrap_or_default()));
@@ -90,23 +97,93 @@ pub fn explain(path: &str) -> Result<String, String> {
         place = next;
     }
     let mut text = format!("{path}\n");
-    let entry = reference().remove(&generic(&known)).unwrap_or_default();
+    let reference = reference();
     let allowed = allowed(place).map(|allowed| format!("Must be {allowed}."));
-    let note = place.get("$comment").and_then(Json::as_str).map(str::to_owned);
-    for line in [Some(entry.comment).filter(|comment| !comment.is_empty()), note, allowed].into_iter().flatten() {
+    for line in [said(&known, &reference), note(place), allowed].into_iter().flatten() {
         text += &format!("    {line}\n");
     }
-    let names = properties(place, &definitions);
+    let names = properties(place, definitions);
     if !names.is_empty() {
         text += &format!("    Keys: {}\n", names.join(", "));
     }
-    if !entry.lines.is_empty() {
+    let lines = reference.get(&generic(&known)).map(|entry| entry.lines.as_slice()).unwrap_or_default();
+    if !lines.is_empty() {
         text += "\n";
     }
-    for line in &entry.lines {
+    for line in lines {
         text += &format!("    {line}\n");
     }
     Ok(text)
+}
+
+/// What is said about a key, or else about what it is a part of.
+fn said(path: &[String], reference: &BTreeMap<Vec<String>, Entry>) -> Option<String> {
+    let path = generic(path);
+    let comment = |path: &[String]| reference.get(path).map(|entry| &entry.comment).filter(|text| !text.is_empty());
+    let own = comment(&path).cloned().or_else(|| of_dockers(&path));
+    // A mode, a list or a part of it is no section.
+    let of_whole =
+        || path.split_last().filter(|(_, whole)| whole.len() > 1).and_then(|(_, whole)| comment(whole).cloned());
+    own.or_else(of_whole)
+}
+
+/// What is said of a key that is Docker's own.
+fn of_dockers(path: &[String]) -> Option<String> {
+    let [docker, execution, object, keys @ ..] = path else { return None };
+    let object = match (docker.as_str(), execution.as_str(), object.as_str()) {
+        ("docker", "execution", "container") => "Config",
+        ("docker", "execution", "host") => "HostConfig",
+        ("docker", "execution", "network") => "NetworkingConfig",
+        ("docker", "execution", "auth") => "AuthConfig",
+        _ => return None,
+    };
+    let capital = |key: &String| key.chars().next().map_or('*', |first| first.to_ascii_uppercase()).to_string();
+    let names: Vec<String> = keys.iter().map(|key| capital(key) + key.get(1..).unwrap_or_default()).collect();
+    Some(format!("The Docker API's {object}.{}, passed on as it is.", names.join(".")))
+}
+
+/// What a schema says of its key, by itself.
+fn note(schema: &Json) -> Option<String> {
+    schema.get("$comment").and_then(Json::as_str).map(str::to_owned)
+}
+
+/// The keys that have a word in their names, or, where there is none, those in whose explanations it is.
+fn search(word: &str, schema: &Json, definitions: &Json) -> Option<String> {
+    let word = word.to_lowercase();
+    let (mut named, mut told) = (Vec::new(), Vec::new());
+    let reference = reference();
+    walk(schema, definitions, &mut Vec::new(), &mut |path, _| {
+        // Where keys are good in several places, one of them will do.
+        let Some(name) = path.last().filter(|_| generic(path) == path) else { return };
+        let line = path.join(".").replace(".*", ".NAME");
+        if name.to_lowercase().contains(&word) {
+            named.push(line);
+        } else if said(path, &reference).is_some_and(|text| text.to_lowercase().contains(&word)) {
+            told.push(line);
+        }
+    });
+    let found = if named.is_empty() { told } else { named };
+    let lines = found.iter().map(|line| format!("    {line}\n"));
+    (!found.is_empty()).then(|| format!("{word}: see\n{}", lines.collect::<String>()))
+}
+
+/// Visits all keys of a schema, by their paths.
+fn walk(schema: &Json, definitions: &Json, path: &mut Vec<String>, visit: &mut dyn FnMut(&[String], &Json)) {
+    for schema in schema.get("anyOf").and_then(Json::as_array).into_iter().flatten() {
+        walk(schema, definitions, path, visit);
+    }
+    for name in properties_of(schema) {
+        let Some((name, below)) = step(schema, &name, definitions) else { continue };
+        path.push(name);
+        visit(path, below);
+        walk(below, definitions, path, visit);
+        path.pop();
+    }
+    if let Some(free) = schema.get("additionalProperties").filter(|free| free.is_object()) {
+        path.push("*".to_owned());
+        walk(free, definitions, path, visit);
+        path.pop();
+    }
 }
 
 /// What a schema refers to, or else itself; of a list, that of its items.
@@ -142,17 +219,21 @@ fn allowed(schema: &Json) -> Option<&str> {
     schema.get("description").and_then(Json::as_str).or_else(first)
 }
 
-/// The names of the keys that a schema has.
+/// The names of the keys that a schema has, and its alternatives.
 fn properties(schema: &Json, definitions: &Json) -> Vec<String> {
     let schema = follow(schema, definitions);
+    let alternatives = schema.get("anyOf").and_then(Json::as_array).into_iter().flatten();
+    alternatives.flat_map(|schema| properties(schema, definitions)).chain(properties_of(schema)).collect()
+}
+
+/// The names of the keys that a schema itself has.
+fn properties_of(schema: &Json) -> Vec<String> {
     let names = |key| schema.get(key).and_then(Json::as_object).into_iter().flatten();
     let titles = names("patternProperties").filter_map(|(_, schema)| Some(schema.get("title")?.as_str()?.to_owned()));
-    let alternatives = schema.get("anyOf").and_then(Json::as_array).into_iter().flatten();
-    let own: Vec<String> = match schema.get("patternProperties") {
+    match schema.get("patternProperties") {
         Some(_) => titles.map(|title| written_like(&title, "a")).collect(),
         None => names("properties").map(|(name, _)| name.clone()).collect(),
-    };
-    alternatives.flat_map(|schema| properties(schema, definitions)).chain(own).collect()
+    }
 }
 
 /// What the reference says, by the keys of a path.
@@ -165,7 +246,8 @@ fn reference() -> BTreeMap<Vec<String>, Entry> {
     for line in REFERENCE.lines() {
         let bare = line.trim_start();
         let indent = line.len() - bare.len();
-        let text = bare.strip_prefix("# ").filter(|text| !text.starts_with('-'));
+        // An example's further lines are further in.
+        let text = bare.strip_prefix("# ").filter(|text| !text.starts_with(['-', ' ']));
         let key = |line: &str| {
             let (key, rest) = line.split_once(':')?;
             let good = key.starts_with(|c: char| c.is_ascii_alphabetic()) && !key.contains(' ');
@@ -201,13 +283,46 @@ fn reference() -> BTreeMap<Vec<String>, Entry> {
     entries
 }
 
-/// The path at which the reference explains a key: one user stands for all, and one webhook.
+/// The path at which the reference explains a key: one user stands for all, and for groups, and one webhook; what users
+/// have of everyone's settings is explained where everyone's are.
 fn generic(path: &[String]) -> Vec<String> {
     let words: Vec<&str> = path.iter().map(String::as_str).collect();
     let words = match words.as_slice() {
-        ["auth", "users", _, rest @ ..] => [&["auth", "users", "*"], rest].concat(),
+        ["auth", "users" | "groups", _, section @ ("docker" | "kubernetes"), rest @ ..] if !rest.is_empty() => {
+            [&[*section], rest].concat()
+        }
+        ["auth", "users" | "groups", _, "forwarding", rest @ ..] if !rest.is_empty() => {
+            [&["security", "forwarding"], rest].concat()
+        }
+        ["auth", "users" | "groups", _, "security", rest @ ..] if !rest.is_empty() => [&["security"], rest].concat(),
+        ["auth", "users" | "groups", _, rest @ ..] => [&["auth", "users", "*"], rest].concat(),
         ["auth", "publicKey" | "authz", rest @ ..] if !rest.is_empty() => [&["auth", "password"], rest].concat(),
         words => words.to_vec(),
     };
     words.into_iter().map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, note, reference, said, section, walk};
+
+    #[test]
+    fn every_key_has_a_text() {
+        let (reference, mut bare) = (reference(), Vec::new());
+        let mut noted: Vec<String> = Vec::new();
+        walk(&section().schema(), &Json::Null, &mut Vec::new(), &mut |path, schema| {
+            let name = path.join(".");
+            if note(schema).is_some() {
+                noted.push(format!("{name}."));
+            }
+            // What is said of a section that is no more, is said of all that is in it.
+            let has_note = noted.iter().any(|above| format!("{name}.").starts_with(above));
+            if !has_note && said(path, &reference).is_none() {
+                bare.push(name);
+            }
+        });
+        bare.sort();
+        bare.dedup();
+        assert!(bare.is_empty(), "{} without a text: {bare:#?}", bare.len());
+    }
 }

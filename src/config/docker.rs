@@ -179,6 +179,10 @@ pub(super) fn with_sftp(subsystems: &BTreeMap<String, String>, disable_agent: bo
 /// Tells what of it does not fit together.
 pub(super) fn check(root: &Node, docker: &Docker, reader: &mut Reader<'_>) {
     check_persistent(root, docker, reader);
+    if !docker.disable_agent && docker.host_config.get("Init") == Some(&Value::Bool(true)) {
+        let path = ["docker", "execution", "host", "init"];
+        reader.wrong_at(root, &path, "the agent is the container's init; remove it");
+    }
     if docker.disable_agent {
         check_subsystems(root, &["docker", "execution", "subsystems"], &docker.subsystems, reader);
     }

@@ -123,7 +123,7 @@ pub(super) static HOST_CONFIG: Keys = Keys(&[
     ("GroupAdd", TEXTS),
     ("IOMaximumBandwidth", Bytes),
     ("IOMaximumIOps", Integer),
-    ("Init", But(&Bool, |init| (init == true).then_some("the agent is the container's init; remove it"))),
+    ("Init", Bool),
     ("IpcMode", Text),
     ("Isolation", Text),
     ("KernelMemory", Bytes),

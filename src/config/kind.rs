@@ -278,7 +278,7 @@ pub(super) fn pem_file() -> Scalar<Pem> {
 pub(super) fn address() -> Scalar<SocketAddr> {
     Scalar::new("an address and port, such as 127.0.0.1:2222, [::1]:2222, or :2222 for all addresses", |text| {
         let all = |port: &str| port.parse().ok().map(|port| SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), port));
-        text.parse().ok().or_else(|| all(text.strip_prefix(':').unwrap_or(text)))
+        text.parse().ok().or_else(|| all(text.strip_prefix(':')?))
     })
 }
 

@@ -15,6 +15,7 @@ mod forwarding;
 mod kind;
 mod kubernetes;
 mod logging;
+mod logins;
 mod monitoring;
 mod naming;
 mod oauth2;
@@ -298,6 +299,9 @@ fn resolve(root: &Node, config: &mut Config, place: &Place, reader: &mut Reader<
         reader.warn_of(root, dangers::of(config.backend, &config.docker, &config.kubernetes));
     }
     auth::resolve(root, config, reader);
+    if reader.is_right() {
+        logins::check(root, config, reader);
+    }
     match place::run_directory(&config.run_directory, &config.instance) {
         Ok(directory) => config.run_directory = directory,
         Err(message) => reader.wrong_at(root, &["runDirectory"], message),

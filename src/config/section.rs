@@ -35,7 +35,7 @@ impl<T: 'static> Section<T> {
 
     /// Adds a section of which berth has nothing.
     pub fn absent(self, name: &'static str, section: Section<T>) -> Self {
-        self.any(name, Inlined { field: |all: &mut T| all, kind: Box::new(section) })
+        self.any(name, Absent(section))
     }
 
     /// Adds a key that the reader itself follows.
@@ -268,6 +268,25 @@ impl<T> Kind<T> for Needless {
 
     fn schema(&self) -> Json {
         json!({"$comment": format!("has no effect: {}", self.0)})
+    }
+}
+
+/// A section of which berth has nothing.
+struct Absent<T>(Section<T>);
+
+impl<T: 'static> Kind<T> for Absent<T> {
+    fn read(&self, node: &Node, target: &mut T, reader: &mut Reader<'_>) {
+        self.0.read(node, target, reader);
+    }
+
+    fn keys(&self, path: &str, keys: &mut Vec<String>) {
+        self.0.keys(path, keys);
+    }
+
+    fn schema(&self) -> Json {
+        let mut schema = self.0.schema();
+        schema["$comment"] = "ContainerSSH's, of which berth has nothing".into();
+        schema
     }
 }
 

@@ -4,14 +4,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use serde_json::Value as Json;
+
 use super::kind::{
     Several, address, any_number_of, choice, duration, duration_or_off, integer, name, one_or_more, parsed, path, pem,
     spaced_list, text,
 };
 use super::pem::Pem;
-use super::reader::Kind;
+use super::reader::{Kind, Reader};
 use super::section::Section;
 use super::startups::{MaxStartups, NetBlockSize, PenaltyOption, max_startups, net_block_size, penalty, per_source};
+use super::yaml::{Node, Value};
 use crate::auth::{MethodList, PubkeyAuthOption, Sources, StrictModes, UserEnvironment};
 
 /// Settings of the SSH side, resolved.
@@ -157,7 +160,7 @@ impl Ssh {
             per_source_penalties: Vec::new(),
             per_source_penalty_exempt_list: Vec::new(),
             max_connections: 0,
-            accept_env: all(&["LANG", "LC_*"]),
+            accept_env: all(&["LANG", "LC_*", "COLORTERM", "NO_COLOR"]),
             permit_user_environment: UserEnvironment::default(),
             client_alive_interval: Duration::ZERO,
             client_alive_count_max: 3,
@@ -174,7 +177,7 @@ pub(super) fn section() -> Section<Ssh> {
     let sources = parsed("addresses and networks separated by commas", Sources::parse);
     Section::new()
         .key("listen", |ssh: &mut Ssh| &mut ssh.listen, listen())
-        .key("hostkeys", |ssh| &mut ssh.host_keys, one_or_more(pem()))
+        .key("hostkeys", |ssh| &mut ssh.host_keys, HostKeys(one_or_more(pem())))
         .key("hostCertificates", |ssh| &mut ssh.host_certificates, any_number_of(path()))
         .key("serverVersion", |ssh| &mut ssh.server_version, parsed("a version", parse_version))
         .key("banner", |ssh| &mut ssh.banner, banner.optional())
@@ -204,6 +207,23 @@ pub(super) fn section() -> Section<Ssh> {
         )
         .key("clientAliveInterval", |ssh| &mut ssh.client_alive_interval, duration_or_off(SECOND..=24 * HOUR))
         .key("clientAliveCountMax", |ssh| &mut ssh.client_alive_count_max, integer(1..=1000))
+}
+
+/// What `hostkeys` holds. An empty list, which ContainerSSH writes where it is to make a key, is as none.
+struct HostKeys(Several<Pem>);
+
+impl Kind<Vec<Pem>> for HostKeys {
+    fn read(&self, node: &Node, target: &mut Vec<Pem>, reader: &mut Reader<'_>) {
+        if !matches!(&node.value, Value::List(items) if items.is_empty()) {
+            self.0.read(node, target, reader);
+        }
+    }
+
+    fn schema(&self) -> Json {
+        let mut schema = self.0.schema();
+        schema["anyOf"][1]["minItems"] = 0.into();
+        schema
+    }
 }
 
 /// What `authenticationMethods` holds.

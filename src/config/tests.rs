@@ -100,6 +100,8 @@ fn the_reference_is_good_and_holds_the_defaults() {
         config.docker.host_config.clear();
         // What it comes to is in the rest.
         config.docker_connection = docker_connection::Typed::default();
+        // Of the same, in other lines.
+        config.warnings.clear();
         format!("{config:#?}")
     };
     assert_eq!(normal(reference), normal(defaults));
@@ -224,14 +226,15 @@ fn listening_addresses_are_as_in_go() {
     assert_eq!(listen("0.0.0.0:22"), "0.0.0.0:22");
     assert_eq!(listen("\"[::1]:22\""), "[::1]:22");
     assert_eq!(listen(":2222"), "[::]:2222");
-    assert_eq!(listen("2222"), "[::]:2222");
     assert_eq!(listen("[\"127.0.0.1:0\", \"[fe80::1]:22\"]"), "127.0.0.1:0 [fe80::1]:22");
-    for bad in ["127.0.0.1", "127.0.0.1:65536", "localhost:22", "::1:22", ":", "-1"] {
+    // Nobody could tell whether that is this host alone, or all addresses.
+    assert!(error("ssh: {listen: 2222}").contains("must be an address and port"));
+    for bad in ["2222", "127.0.0.1", "127.0.0.1:65536", "localhost:22", "::1:22", ":", "-1"] {
         let message = error(&format!("ssh: {{listen: \"{bad}\"}}"));
         assert!(message.contains("must be an address and port"), "{bad}: {message}");
     }
     assert_eq!(error("ssh: {listen: []}"), "2: ssh.listen: must have one entry at least");
-    assert!(error("ssh:\n  listen:\n  - 1\n  - x").starts_with("5: ssh.listen[1]: "));
+    assert!(error("ssh:\n  listen:\n  - :1\n  - x").starts_with("5: ssh.listen[1]: "));
 }
 
 #[test]
@@ -606,4 +609,21 @@ fn what_is_wrong_with_a_group_is_told_once() {
     assert!(
         error("auth: {users: {a: {docker: {connection: {}}}}}").contains("auth.users.a.docker.connection: unknown key")
     );
+}
+
+#[test]
+fn an_init_of_dockers_own_is_for_containers_without_an_agent() {
+    let init = |more: &str| docker(&format!("host: {{init: true}}{more}"));
+    assert!(init(", disableAgent: true").is_ok());
+    assert!(docker("sidecars: [{name: a, container: {image: b}, host: {init: true}}]").is_ok());
+    assert_eq!(
+        docker_error("host: {init: true}"),
+        "docker.execution.host.init: the agent is the container's init; remove it"
+    );
+}
+
+#[test]
+fn an_empty_list_of_host_keys_is_as_none() {
+    let keys = |lines: &str| format!("{:?}", good(lines).ssh.host_keys);
+    assert_eq!(keys("ssh: {hostkeys: []}"), keys(""));
 }

@@ -15,7 +15,7 @@ use openssl::memcmp;
 use openssl::sha::sha256;
 use serde_json::Value;
 
-use crate::auth::{Attempt, BrowserLogin, Grant, Presence};
+use crate::auth::{Attempt, BrowserLogin, Busy, Grant, Presence};
 use crate::config::{HttpServer, OAuth2, Provider};
 use crate::fuzzing::Target;
 use crate::http::{Body, Client, Deadline, Request, USER_AGENT, basic, encode};
@@ -60,8 +60,16 @@ const DISCOVERY_TIME: Duration = Duration::from_secs(300);
 
 static BEGINS: LazyLock<Turns> = LazyLock::new(|| Turns::new(BEGINNING, 0));
 
-/// The last answer to a discovery, of where, and until when it is good.
-static DISCOVERED: Mutex<Option<(String, Instant, Value)>> = Mutex::new(None);
+/// What a provider has said of itself.
+#[derive(Clone)]
+struct Discovered {
+    url: String,
+    asked: Instant,
+    answer: Value,
+}
+
+/// The last answer to a discovery.
+static DISCOVERED: Mutex<Option<Discovered>> = Mutex::new(None);
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
@@ -94,21 +102,19 @@ enum Way {
 }
 
 /// Begins a login: asks the provider where its pages are, and for a code. A failure is in the log.
-pub fn begin(settings: &OAuth2, attempt: &Attempt<'_>) -> Option<Box<dyn BrowserLogin>> {
+///
+/// # Errors
+/// Its turn did not come in time.
+pub fn begin(settings: &OAuth2, attempt: &Attempt<'_>) -> Result<Option<Box<dyn BrowserLogin>>, Busy> {
     let deadline = Deadline::after(settings.time);
     let is_wanted = || attempt.presence.is_there();
     let Some(_turn) = BEGINS.take_for(Some(attempt.client.ip()), 0, PATIENCE, &is_wanted) else {
         log::warn!("{}: no login by a browser: too many begin at once", attempt.connection);
-        return None;
+        return Err(Busy);
     };
     let begun = settings.find_endpoints(deadline).and_then(|endpoints| settings.begin(endpoints, deadline));
-    match begun {
-        Ok(login) => Some(Box::new(login)),
-        Err(error) => {
-            log::error!("{}: no login by a browser: {error}", attempt.connection);
-            None
-        }
-    }
+    let begun = begun.inspect_err(|error| log::error!("{}: no login by a browser: {error}", attempt.connection));
+    Ok(begun.ok().map(|login| Box::new(login) as Box<dyn BrowserLogin>))
 }
 
 impl OAuth2 {
@@ -398,14 +404,20 @@ impl Login {
 /// What a provider says of itself: it is asked anew when that is some minutes old, or was an error.
 fn discover(server: &HttpServer, deadline: Deadline) -> Result<Value, String> {
     let kept = || DISCOVERED.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, _, found)) = kept().as_ref().filter(|(url, end, _)| *url == server.url && Instant::now() < *end) {
-        return Ok(found.clone());
+    if let Some(known) = kept().as_ref().filter(|known| known.is_good(&server.url, Instant::now())) {
+        return Ok(known.answer.clone());
     }
-    let found = ask(server, None, None, deadline)?;
-    if found["token_endpoint"].is_string() {
-        *kept() = Some((server.url.clone(), Instant::now() + DISCOVERY_TIME, found.clone()));
+    let answer = ask(server, None, None, deadline)?;
+    if answer["token_endpoint"].is_string() {
+        *kept() = Some(Discovered { url: server.url.clone(), asked: Instant::now(), answer: answer.clone() });
     }
-    Ok(found)
+    Ok(answer)
+}
+
+impl Discovered {
+    fn is_good(&self, url: &str, now: Instant) -> bool {
+        self.url == url && now < self.asked + DISCOVERY_TIME
+    }
 }
 
 /// A name that nobody can foretell.
@@ -439,5 +451,23 @@ fn ask(
         Ok(answer @ Value::Object(_)) if matches!(status, 200 | 400 | 401) => Ok(answer),
         _ if status == 200 => Err(format!("{}: the answer is not JSON", server.url)),
         _ => Err(format!("{}: status {status}", server.url)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use serde_json::Value;
+
+    use super::Discovered;
+
+    #[test]
+    fn what_a_provider_says_of_itself_is_good_for_five_minutes() {
+        let asked = Instant::now();
+        let known = Discovered { url: "https://a".into(), asked, answer: Value::Null };
+        assert!(known.is_good("https://a", asked + Duration::from_secs(299)));
+        assert!(!known.is_good("https://a", asked + Duration::from_secs(300)));
+        assert!(!known.is_good("https://b", asked));
     }
 }

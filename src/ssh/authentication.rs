@@ -477,8 +477,9 @@ impl Authentication {
 
     /// Has a worker find out where the user is to go.
     fn begin_by_browser(&mut self, session: &Session) -> Progress {
-        self.work(session, Then::Ask, |server, attempt| {
-            server.authenticator.begin_by_browser(attempt).map_or(Verdict::No, Verdict::Begun)
+        self.work(session, Then::Ask, |server, attempt| match server.authenticator.begin_by_browser(attempt) {
+            Ok(login) => login.map_or(Verdict::No, Verdict::Begun),
+            Err(Busy) => Verdict::Unavailable,
         })
     }
 

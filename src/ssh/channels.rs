@@ -11,9 +11,9 @@ use std::collections::{HashMap, HashSet};
 
 use libssh_server::{Error, Session};
 
-use super::early::Early;
+use super::early::{Early, STATUS};
 use super::forwards::Forwards;
-use crate::connection::message::{MAXIMUM_PACKET, Open, OpenFailure, bare, exit_signal, notice, number, open_failure};
+use crate::connection::message::{MAXIMUM_PACKET, Open, OpenFailure, bare, exit_status, notice, number, open_failure};
 use crate::connection::wire::{Malformed, Reader};
 
 /// An agent's channel numbers are below this: the server adds to them which agent's they are.
@@ -208,8 +208,7 @@ impl Channels {
         self.opening.remove(&agent)
     }
 
-    /// The agent is gone: the client is told so for each channel, and for a session with this line, and as of a command
-    /// that was killed.
+    /// The agent is gone: the client is told so for each channel, and for a session with this line.
     pub fn abandon(&mut self, session: &mut Session, early: &mut Early, line: &str) -> Result<(), Error> {
         let mut result = Ok(());
         self.open.retain(|&client, channel| {
@@ -231,7 +230,8 @@ impl Channels {
                     if let Some(notice) = window.and_then(|window| notice(client, line, true, window, MAXIMUM_PACKET)) {
                         send(&notice);
                     }
-                    send(&exit_signal(client, "KILL", false));
+                    // Not as of a signal: libssh2 takes that for success.
+                    send(&exit_status(client, STATUS));
                 }
                 send(&bare(number::CHANNEL_CLOSE, client));
                 channel.closed_by_agent = true;

@@ -21,8 +21,8 @@ pub const FIRST: u32 = 0x8000_0000;
 /// The most sessions that may wait for one container, and the most other channels and requests together.
 const MOST: usize = 64;
 
-/// The exit status of a session that got no container: as of a failed `ssh` itself.
-const STATUS: u32 = 255;
+/// The exit status of a session that got no container, or has lost it: as of a failed `ssh` itself.
+pub const STATUS: u32 = 255;
 
 /// An opened channel.
 struct Channel {

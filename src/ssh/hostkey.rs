@@ -24,8 +24,6 @@ pub enum KeyFileError {
     Io(PathBuf, io::Error),
     /// It holds no usable key.
     Key(PathBuf, KeyError),
-    /// Another file holds a key of the same kind.
-    SecondOfItsKind(PathBuf, KeyKind),
     /// It is no certificate for hosts, or for none of the keys.
     Certificate(PathBuf),
 }
@@ -35,9 +33,6 @@ impl fmt::Display for KeyFileError {
         match self {
             KeyFileError::Io(path, error) => write!(f, "host key {}: {error}", path.display()),
             KeyFileError::Key(path, error) => write!(f, "host key {}: {error}", path.display()),
-            KeyFileError::SecondOfItsKind(path, kind) => {
-                write!(f, "host key {}: a second {kind:?} key; give one of each kind at most", path.display())
-            }
             KeyFileError::Certificate(path) => {
                 write!(
                     f,
@@ -73,7 +68,7 @@ pub(super) fn load(keys: &[Pem], certificates: &[PathBuf], missing: Missing) -> 
         if let Ok(text) = key.public_text() {
             log::info!("host key {}: {text}", path.display());
         }
-        loaded.add(key).map_err(|key| KeyFileError::SecondOfItsKind(path.into(), key.kind()))?;
+        loaded.add(key);
     }
     for path in certificates {
         certify(&mut loaded, path)?;

@@ -22,6 +22,8 @@ pub enum ServeError {
     HostKey(KeyFileError),
     /// No host key is configured.
     NoHostKey,
+    /// Every host key is of another type than what is to be offered.
+    NoHostKeyAlgorithm,
     /// An address, of this key, could not be listened on.
     Listen(&'static str, SocketAddr, io::Error),
     /// The log's file could not be opened.
@@ -35,6 +37,9 @@ impl fmt::Display for ServeError {
         match self {
             ServeError::HostKey(error) => error.fmt(f),
             ServeError::NoHostKey => f.write_str("ssh.hostkeys: name at least one file"),
+            ServeError::NoHostKeyAlgorithm => {
+                f.write_str("ssh.hostKeyAlgorithms: none of them is of a key in ssh.hostkeys")
+            }
             ServeError::Listen(key, address, error) => write!(f, "{key}: {address}: {error}"),
             ServeError::Log(error) | ServeError::System(error) => error.fmt(f),
         }
@@ -58,7 +63,11 @@ fn host_keys(settings: &config::Ssh, missing: Missing) -> Result<HostKeys, Serve
     if settings.host_keys.is_empty() {
         return Err(ServeError::NoHostKey);
     }
-    Ok(hostkey::load(&settings.host_keys, &settings.host_certificates, missing)?)
+    let keys = hostkey::load(&settings.host_keys, &settings.host_certificates, missing)?;
+    if keys.algorithms(&settings.host_key_algorithms.join(",")).is_empty() {
+        return Err(ServeError::NoHostKeyAlgorithm);
+    }
+    Ok(keys)
 }
 
 /// All that a connection is served with. A connection keeps what it began with, whatever comes after.

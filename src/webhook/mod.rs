@@ -98,8 +98,8 @@ impl Authenticator for Webhooks {
         Requirements { by_browser: self.browser.is_some(), ..self.users.requirements(user) }
     }
 
-    fn begin_by_browser(&self, attempt: &Attempt<'_>) -> Option<Box<dyn BrowserLogin>> {
-        oauth2::begin(self.browser.as_ref()?, attempt)
+    fn begin_by_browser(&self, attempt: &Attempt<'_>) -> Result<Option<Box<dyn BrowserLogin>>, Busy> {
+        self.browser.as_ref().map_or(Ok(None), |settings| oauth2::begin(settings, attempt))
     }
 
     fn first_methods(&self) -> String {

@@ -36,8 +36,8 @@ pub struct Server {
 struct Anybody;
 
 impl Authenticator for Anybody {
-    fn password(&self, _attempt: &Attempt<'_>, _password: &[u8]) -> Result<Option<Grant>, Busy> {
-        Ok(None)
+    fn password(&self, attempt: &Attempt<'_>, _password: &[u8]) -> Result<Option<Grant>, Busy> {
+        if attempt.user == "unlucky" { Err(Busy) } else { Ok(None) }
     }
 
     fn public_key(&self, attempt: &Attempt<'_>, _offer: &Offer) -> Option<Grant> {

@@ -101,3 +101,21 @@ fn the_clients_keys_are_lent_only_where_that_is_allowed() {
     let default = Server::start_with(Forwarding::default());
     assert_eq!(list(&default, "alice"), "none\n");
 }
+
+#[test]
+fn whose_password_is_not_looked_at_hears_that_it_is_the_server() {
+    let server = Server::start();
+    let ssh = |user| {
+        // Of two values the first counts.
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-o", "BatchMode=no", "-o", "PreferredAuthentications=password", "-o", "NumberOfPasswordPrompts=1"]);
+        ssh.args(server.ssh(user, &["localhost", "true"]).get_args()).stdin(Stdio::null());
+        // It prints the question, which will do for a password.
+        ssh.env("SSH_ASKPASS", "/bin/echo").env("SSH_ASKPASS_REQUIRE", "force");
+        String::from_utf8(ssh.output().unwrap().stderr).unwrap()
+    };
+    let stderr = ssh("unlucky");
+    assert!(stderr.contains("the server cannot serve you at this time; try again later"), "{stderr}");
+    let stderr = ssh("alice");
+    assert!(stderr.contains("Permission denied"), "{stderr}");
+}

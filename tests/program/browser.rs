@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
 
@@ -165,5 +166,86 @@ fn a_provider_that_is_none_lets_nobody_in() {
         berth.log().line("no login by a browser");
         // What else lets in still does.
         berth.exec("echo in").run().succeeds().prints("in\n");
+    }
+}
+
+/// A server whose users say at GitHub who they are, which is this one.
+fn with_github(github: &WebhookServer, section: Value) -> Berth {
+    Berth::with(|config| {
+        let mut keys = json!({"url": github.url(), "apiurl": github.url(), "timeout": "10s"});
+        keys.as_object_mut().unwrap().extend(section.as_object().unwrap().clone());
+        config["auth"] = json!({"keyboardInteractive": {"method": "oauth2", "oauth2": {
+            "clientId": "berth", "clientSecret": SECRET, "provider": "github", "github": keys,
+            "redirect": {"listen": format!("127.0.0.1:{}", free_port())},
+        }}});
+    })
+}
+
+#[test]
+fn github_gives_a_device_code_unless_that_is_switched_off() {
+    let github = WebhookServer::start(|path, _| {
+        Answer::Json(match path {
+            "/login/device/code" => json!({
+                "device_code": "d", "user_code": "WDJB-MJHT", "verification_uri": "https://example.org/device",
+                "interval": 1,
+            }),
+            "/login/oauth/access_token" => json!({"access_token": "token"}),
+            _ => json!({"login": "alice"}),
+        })
+    });
+    let forms = |path: &str| github.questions_at(path);
+    let berth = with_github(&github, json!({"deviceFlow": false}));
+    let (running, url) = begin(&berth);
+    assert!(url.starts_with(&format!("{}/login/oauth/authorize?", github.url())), "{url}");
+    let state = url.split(['?', '&']).find_map(|field| field.strip_prefix("state=")).unwrap();
+    fs::write(berth.path("code"), format!("{state}|c0de\n")).unwrap();
+    running.wait().succeeds().prints("in\n");
+    assert_eq!(forms("/login/device/code"), [] as [Value; 0]);
+    assert!(forms("/login/oauth/access_token")[0].as_str().unwrap().contains("code=c0de"));
+    // It is on where nothing is said.
+    let berth = with_github(&github, json!({}));
+    let (running, url) = begin(&berth);
+    assert_eq!(url, "https://example.org/device");
+    running.wait().succeeds().prints("in\n").says("Check that this code is shown there: WDJB-MJHT");
+    assert_eq!(forms("/login/device/code").len(), 1);
+}
+
+#[test]
+fn what_a_provider_says_of_itself_is_kept_and_errors_are_not() {
+    let url: Arc<OnceLock<String>> = Arc::default();
+    let issuer = Arc::clone(&url);
+    let is_well = Arc::new(OnceLock::new());
+    let well = Arc::clone(&is_well);
+    let server = WebhookServer::start(move |_, _| {
+        let Some(()) = well.get() else { return Answer::Status(500, "") };
+        let at = |path: &str| format!("{}/{path}", issuer.get().unwrap());
+        Answer::Json(json!({
+            "issuer": issuer.get(), "authorization_endpoint": at("authorize"), "token_endpoint": at("token"),
+            "userinfo_endpoint": at("user"), "jwks_uri": at("keys"),
+        }))
+    });
+    url.set(server.url()).unwrap();
+    let redirect = free_port();
+    let berth = Berth::with(|config| {
+        config["auth"] = json!({"keyboardInteractive": {"method": "oauth2", "oauth2": {
+            "clientId": "berth", "clientSecret": SECRET, "provider": "oidc",
+            "redirect": {"listen": format!("127.0.0.1:{redirect}")},
+            "oidc": {"url": server.url(), "authorizationCodeFlow": true, "timeout": "10s",
+                     "redirectURI": format!("http://127.0.0.1:{redirect}/back")},
+        }}});
+    });
+    let log_in = || {
+        let ssh = berth.openssh_with_password("ssh", "no code", 1);
+        ssh.args(["-T", "-o", "PreferredAuthentications=keyboard-interactive", "berth", "true"]).run().exits(255)
+    };
+    let asked = || server.questions_at("/.well-known/openid-configuration").len();
+    for count in 1..=2 {
+        assert!(!log_in().stderr.contains("Log in with a browser"));
+        assert_eq!(asked(), count);
+    }
+    is_well.set(()).unwrap();
+    for _ in 0..3 {
+        log_in().says("Log in with a browser at ");
+        assert_eq!(asked(), 3);
     }
 }

@@ -152,7 +152,7 @@ fn a_container_that_is_killed_ends_its_connection() {
 }
 
 #[test]
-fn a_container_that_is_stopped_ends_its_sessions_by_a_signal_and_says_so() {
+fn a_container_that_is_stopped_ends_its_sessions_and_says_so() {
     let berth = Berth::start();
     let session = session(&berth);
     // Podman kills at once unless it is told how long to wait.

@@ -1,9 +1,11 @@
 //! The pages of metrics and health.
 
+use std::net::Ipv4Addr;
+
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::common::{Answer, Berth, Client, DEADLINE, WebhookServer, eventually, free_port};
+use crate::common::{Answer, Berth, Client, DEADLINE, RawClient, WebhookServer, eventually, free_port};
 
 fn get(port: u16, path: &str) -> (String, String) {
     let curl =
@@ -43,6 +45,27 @@ fn connections_logins_and_containers_are_counted() {
     berth.reload(|config| config["metrics"]["listen"] = json!(format!("127.0.0.1:{elsewhere}")));
     assert!(get(elsewhere, "/counts").1.contains("containerssh_ssh_connections_total{country=\"XX\"} 2"));
     assert_eq!(get(port, "/counts").0, "000");
+}
+
+#[test]
+fn refused_connections_are_counted_by_the_setting_that_refuses_them() {
+    let port = free_port();
+    let berth = Berth::with(|config| {
+        config["metrics"] = json!({"enable": true, "listen": format!("127.0.0.1:{port}")});
+        config["ssh"]["perSourceMaxStartups"] = 1.into();
+        config["ssh"]["maxConnections"] = 2.into();
+    });
+    let refuses = |setting: &str, count: u32| {
+        berth.exec("true").run().exits(255);
+        let line = format!("containerssh_ssh_refused_connections_total{{setting={setting:?}}} {count}");
+        let counts = get(port, "/metrics").1;
+        assert!(counts.lines().any(|one| one == line), "{line}: {counts}");
+    };
+    let _waiting = RawClient::connect(berth.port);
+    refuses("ssh.perSourceMaxStartups", 1);
+    refuses("ssh.perSourceMaxStartups", 2);
+    let _another = RawClient::connect_from(Ipv4Addr::new(127, 0, 0, 2), berth.port);
+    refuses("ssh.maxConnections", 1);
 }
 
 #[test]

@@ -161,3 +161,12 @@ fn no_secret_of_the_configuration_is_in_the_log_whatever_goes_wrong() {
         Client::new(env!("CARGO_BIN_EXE_berth")).args(["check", "--config"]).arg(berth.path("config.yaml")).run();
     assert!(!check.succeeds().text().contains("GEZDGNBV"));
 }
+
+#[test]
+fn a_colon_is_part_of_a_name() {
+    // sshd would cut it off, and take what is behind it for a style of BSD's authentication.
+    let berth = Berth::with(|config| config["auth"]["users"]["tenant:bob"] = config["auth"]["users"]["alice"].clone());
+    berth.ssh(["-T", "tenant:bob@berth", "echo in"]).run().succeeds().prints("in\n");
+    berth.ssh(["-T", "alice:style@berth", "echo in"]).run().exits(255).prints("");
+    berth.log().line(r#"failed publickey for "alice:style""#);
+}

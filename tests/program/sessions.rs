@@ -202,6 +202,14 @@ fn variables_are_set_where_they_are_accepted() {
 }
 
 #[test]
+fn what_debians_clients_send_is_accepted_by_default() {
+    let berth = Berth::start();
+    let option = "SetEnv=LANG=set LC_ALL=set COLORTERM=set NO_COLOR=set EDITOR=set";
+    let command = "echo ${LANG-no} ${LC_ALL-no} ${COLORTERM-no} ${NO_COLOR-no} ${EDITOR-no}";
+    berth.ssh(["-T", "-o", option, "berth", command]).run().succeeds().prints("set set set set no\n");
+}
+
+#[test]
 fn the_session_knows_whom_it_talks_to() {
     let berth = Berth::start();
     let ran = berth.exec("echo $SSH_CONNECTION; echo $SSH_CLIENT").run().succeeds();
@@ -271,4 +279,13 @@ fn an_image_without_a_shell_runs_its_programs() {
     });
     berth.exec("/cat").input("to and fro").run().succeeds().prints("to and fro");
     berth.exec("/no-such").run().exits(127).says("/no-such");
+}
+
+#[test]
+fn a_command_that_is_too_long_for_the_system_ends_as_with_sshd() {
+    let berth = Berth::start();
+    // Each is short enough for the client's own call, and both together are not.
+    let [word, another] = ["x", "y"].map(|letter| letter.repeat(70_000));
+    let ran = berth.ssh(["-T", "berth", "echo", &word, &another]).run().exits(1).prints("");
+    assert!(ran.stderr.contains("Argument list too long"), "{}", ran.stderr);
 }

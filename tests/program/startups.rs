@@ -8,7 +8,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::common::{Berth, DEADLINE, PASSWORD, RawClient, auth_request, connect_from, eventually, key, string};
+use crate::common::{
+    Berth, Client, DEADLINE, PASSWORD, RawClient, auth_request, connect_from, eventually, key, string,
+};
 
 /// With these settings in place of a test's usual ones: there, nobody is refused for having failed.
 fn with(change: impl FnOnce(&mut Value)) -> Berth {
@@ -137,6 +139,45 @@ fn work_ends_when_its_client_has_gone_and_keeps_its_place_until_then() {
         drop(client);
         eventually("its end", DEADLINE, || !started().iter().any(|id| Path::new("/proc").join(id).exists()));
     }
+}
+
+#[test]
+fn whoever_cannot_be_looked_at_for_lack_of_threads_has_not_failed() {
+    // The kernel holds root to no such limit.
+    let berth = Berth::by_another_user();
+    let limit = |soft: &str| {
+        let limit = format!("--nproc={soft}:");
+        let (id, user) =
+            (berth.id().to_string(), ["--reuid", "61234", "--regid", "61234", "--clear-groups", "prlimit"]);
+        // As that user: in a container, root may not.
+        let prlimit = match rustix::process::getuid().is_root() {
+            true => Client::new("setpriv").args(user),
+            false => Client::new("prlimit"),
+        };
+        prlimit.args(["--pid", &id, &limit]).run().succeeds();
+    };
+    let limits = fs::read_to_string(format!("/proc/{}/limits", berth.id())).unwrap();
+    let processes = limits.lines().find_map(|line| line.strip_prefix("Max processes")).unwrap();
+    let hard = processes.split_whitespace().nth(1).unwrap().to_owned();
+    let clients: [RawClient; 2] = [(); 2].map(|()| RawClient::connect(berth.port));
+    limit("1");
+    let blob = openssl::base64::decode_block(key("ed25519").public.split(' ').nth(1).unwrap()).unwrap();
+    let requests = [
+        [&auth_request("password")[..], &[0], &string(PASSWORD)].concat(),
+        [&auth_request("publickey")[..], &[0], &string("ssh-ed25519"), &string(blob)].concat(),
+    ];
+    for (mut client, request) in clients.into_iter().zip(requests) {
+        client.ask_for_service();
+        client.send(&request);
+        assert_eq!(client.next(), None);
+    }
+    berth.log().line("no thread for a worker");
+    berth.has_connections(0);
+    let log = berth.log().text();
+    assert_eq!(log.matches("the server cannot serve you at this time").count(), 2, "{log}");
+    assert!(!log.contains(": failed "), "{log}");
+    limit(&hard);
+    berth.exec("echo in").run().succeeds().prints("in\n");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Sessions with a terminal, and a person before it.
 
-use crate::common::{Berth, Terminal};
+use std::fs;
+
+use crate::common::{Berth, DEADLINE, Terminal, eventually, newest_openssh};
 
 /// A shell on a terminal, at its first prompt.
 fn shell(berth: &Berth, modes: &str) -> Terminal {
@@ -112,4 +114,26 @@ fn a_terminal_that_goes_away_hangs_up_the_shell() {
     drop(running);
     let seen = "until [ -e /tmp/hung-up ]; do sleep 0.1; done";
     master.exec(seen).run().succeeds();
+}
+
+#[test]
+fn keystrokes_hide_among_chaff_that_is_answered() {
+    let berth = Berth::start();
+    let log = berth.path("ssh-log");
+    let ssh = berth.openssh(&newest_openssh("ssh")).args(["-vvv", "-E", log.to_str().unwrap(), "-tt", "berth", "cat"]);
+    let mut terminal = Terminal::open(&ssh, 24, 80, "");
+    // Echoed once by the container's terminal.
+    for letter in ["a", "b", "c"] {
+        terminal.type_in(letter);
+        terminal.shows(letter);
+    }
+    let logged = || fs::read_to_string(&log).unwrap_or_default();
+    eventually("the end of the chaff", DEADLINE, || logged().contains("chaff packets sent)"));
+    let log = logged();
+    assert!(log.contains("chaff packets sent)") && !log.contains("(0 chaff packets sent)"), "{log}");
+    // All of it was answered: the session goes on.
+    terminal.type_in("\nend\n");
+    terminal.shows("end");
+    terminal.type_in("\x04");
+    terminal.wait().exits(0);
 }

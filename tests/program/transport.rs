@@ -1,5 +1,6 @@
 //! SSH's transport: addresses, algorithms, key re-exchange, and clients that are none.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -11,9 +12,9 @@ use std::time::Duration;
 
 use rustix::process::Signal;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, DEADLINE, eventually, key};
+use crate::common::{Berth, Client, DEADLINE, directory_of, eventually, key};
 
 /// Connects, and has read the server's identification.
 fn connect(berth: &Berth) -> (TcpStream, String) {
@@ -151,18 +152,79 @@ fn every_key_exchange_that_is_offered_works() {
     assert!(tried >= 5, "only {tried}");
 }
 
+/// Makes a key of these options' in the directory of the server that will have this configuration.
+fn make_host_key(config: &Value, name: &str, options: &[&str]) {
+    let keygen = Client::new("ssh-keygen").args(["-q", "-N", ""]).args(options);
+    keygen.arg("-f").arg(directory_of(config).join(name)).run().succeeds();
+}
+
 #[test]
 fn every_kind_of_host_key_works() {
-    let berth = Berth::with(|config| config["ssh"]["hostkeys"] = ["host_key", "host_ecdsa", "host_rsa"].into());
-    let keys = ["host_key", "host_ecdsa", "host_rsa"].map(|name| {
+    let names = ["host_key", "host_ecdsa", "host_rsa", "p384", "p521"];
+    let berth = Berth::with(|config| {
+        make_host_key(config, "p384", &["-t", "ecdsa", "-b", "384"]);
+        make_host_key(config, "p521", &["-t", "ecdsa", "-b", "521"]);
+        config["ssh"]["hostkeys"] = json!(names);
+    });
+    let keys = names.map(|name| {
         assert_eq!(fs::metadata(berth.path(name)).unwrap().permissions().mode() & 0o777, 0o600);
         fs::read_to_string(berth.path(&format!("{name}.pub"))).unwrap()
     });
     fs::write(berth.path("known_hosts"), keys.map(|key| format!("* {key}")).concat()).unwrap();
-    for algorithm in ["ssh-ed25519", "ecdsa-sha2-nistp256", "rsa-sha2-256", "rsa-sha2-512"] {
+    let ecdsa = ["ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"];
+    let offered = offer(&berth)[1].clone();
+    for algorithm in ecdsa.into_iter().chain(["ssh-ed25519", "rsa-sha2-256", "rsa-sha2-512"]) {
+        assert!(offered.iter().any(|offered| offered == algorithm), "{offered:?}");
         let option = format!("HostKeyAlgorithms={algorithm}");
         let ssh = berth.openssh_without_key("ssh").args(["-v", "-o", &option, "berth"]);
         ssh.run().exits(255).says(&format!("kex: host key algorithm: {algorithm}")).says("Permission denied");
+    }
+}
+
+#[test]
+fn the_next_host_key_of_a_type_is_learnt_before_it_serves() {
+    let types: [(&str, &[&str]); 3] = [
+        ("ed25519", &["-t", "ed25519"]),
+        ("p384", &["-t", "ecdsa", "-b", "384"]),
+        ("rsa", &["-t", "rsa", "-b", "2048"]),
+    ];
+    let berth = Berth::with(|config| {
+        for (name, options) in types {
+            make_host_key(config, &format!("old_{name}"), options);
+            make_host_key(config, &format!("new_{name}"), options);
+        }
+        config["ssh"]["hostkeys"] = json!(["host_key"]);
+    });
+    let host = format!("[127.0.0.1]:{}", berth.port);
+    for (name, _) in types {
+        let [old, new] = ["old", "new"].map(|age| format!("{age}_{name}"));
+        let public = |name: &str| {
+            let text = fs::read_to_string(berth.path(&format!("{name}.pub"))).unwrap();
+            text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+        };
+        let serve = |names: &[&str]| berth.reload(|config| config["ssh"]["hostkeys"] = json!(names));
+        let kept = berth.path(&format!("kept_{name}"));
+        fs::write(&kept, format!("{host} {}\n", public(&old))).unwrap();
+        let known = format!("UserKnownHostsFile={}", kept.display());
+        let ssh =
+            |update: &str| berth.ssh(["-o", &format!("UpdateHostKeys={update}"), "-o", &known, "-T", "berth", "cat"]);
+        let keeps = |names: &[&str]| {
+            let session = ssh("yes").stdin(Stdio::piped()).spawn();
+            let expected: BTreeSet<String> = names.iter().map(|name| format!("{host} {}", public(name))).collect();
+            eventually("the keys", DEADLINE, || {
+                let text = fs::read_to_string(&kept).unwrap_or_default();
+                text.lines().map(str::to_owned).collect::<BTreeSet<_>>() == expected
+            });
+            session.wait().succeeds();
+        };
+        // Only the old one serves, to who knows it alone.
+        serve(&[&old, &new]);
+        ssh("no").run().succeeds();
+        keeps(&[&old, &new]);
+        serve(&[&new, &old]);
+        keeps(&[&old, &new]);
+        serve(&[&new]);
+        keeps(&[&new]);
     }
 }
 
@@ -275,6 +337,22 @@ fn what_is_no_ssh_client_is_sent_away() {
     }
     berth.has_connections(0);
     berth.exec("echo in").run().succeeds().prints("in\n");
+}
+
+#[test]
+fn what_speaks_no_ssh_is_told_so_in_text_as_by_sshd() {
+    let berth = Berth::start();
+    for (words, answer) in [
+        (&b"GET / HTTP/1.1\r\n\r\n"[..], "Invalid SSH identification string.\r\n"),
+        (b"\n", "Invalid SSH identification string.\r\n"),
+        (b"SSH-1.5-ancient\r\n", "Protocol major versions differ.\r\n"),
+    ] {
+        let (mut socket, _) = connect(&berth);
+        socket.write_all(words).unwrap();
+        let mut heard = Vec::new();
+        let _ = socket.read_to_end(&mut heard);
+        assert_eq!(String::from_utf8_lossy(&heard), answer);
+    }
 }
 
 /// Carries one connection to the server, until `stopped` is set: then nothing more passes, and nobody is told.

@@ -43,7 +43,7 @@ const KEYS: [&str; 10] = [
 ];
 
 impl WebhookServer {
-    /// Answers by `script`, which gets a path and a question.
+    /// Answers by `script`, which gets a path and a question: JSON, or a form as a text.
     pub fn start(script: impl Fn(&str, &Value) -> Answer + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -90,7 +90,12 @@ fn serve(client: TcpStream, asked: &Mutex<Vec<(String, Value)>>, script: &Script
         let length = length.map_or(0, |length| length.parse().unwrap());
         let mut body = vec![0; length];
         reader.read_exact(&mut body).ok()?;
-        let question: Value = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        let is_form = head.contains("Content-Type: application/x-www-form-urlencoded\r\n");
+        let question: Value = match body.as_slice() {
+            [] => Value::Null,
+            form if is_form => String::from_utf8(form.to_vec()).unwrap().into(),
+            json => serde_json::from_slice(json).unwrap(),
+        };
         let known = question.as_object().is_none_or(|fields| fields.keys().all(|key| KEYS.contains(&key.as_str())));
         asked.lock().unwrap().push((path.clone(), question.clone()));
         let answer = if known { script(&path, &question) } else { Answer::Status(400, "") };

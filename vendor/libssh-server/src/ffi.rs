@@ -58,7 +58,6 @@ unsafe extern "C" {
         identification: *const c_char,
         methods: *const *const c_char,
         signature_algorithms: *const c_char,
-        certificates: *const c_char,
         keys: *const *mut RawKey,
         certified: *const *mut RawKey,
     ) -> *mut RawSession;

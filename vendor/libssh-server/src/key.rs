@@ -173,54 +173,63 @@ pub(crate) unsafe fn take_bytes(bytes: *mut u8, length: usize) -> Option<Vec<u8>
     })
 }
 
-/// How many kinds there are.
-const KINDS: usize = 3;
+/// The types of host keys, in the shim's order.
+const TYPES: [&str; 5] =
+    ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa"];
 
-/// A server's host keys: one of each kind at most, and a certificate for each.
+/// A server's host keys, and certificates for them. Of several keys of a type the first one serves, as with OpenSSH's
+/// server, and of several certificates the first key's.
 #[derive(Default)]
-pub struct HostKeys {
-    keys: [Option<HostKey>; KINDS],
-    /// The same in certificates.
-    certified: [Option<HostKey>; KINDS],
+pub struct HostKeys(Vec<Entry>);
+
+struct Entry {
+    key: HostKey,
+    /// The same in a certificate.
+    certified: Option<HostKey>,
 }
 
 impl HostKeys {
-    /// Adds `key`; gives it back where one of its kind is there already.
-    pub fn add(&mut self, key: HostKey) -> Result<(), HostKey> {
-        let place = &mut self.keys[key.kind as usize];
-        if place.is_some() {
-            return Err(key);
+    /// Adds a key behind the others, unless it is there already.
+    pub fn add(&mut self, key: HostKey) {
+        if !self.iter().any(|known| known.public_blob() == key.public_blob()) {
+            self.0.push(Entry { key, certified: None });
         }
-        *place = Some(key);
-        Ok(())
     }
 
-    /// The keys.
+    /// All keys, those that do not serve among them.
     pub fn iter(&self) -> impl Iterator<Item = &HostKey> {
-        self.keys.iter().flatten()
+        self.0.iter().map(|entry| &entry.key)
     }
 
     /// Adds a certificate, given as in its file by the name of its type and its base64, in place of another for the same
     /// key. Fails where it is for none of the keys.
     pub fn certify(&mut self, name: &str, base64: &str) -> Result<(), KeyError> {
-        let certified = self.keys.iter().flatten().find_map(|key| key.certified(name, base64).ok());
-        let certified = certified.ok_or(KeyError::Certificate)?;
-        let kind = certified.kind as usize;
-        self.certified[kind] = Some(certified);
-        Ok(())
+        let certify = |entry: &mut Entry| entry.key.certified(name, base64).map(|key| entry.certified = Some(key));
+        self.0.iter_mut().find_map(|entry| certify(entry).ok()).ok_or(KeyError::Certificate)
     }
 
-    /// The names of those of these algorithms that there is a certificate for, with a comma behind each.
-    pub(crate) fn certificates(&self, algorithms: &str) -> String {
-        let rsa = |name: &str| if name.starts_with("rsa-") { "ssh-rsa" } else { name }.to_owned();
-        let has = |name: &str| self.certified.iter().flatten().any(|key| key.type_name() == rsa(name));
-        let names = algorithms.split(',').filter(|name| has(name));
-        names.map(|name| format!("{name}-cert-v01@openssh.com,")).collect()
+    /// Those of these algorithms that there is a key for, and before them those that there is a certificate for, separated
+    /// by commas.
+    pub fn algorithms(&self, wanted: &str) -> String {
+        let type_of = |name| if str::starts_with(name, "rsa-") { "ssh-rsa" } else { name };
+        let certified = wanted.split(',').filter(|name| self.certified(type_of(name)).is_some());
+        let bare = wanted.split(',').filter(|name| self.bare(type_of(name)).is_some());
+        let names = certified.map(|name| format!("{name}-cert-v01@openssh.com")).chain(bare.map(str::to_owned));
+        names.collect::<Vec<_>>().join(",")
     }
 
-    pub(crate) fn pointers(&self) -> [[*mut ffi::RawKey; KINDS]; 2] {
-        let pointer = |key: &Option<HostKey>| key.as_ref().map_or(std::ptr::null_mut(), |key| key.raw.as_ptr());
-        [&self.keys, &self.certified].map(|keys| keys.each_ref().map(pointer))
+    fn bare(&self, name: &str) -> Option<&HostKey> {
+        self.iter().find(|key| key.type_name() == name)
+    }
+
+    fn certified(&self, name: &str) -> Option<&HostKey> {
+        self.0.iter().filter_map(|entry| entry.certified.as_ref()).find(|key| key.type_name() == name)
+    }
+
+    /// Those that serve, by their types: bare, and with their certificates.
+    pub(crate) fn pointers(&self) -> [[*mut ffi::RawKey; TYPES.len()]; 2] {
+        let pointer = |key: Option<&HostKey>| key.map_or(std::ptr::null_mut(), |key| key.raw.as_ptr());
+        [TYPES.map(|name| pointer(self.bare(name))), TYPES.map(|name| pointer(self.certified(name)))]
     }
 }
 
@@ -251,10 +260,15 @@ mod tests {
     }
 
     #[test]
-    fn a_second_key_of_a_kind_is_refused() {
+    fn of_several_keys_of_a_type_the_first_serves_and_none_is_there_twice() {
         let mut keys = HostKeys::default();
-        assert!(keys.add(HostKey::generate(KeyKind::Ed25519).unwrap()).is_ok());
-        assert!(keys.add(HostKey::generate(KeyKind::Ed25519).unwrap()).is_err());
-        assert!(keys.add(HostKey::generate(KeyKind::Ecdsa).unwrap()).is_ok());
+        let [first, second] = [(); 2].map(|()| HostKey::generate(KeyKind::Ed25519).unwrap());
+        let again = HostKey::parse(&first.private_text().unwrap()).unwrap();
+        let blobs = [&first, &second].map(|key| key.public_blob().unwrap());
+        let serving = first.raw.as_ptr();
+        [first, second, again].into_iter().for_each(|key| keys.add(key));
+        assert_eq!(keys.iter().map(|key| key.public_blob().unwrap()).collect::<Vec<_>>(), blobs);
+        assert_eq!(keys.pointers()[0][0], serving);
+        assert_eq!(keys.algorithms("rsa-sha2-512,ssh-ed25519"), "ssh-ed25519");
     }
 }

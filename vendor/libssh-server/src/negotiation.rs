@@ -41,6 +41,9 @@ pub(crate) struct Agreement {
     pub receiving: Algorithm,
 }
 
+/// The place of the host keys' algorithms among the lists.
+const HOST_KEYS: usize = 1;
+
 /// A session of libssh's.
 pub(crate) struct Negotiation {
     raw: NonNull<ffi::RawSession>,
@@ -59,9 +62,10 @@ impl Negotiation {
     /// A server's.
     pub fn server(algorithms: &Algorithms, keys: Arc<HostKeys>) -> Result<Self, Error> {
         ffi::initialise();
-        let certificates = text(&keys.certificates(&algorithms.methods[1].to_string_lossy()));
+        let host_keys = text(&keys.algorithms(&algorithms.methods[HOST_KEYS].to_string_lossy()));
         let [plain, certified] = keys.pointers();
-        let methods = algorithms.methods.each_ref().map(|list| list.as_ptr());
+        let mut methods = algorithms.methods.each_ref().map(|list| list.as_ptr());
+        methods[HOST_KEYS] = host_keys.as_ptr();
         // SAFETY: the strings and the arrays outlive the call, which copies them; the keys outlive the session, as a field
         // dropped after it.
         let raw = unsafe {
@@ -69,7 +73,6 @@ impl Negotiation {
                 algorithms.identification.as_ptr(),
                 methods.as_ptr(),
                 algorithms.signature_algorithms.as_ptr(),
-                certificates.as_ptr(),
                 plain.as_ptr(),
                 certified.as_ptr(),
             )

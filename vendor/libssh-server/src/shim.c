@@ -18,25 +18,33 @@ __attribute__((constructor(101))) static void keep_openssl(void)
     OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
 }
 
+/* What each type's place in berth_session's keys is; key.rs has the same. */
+static const enum ssh_keytypes_e key_types[KEY_TYPES] = {SSH_KEYTYPE_ED25519, SSH_KEYTYPE_ECDSA_P256, SSH_KEYTYPE_ECDSA_P384,
+                                                         SSH_KEYTYPE_ECDSA_P521, SSH_KEYTYPE_RSA};
+
 /*
- * Host certificates. libssh signs with the key that the algorithm's name names, and knows none with a certificate's.
- * So, when the client's part of a key exchange comes, the algorithm is chosen and libssh is told of the plain one, with the
- * certified key or the bare one in its place.
+ * libssh has one ECDSA key at most, signs with the key that the algorithm's name names, and knows none with a
+ * certificate's. So, when the client's part of a key exchange comes, the algorithm is chosen and libssh is told of the plain
+ * one, with the certified key or the bare one in its place.
  */
 static void choose_host_key(struct berth_session *self)
 {
     ssh_session session = self->session;
     const char *method = session->next_crypto->kex_methods[SSH_HOSTKEYS];
     const char *suffix = strstr(method, CERTIFICATE_SUFFIX);
-    const ssh_key *keys = suffix == NULL ? self->keys : self->certified;
     int length = suffix == NULL ? (int)strlen(method) : (int)(suffix - method);
+    ssh_key key = NULL;
     char plain[64];
-    session->srv.ed25519_key = keys[0];
-    session->srv.ecdsa_key = keys[1];
-    session->srv.rsa_key = keys[2];
     snprintf(plain, sizeof plain, "%.*s", length, method);
     session->srv.hostkey = ssh_key_type_from_signature_name(plain);
     session->srv.hostkey_digest = ssh_key_hash_from_name(plain);
+    for (int i = 0; i < KEY_TYPES; i++) {
+        if (key_types[i] == session->srv.hostkey) {
+            key = suffix == NULL ? self->keys[i] : self->certified[i];
+        }
+    }
+    /* It takes the one of the chosen algorithm's kind. */
+    session->srv.ed25519_key = session->srv.ecdsa_key = session->srv.rsa_key = key;
 }
 
 /* What server.c calls in place of ssh_pki_export_privkey_to_pubkey(): see build.rs. The public half, in its certificate if
@@ -55,35 +63,16 @@ int berth_host_public_key(const ssh_key private, ssh_key *public)
     return SSH_OK;
 }
 
-/* The lists for a server's next KEXINIT, with the certificates' algorithms before the keys' own. A client takes another key
- * than it saw first for an attack, so they have to be in later ones, too. */
-static int set_server_kex(struct berth_session *self)
+/* The lists for the next KEXINIT, as berth_session_new() or berth_session_connect() got them: libssh would look for a
+ * client's in the user's files, and knows no certificates for a server's. */
+static int set_kex(struct berth_session *self)
 {
     ssh_session session = self->session;
-    char **offer = &session->next_crypto->server_kex.methods[SSH_HOSTKEYS];
-    char *both;
-    size_t length;
-    if (server_set_kex(session) != SSH_OK || *offer == NULL) {
+    struct ssh_kex_struct *kex;
+    if (session->next_crypto == NULL) {
         return SSH_ERROR;
     }
-    if (self->certificates == NULL || strstr(*offer, CERTIFICATE_SUFFIX) != NULL) {
-        return SSH_OK;
-    }
-    length = strlen(self->certificates) + strlen(*offer) + 1;
-    both = malloc(length);
-    if (both == NULL) {
-        return SSH_ERROR;
-    }
-    snprintf(both, length, "%s%s", self->certificates, *offer);
-    free(*offer);
-    *offer = both;
-    return SSH_OK;
-}
-
-/* A client's lists for the next KEXINIT: libssh would look into the user's files for them. */
-static int set_client_kex(ssh_session session)
-{
-    struct ssh_kex_struct *kex = &session->next_crypto->client_kex;
+    kex = session->client ? &session->next_crypto->client_kex : &session->next_crypto->server_kex;
     if (kex->methods[0] != NULL) {
         return SSH_OK;
     }
@@ -97,14 +86,6 @@ static int set_client_kex(ssh_session session)
         }
     }
     return session->flags & SSH_SESSION_FLAG_AUTHENTICATED ? SSH_OK : ssh_kex_append_extensions(session, kex);
-}
-
-static int set_kex(struct berth_session *self)
-{
-    if (self->session->next_crypto == NULL) {
-        return SSH_ERROR;
-    }
-    return self->session->client ? set_client_kex(self->session) : set_server_kex(self);
 }
 
 static void fail(ssh_session session)
@@ -205,7 +186,6 @@ void berth_session_free(struct berth_session *self)
         ssh_free(self->session);
     }
     ssh_buffer_free(self->outbox);
-    free(self->certificates);
     free(self);
 }
 
@@ -238,12 +218,12 @@ static struct berth_session *create(const char *const *methods)
 
 /*
  * A server's session. `identification` is its own, whole. `methods` are SSH_KEX_METHODS algorithm lists in the order of
- * enum ssh_kex_types_e. `keys` and `certified` are KEY_KINDS each; the keys may be NULL, are borrowed, and must outlive the
- * session; libssh only reads them. `certificates` is what berth_session's field of that name is, or empty.
+ * enum ssh_kex_types_e; that of host keys names those alone that there is a key for. `keys` and `certified` are KEY_TYPES
+ * each; the keys may be NULL, are borrowed, and must outlive the session; libssh only reads them.
  */
 struct berth_session *berth_session_new(const char *identification, const char *const *methods,
-                                        const char *signature_algorithms, const char *certificates,
-                                        const ssh_key *keys, const ssh_key *certified)
+                                        const char *signature_algorithms, const ssh_key *keys,
+                                        const ssh_key *certified)
 {
     struct berth_session *self = create(methods);
     ssh_session session;
@@ -254,18 +234,11 @@ struct berth_session *berth_session_new(const char *identification, const char *
     session->server = 1;
     session->opts.pubkey_accepted_types = strdup(signature_algorithms);
     session->serverbanner = strdup(identification);
-    for (size_t i = 0; i < KEY_KINDS; i++) {
+    for (size_t i = 0; i < KEY_TYPES; i++) {
         self->keys[i] = keys[i];
-        self->certified[i] = certified[i] == NULL ? keys[i] : certified[i];
+        self->certified[i] = certified[i];
     }
-    session->srv.ed25519_key = keys[0];
-    session->srv.ecdsa_key = keys[1];
-    session->srv.rsa_key = keys[2];
-    if (certificates[0] != '\0') {
-        self->certificates = strdup(certificates);
-    }
-    if (session->opts.pubkey_accepted_types == NULL || session->serverbanner == NULL ||
-        (certificates[0] != '\0' && self->certificates == NULL) || set_kex(self) != SSH_OK) {
+    if (session->opts.pubkey_accepted_types == NULL || session->serverbanner == NULL || set_kex(self) != SSH_OK) {
         berth_session_free(self);
         return NULL;
     }

@@ -25,17 +25,15 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define KEY_KINDS 3
+#define KEY_TYPES 5
 
 struct berth_session {
     ssh_session session;
     /* Messages of libssh's own, each behind its length as uint32, in the order in which they are to be sent. */
     ssh_buffer outbox;
-    /* The host keys as such, and with their certificates: ed25519, ECDSA, RSA. Any may be NULL. Borrowed. */
-    ssh_key keys[KEY_KINDS];
-    ssh_key certified[KEY_KINDS];
-    /* The algorithms that the certificates are for, with a comma behind each; NULL where there are none. */
-    char *certificates;
+    /* The host keys as such, and with their certificates: see key_types. Any may be NULL. Borrowed. */
+    ssh_key keys[KEY_TYPES];
+    ssh_key certified[KEY_TYPES];
 };
 
 /* The one that a session of libssh's belongs to. */
