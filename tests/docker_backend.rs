@@ -184,6 +184,10 @@ impl Waiter for User {
         self.lines.lock().unwrap().push(line.to_owned());
     }
 
+    fn announce(&self, line: &str) {
+        self.progress(line);
+    }
+
     fn is_gone(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
@@ -205,10 +209,14 @@ fn line(stream: &mut dyn Stream) -> String {
     }
 }
 
+/// The error, and the end of what there was of the container.
 fn error(result: Result<Container, Error>) -> Error {
     match result {
         Ok(_) => panic!("it started"),
-        Err(e) => e,
+        Err(Error { user, log, rest }) => {
+            drop(rest);
+            Error::new(user, log)
+        }
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) mod sshproxy;
 mod stderr;
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -52,8 +53,11 @@ pub struct Request {
 
 /// The user who waits while a container is being made.
 pub trait Waiter {
-    /// One line of progress for the user's eyes, without line end ("Pulling alpine:3 ... 12 MB of 40 MB").
+    /// One line of progress for the user's eyes, without line end ("Pulling alpine:3: 12 MB of 40 MB"): it takes long.
     fn progress(&self, line: &str);
+    /// One line for people at a terminal: it may take long. What a command without one says on its standard error is often
+    /// a program's to judge.
+    fn announce(&self, line: &str);
     /// Whether the user has gone: the backend stops at the next step, and leaves nothing behind.
     fn is_gone(&self) -> bool;
 }
@@ -110,7 +114,7 @@ pub trait Backend: Send + Sync {
     fn subsystems(&self) -> Option<BTreeMap<String, String>>;
 
     /// Makes a container and connects to its agent. Blocks, with deadlines, for as long as that takes; called in a
-    /// worker thread. On any error nothing that was created stays.
+    /// worker thread. On any error nothing that was created stays once that is dropped.
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error>;
 
     /// Removes what an earlier, killed process of this instance left; returns how many containers that were.
@@ -118,12 +122,26 @@ pub trait Backend: Send + Sync {
 }
 
 /// Why there is no container.
-#[derive(Debug)]
 pub struct Error {
     /// One short line for the SSH user: names the thing, reveals nothing internal.
     pub user: String,
     /// The whole story, for the log: what failed, and the way out.
     pub log: String,
+    /// What there may be of the container all the same. Its removal takes its time, before which the user is to be told.
+    pub rest: Option<Box<dyn Lease>>,
+}
+
+impl Error {
+    /// Of which nothing is left.
+    pub fn new(user: impl Into<String>, log: impl Into<String>) -> Self {
+        Error { user: user.into(), log: log.into(), rest: None }
+    }
+}
+
+impl Debug for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Error").field("user", &self.user).field("log", &self.log).finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Display for Error {

@@ -304,7 +304,7 @@ fn generic(path: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Kind, note, reference, said, section, walk};
+    use super::{Json, Kind, note, reference, said, section, walk};
 
     #[test]
     fn every_key_has_a_text() {

@@ -297,6 +297,11 @@ impl Response {
         self.head.field(name)
     }
 
+    /// All header fields of this name that are text, in any case.
+    pub fn fields(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.head.fields(name)
+    }
+
     /// Can be read when more of the body comes; `None` where it has ended. What has come already is to be read first.
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.connection.as_ref().map(|connection| connection.transport.as_fd())

@@ -63,7 +63,12 @@ impl Head {
 
     /// The first field of this name (in any case) whose value is text.
     pub fn field(&self, name: &str) -> Option<&str> {
-        self.values(name).find_map(|value| std::str::from_utf8(value).ok())
+        self.fields(name).next()
+    }
+
+    /// All fields of this name (in any case) whose values are text.
+    pub fn fields(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.values(name).filter_map(|value| std::str::from_utf8(value).ok())
     }
 
     fn values(&self, name: &str) -> impl Iterator<Item = &[u8]> {

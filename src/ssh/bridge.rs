@@ -322,6 +322,9 @@ impl Bridge {
                 Some(Err(error)) => {
                     log::error!("{}: {}", self.id, error.log);
                     guest.fail(session, &error.user)?;
+                    if let Some(rest) = error.rest {
+                        self.removals.push(Pending::start(self.waker.clone(), move || drop(rest)));
+                    }
                     if self.forwards.guest == Some(guest.index) {
                         self.forwards.fail();
                         self.forwards.send_answers(session)?;

@@ -34,10 +34,19 @@ struct Channel {
     /// The server's number, once the server has confirmed the channel.
     own: Option<u32>,
     /// Lines that wait to be shown.
-    lines: Vec<String>,
+    lines: Vec<Line>,
     /// Whether the client has asked for a terminal, as far as that has been seen.
     terminal: bool,
     state: State,
+}
+
+/// A line of the server's own.
+#[derive(Clone, Debug)]
+pub enum Line {
+    /// Whoever waits is shown it.
+    ForAll(String),
+    /// Only those on a terminal are.
+    ForTerminals(String),
 }
 
 enum State {
@@ -119,12 +128,12 @@ impl Early {
     }
 
     /// Shows a line to all who wait.
-    pub fn progress(&mut self, session: &mut Session, line: &str) -> Result<(), Error> {
+    pub fn progress(&mut self, session: &mut Session, line: Line) -> Result<(), Error> {
         let next = &mut self.next;
         for channel in self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)) {
             channel.confirm(session, next)?;
             // Only the newest is of interest where none could be shown yet.
-            channel.lines = vec![line.to_owned()];
+            channel.lines = vec![line.clone()];
         }
         Ok(())
     }
@@ -138,7 +147,7 @@ impl Early {
         let next = &mut self.next;
         for channel in self.channels.iter_mut().filter(|channel| matches!(channel.state, State::Waiting)) {
             channel.confirm(session, next)?;
-            channel.lines = vec![line.to_owned()];
+            channel.lines = vec![Line::ForAll(line.to_owned())];
             channel.state = State::Failed;
         }
         Ok(())
@@ -182,7 +191,7 @@ impl Early {
             self.channels.swap_remove(index);
             return true;
         }
-        self.channels[index].lines = vec!["the container refused the session".into()];
+        self.channels[index].lines = vec![Line::ForAll("the container refused the session".into())];
         self.channels[index].state = State::Failed;
         false
     }
@@ -257,6 +266,10 @@ impl Channel {
     /// Writes the lines to the channel's stderr, as far as the client's window goes.
     fn write_lines(&mut self, session: &mut Session) -> Result<(), Error> {
         for line in std::mem::take(&mut self.lines) {
+            let line = match line {
+                Line::ForTerminals(_) if !self.terminal => continue,
+                Line::ForAll(line) | Line::ForTerminals(line) => line,
+            };
             let window = &mut self.window;
             if let Some(notice) = message::notice(self.client, &line, self.terminal, window, self.maximum_packet) {
                 session.send(&notice)?;

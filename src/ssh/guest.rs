@@ -10,7 +10,7 @@ use rustix::event::PollFlags;
 use super::agent::{Agent, ENDED};
 use super::bridge::{End, LIMIT, protocol_error};
 use super::channels::{Channels, NUMBERS};
-use super::early::{self, Early, Verdict};
+use super::early::{self, Early, Line, Verdict};
 use super::forwards::Forwards;
 use super::policy::Policy;
 use super::quota::{Kind, Share};
@@ -49,17 +49,27 @@ enum State {
 
 /// The user who waits, as the backend sees it from its worker.
 struct Waiting {
-    line: Mutex<Option<String>>,
+    line: Mutex<Option<Line>>,
     gone: AtomicBool,
     waker: Waker,
 }
 
-impl Waiter for Waiting {
-    fn progress(&self, line: &str) {
+impl Waiting {
+    fn show(&self, line: Line) {
         if let Ok(mut newest) = self.line.lock() {
-            *newest = Some(line.to_owned());
+            *newest = Some(line);
         }
         self.waker.wake();
+    }
+}
+
+impl Waiter for Waiting {
+    fn progress(&self, line: &str) {
+        self.show(Line::ForAll(line.to_owned()));
+    }
+
+    fn announce(&self, line: &str) {
+        self.show(Line::ForTerminals(line.to_owned()));
     }
 
     fn is_gone(&self) -> bool {
@@ -88,14 +98,18 @@ impl Guest {
         let share = Share::take(Kind::Containers, &request.user, most);
         let container = Pending::start(waker.clone(), move || {
             let share = share.map_err(|exceeded| {
-                let (user, log) =
-                    (exceeded.to_string(), format!("{:?} is refused a container: {exceeded}", request.user));
-                backend::Error { user, log }
+                let log = format!("{:?} is refused a container: {exceeded}", request.user);
+                backend::Error::new(exceeded.to_string(), log)
             })?;
             metrics::count(Metric::BackendRequests, &[]);
-            let container = backend.start(&request, waiting.as_ref());
-            let container = container.inspect_err(|_| metrics::count(Metric::BackendErrors, &[]))?;
-            Ok(Container { lease: Box::new(Counted { lease: container.lease, _share: share }), ..container })
+            let counted = |lease| -> Box<dyn Lease> { Box::new(Counted { lease, _share: share }) };
+            match backend.start(&request, waiting.as_ref()) {
+                Ok(Container { lease, stream }) => Ok(Container { lease: counted(lease), stream }),
+                Err(backend::Error { user, log, rest }) => {
+                    metrics::count(Metric::BackendErrors, &[]);
+                    Err(backend::Error { user, log, rest: rest.map(counted) })
+                }
+            }
         });
         Guest {
             index,
@@ -192,12 +206,11 @@ impl Guest {
     pub fn poll(&mut self, session: &mut Session) -> Result<Option<Result<Container, backend::Error>>, End> {
         let State::Starting { container, waiter } = &mut self.state else { return Ok(None) };
         if let Some(line) = waiter.line.lock().ok().and_then(|mut line| line.take()) {
-            self.early.progress(session, &line)?;
+            self.early.progress(session, line)?;
         }
         Ok(container.poll().map(|result| {
             result.unwrap_or_else(|Lost| {
-                let log = "the worker ended without a container".into();
-                Err(backend::Error { user: "internal error".into(), log })
+                Err(backend::Error::new("internal error", "the worker ended without a container"))
             })
         }))
     }

@@ -80,7 +80,7 @@ impl Backend for Agents {
 
     fn start(&self, request: &Request, _waiter: &dyn Waiter) -> Result<Container, Error> {
         match request.user.as_str() {
-            "nowhere" => Err(Error { user: "no container today".into(), log: "no container".into() }),
+            "nowhere" => Err(Error::new("no container today", "no container")),
             "played" => {
                 let (stream, ours) = UnixStream::pair().unwrap();
                 stream.set_nonblocking(true).unwrap();

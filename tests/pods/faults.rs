@@ -42,7 +42,9 @@ fn sessions_end_with_the_kubelet_and_new_ones_work_when_it_is_back() {
     let berth = Berth::start();
     let session = session(&berth);
     cluster(&["signal", "KILL", "kubelet"]).run().succeeds();
-    session.wait().exits(255).says("the container has ended");
+    // By the words of Kubernetes before 1.36, or since: its API server only carries the stream.
+    let ran = session.wait().exits(255);
+    assert!(["has ended", "is lost"].iter().any(|end| ran.stderr.contains(&format!("the container {end}"))), "{ran:?}");
     eventually("a session", DEADLINE, || berth.exec("echo again").run().text() == "again\n");
 }
 
@@ -113,6 +115,44 @@ fn a_cluster_without_room_is_told_to_the_waiting_user() {
 }
 
 #[test]
+fn a_pod_that_a_scheduling_gate_holds_back_is_told() {
+    let berth = with(|kubernetes| {
+        kubernetes["pod"]["spec"]["schedulingGates"] = json!([{"name": "example.com/queue"}]);
+        kubernetes["timeouts"]["podStart"] = "3s".into();
+    });
+    let ran = berth.exec("true").run().exits(255);
+    let ran = ran.says("the cluster gives the container no place yet (SchedulingGated)");
+    ran.says("the container cannot be started (SchedulingGated)");
+    berth.log().line("the pod cannot start: SchedulingGated: Scheduling is blocked due to non-empty scheduling gates");
+}
+
+#[test]
+fn an_image_that_is_to_be_a_volume_and_is_missing_is_named() {
+    let berth = with(|kubernetes| {
+        let spec = &mut kubernetes["pod"]["spec"];
+        let image = json!({"reference": "berth-test/no-such-volume", "pullPolicy": "Never"});
+        spec["volumes"] = json!([{"name": "data", "image": image}]);
+        spec["containers"][0]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+    });
+    berth.exec("true").run().exits(255).says("berth: image berth-test/no-such-volume cannot be pulled");
+    berth.log().line("image berth-test/no-such-volume: ErrImageNeverPull");
+}
+
+#[test]
+fn what_the_api_server_warns_of_is_logged_once() {
+    let namespace = Namespace::new();
+    let label = "pod-security.kubernetes.io/warn=restricted";
+    cluster(&["kubectl", "label", "namespace", &namespace.0, label]).run().succeeds();
+    let berth = with(|kubernetes| kubernetes["pod"]["metadata"]["namespace"] = namespace.0.as_str().into());
+    for _ in 0..2 {
+        let ran = berth.exec("echo in").run().succeeds();
+        assert_eq!(ran.stderr, "");
+    }
+    let log = berth.log().text();
+    assert_eq!(log.matches("the API server warns: would violate PodSecurity").count(), 1, "{log}");
+}
+
+#[test]
 fn a_quota_that_is_used_up_is_told() {
     let namespace = Namespace::new();
     let name = &namespace.0;
@@ -137,6 +177,29 @@ fn a_pod_that_is_evicted_ends_its_connection_and_says_so() {
     session.wait().exits(255).says("berth: the container is being stopped\n");
     berth.log().line(&format!(": pod {name} ends: EvictionByEvictionAPI"));
     berth.has_containers(0, SOON);
+}
+
+#[test]
+fn without_an_agent_the_end_of_a_pod_is_told_and_no_status_of_the_programs() {
+    let berth = with(|kubernetes| kubernetes["pod"]["disableAgent"] = true.into());
+    let running = || {
+        let session = berth.exec("echo in; exec sleep 1000").spawn();
+        session.stdout.line("in");
+        (session, berth.containers().remove(0))
+    };
+    let path = |name: &str| format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}");
+    let (session, deleted) = running();
+    api("DELETE", &path(&deleted), None);
+    session.wait().exits(255).says("berth: the container has ended\n");
+    berth.log().line(&format!(": pod {deleted} ends: it was deleted"));
+    berth.has_containers(0, SOON);
+    let (session, evicted) = running();
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": evicted}});
+    api("POST", &format!("{}/eviction", path(&evicted)), Some(&eviction));
+    session.wait().exits(255).says("berth: the container has ended\n");
+    berth.log().line(&format!(": pod {evicted} ends: EvictionByEvictionAPI"));
+    // What is killed alone has its status.
+    berth.exec("kill -9 $$").run().exits(137);
 }
 
 #[test]

@@ -8,9 +8,9 @@ use crate::common::cluster::OlderServer;
 use crate::common::{Berth, Terminal};
 use crate::with;
 
-/// A server that reaches its pods by an older API server, at this port, which ends after it.
-fn by_older(port: u16, change: impl FnOnce(&mut Value)) -> (OlderServer, Berth) {
-    let server = OlderServer::start(port);
+/// A server that reaches its pods by an older API server, which ends after it.
+fn by_older(change: impl FnOnce(&mut Value)) -> (OlderServer, Berth) {
+    let server = OlderServer::start();
     let berth = with(|kubernetes| {
         kubernetes["connection"] = server.connection();
         change(&mut kubernetes["pod"]);
@@ -22,7 +22,7 @@ const IS_OLDER: &str = "the API server takes nothing newer than v4.channel.k8s.i
 
 #[test]
 fn an_agent_makes_up_for_it() {
-    let (_server, berth) = by_older(6444, |_| ());
+    let (_server, berth) = by_older(|_| ());
     let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
     let ran = berth.exec("cat; echo mistake >&2; exit 41").input(bytes.clone()).run().exits(41);
     assert!(ran.stdout == bytes, "{} bytes", ran.stdout.len());
@@ -39,7 +39,7 @@ fn an_agent_makes_up_for_it() {
 
 #[test]
 fn without_an_agent_programs_have_their_streams_status_and_terminal_but_no_end_of_input() {
-    let (_server, berth) = by_older(6445, |pod| pod["disableAgent"] = true.into());
+    let (_server, berth) = by_older(|pod| pod["disableAgent"] = true.into());
     let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
     let command = format!("head -c {}; echo mistake >&2; exit 41", bytes.len());
     let ran = berth.exec(&command).input(bytes.clone()).run().exits(41);
@@ -64,7 +64,7 @@ fn without_an_agent_programs_have_their_streams_status_and_terminal_but_no_end_o
 
 #[test]
 fn without_an_agent_sftp_ends_with_its_input() {
-    let (_server, berth) = by_older(6446, |pod| {
+    let (_server, berth) = by_older(|pod| {
         pod["disableAgent"] = true.into();
         pod["spec"]["containers"][0]["image"] = "berth-test/tools".into();
     });

@@ -81,6 +81,43 @@ fn a_pod_that_is_missing_is_made_and_stays() {
     berth.exec("wc -l </kept; exit 3").run().exits(3).prints("2\n");
 }
 
+/// A pod of two containers, of which the image of the first has bash.
+fn pod_with_a_proxy(name: &str, annotations: Value) -> Value {
+    let container = |name: &str, image: &str| json!({"name": name, "image": image, "imagePullPolicy": "Never", "command": ["sleep", "1000"]});
+    let containers = [container("proxy", "berth-test/tools"), container("shell", "berth-test/busybox")];
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "annotations": annotations},
+        "spec": {"containers": containers, "terminationGracePeriodSeconds": 0},
+    })
+}
+
+#[test]
+fn users_are_in_their_own_container_where_another_was_put_before_it() {
+    let namespace = Namespace::new();
+    let path = format!("/api/v1/namespaces/{}/pods", namespace.0);
+    // As what a mesh makes of the pod that is to be made, and as pods of others.
+    let default = json!({"kubectl.kubernetes.io/default-container": "shell"});
+    for (name, annotations) in [("own-alice", json!({})), ("other-alice", default), ("plain-alice", json!({}))] {
+        api("POST", &path, Some(&pod_with_a_proxy(name, annotations)));
+    }
+    let enter = |made: &str, without_agent: bool| {
+        let berth = with_missing_ones_made(&namespace, |pod| {
+            pod["createMissingPods"] = (made == "own").into();
+            pod["metadata"]["name"] = format!("{made}-%u").into();
+            pod["disableAgent"] = without_agent.into();
+        });
+        eventually("the pod", DEADLINE, || {
+            api("GET", &format!("{path}/{made}-alice"), None)["status"]["phase"] == "Running"
+        });
+        berth.exec("test -e /bin/bash && echo proxy || echo shell").run().succeeds().text()
+    };
+    for without_agent in [false, true] {
+        assert_eq!(enter("own", without_agent), "shell\n");
+        assert_eq!(enter("other", without_agent), "shell\n");
+        assert_eq!(enter("plain", without_agent), "proxy\n");
+    }
+}
+
 #[test]
 fn a_user_whose_name_cannot_be_a_pods_has_one_all_the_same() {
     let namespace = Namespace::new();

@@ -102,11 +102,29 @@ fn a_missing_image_is_pulled_while_the_user_is_told() {
     let image = registry.push("guest", "one");
     docker(&["rmi", &image]);
     let berth = with_image(&image, "IfNotPresent");
-    let ran = berth.exec("cat /version; cat").input("and input\n").run().succeeds().prints("one\nand input\n");
-    assert!(ran.stderr.starts_with(&format!("berth: Pulling {image}\n")), "{ran:?}");
+    let ran = berth.ssh(["-tt", "berth", "cat /version"]).run().succeeds().prints("one\r\n");
+    assert!(ran.stderr.starts_with(&format!("berth: Pulling {image}\r\n")), "{ran:?}");
     // It is there now.
-    let ran = berth.exec("cat /version").run().succeeds().prints("one\n");
+    let ran = berth.ssh(["-tt", "berth", "cat /version"]).run().succeeds().prints("one\r\n");
+    assert!(!ran.stderr.contains("Pulling"), "{ran:?}");
+}
+
+#[test]
+fn a_command_without_a_terminal_hears_of_a_pull_only_what_is_really_fetched() {
+    let registry = Registry::start();
+    let image = registry.push("guest", "one");
+    let berth = with_image(&image, "Always");
+    let command = "cat /version; cat";
+    // Its newest version is there already.
+    let ran = berth.exec(command).input("and input\n").run().succeeds().prints("one\nand input\n");
     assert_eq!(ran.stderr, "");
+    let ran = berth.ssh(["-tt", "berth", "cat /version"]).run().succeeds();
+    assert!(ran.stderr.starts_with(&format!("berth: Pulling {image}\r\n")), "{ran:?}");
+    docker(&["rmi", &image]);
+    let ran = berth.exec(command).input("and input\n").run().succeeds().prints("one\nand input\n");
+    // That takes no second, unless much else goes on.
+    let is_progress = |line: &str| line.starts_with(&format!("berth: Pulling {image}: "));
+    assert!(ran.stderr.lines().all(is_progress), "{ran:?}");
 }
 
 #[test]
@@ -130,7 +148,7 @@ fn a_client_that_leaves_during_a_pull_leaves_nothing() {
     let image = registry.push("guest", "one");
     docker(&["rmi", &image]);
     let berth = with_image(&image, "IfNotPresent");
-    let running = berth.exec("true").spawn();
+    let running = berth.ssh(["-tt", "berth", "true"]).spawn();
     running.stderr.line("Pulling");
     running.signal(Signal::KILL);
     berth.log().line(": done");

@@ -12,6 +12,7 @@ mod command_line;
 mod common;
 mod containers;
 mod factors;
+mod faults;
 mod files;
 mod floods;
 mod forwarding;

@@ -59,13 +59,12 @@ fn what_a_command_reads_is_whole_wherever_its_output_goes() {
 #[test]
 fn a_person_has_a_terminal_whose_size_is_the_clients() {
     for berth in both() {
-        // Docker sets the size once the program runs.
-        let command = "size() { until [ \"$(stty size)\" = \"$1\" ]; do sleep 0.1; done; echo is $1 $TERM; }; \
-            size '24 80'; size '43 132'; read word; exit $word";
+        let command = "stty size; echo $TERM; until [ \"$(stty size)\" = '43 132' ]; do sleep 0.1; done; echo resized; \
+            read word; exit $word";
         let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", command]), 24, 80, "");
-        terminal.shows("is 24 80 xterm\r\n");
+        terminal.shows("24 80\r\nxterm\r\n");
         terminal.resize(43, 132);
-        terminal.shows("is 43 132 xterm\r\n");
+        terminal.shows("resized\r\n");
         terminal.type_in("6\n");
         terminal.wait().exits(6);
         let mut terminal = Terminal::open(&berth.ssh(["berth"]), 24, 80, "");
@@ -73,6 +72,33 @@ fn a_person_has_a_terminal_whose_size_is_the_clients() {
         terminal.type_in("exit 4\n");
         terminal.wait().exits(4);
     }
+}
+
+#[test]
+fn a_program_has_its_terminals_size_from_the_beginning() {
+    for berth in both() {
+        let master = berth.master();
+        for columns in 101..109 {
+            let size = format!("31 {columns}\r\n");
+            let mut terminal =
+                Terminal::open(&master.client("ssh").args(["-t", "berth", "stty size"]), 31, columns, "");
+            terminal.shows(&size);
+            terminal.wait().succeeds();
+        }
+    }
+}
+
+#[test]
+fn a_terminal_is_to_be_had_where_there_is_no_stty() {
+    let berth = Berth::with(without_agent);
+    let master = berth.master();
+    master.exec("rm /bin/stty; ! stty size").run().succeeds();
+    let command = "tty | head -c 5; echo; read word; exit $word";
+    let mut terminal = Terminal::open(&master.client("ssh").args(["-t", "berth", command]), 24, 80, "");
+    terminal.shows("/dev/\r\n");
+    assert!(!terminal.text().contains("stty"), "{}", terminal.text());
+    terminal.type_in("6\n");
+    terminal.wait().exits(6);
 }
 
 #[test]

@@ -15,6 +15,8 @@ use crate::http::{self, Body, Client, Deadline, Exchange, Request, Response, Upg
 const OLDEST: Version = Version(1, 25);
 /// The newest API that berth was written against. Newer daemons still speak it.
 const NEWEST: Version = Version(1, 47);
+/// The first API by which a terminal has its size before its program runs.
+const CONSOLE_SIZE: Version = Version(1, 42);
 /// The longest JSON answer: a list of some thousands of containers.
 const ANSWER_LIMIT: usize = 16 * 1024 * 1024;
 /// The most of a daemon's error message that is kept.
@@ -22,7 +24,7 @@ const MESSAGE_LIMIT: usize = 1000;
 
 /// An API version: major and minor number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Version(u32, u32);
+pub(super) struct Version(u32, u32);
 
 impl Version {
     fn parse(text: &str) -> Option<Version> {
@@ -75,7 +77,7 @@ impl Api {
     }
 
     /// Asks for the daemon's version (`GET /_ping`) and returns the one to be spoken.
-    pub(super) fn ping(&self) -> Result<String, Error> {
+    pub(super) fn ping(&self) -> Result<Version, Error> {
         const STEP: &str = "ping the daemon";
         let deadline = self.deadline();
         let target = format!("{}/_ping", self.base);
@@ -91,7 +93,7 @@ impl Api {
         self.checked(STEP, response, deadline)?.bytes(MESSAGE_LIMIT, deadline).map_err(|e| self.failed(STEP, e))?;
         let version = self.fixed.or_else(|| negotiate(&offered)).ok_or(Error::Version { daemon: offered })?;
         *self.version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
-        Ok(version.to_string())
+        Ok(version)
     }
 
     /// Whether the daemon that was talked to is Podman, which does some things in its own way.
@@ -99,11 +101,19 @@ impl Api {
         self.is_podman.load(Ordering::Relaxed)
     }
 
+    /// Whether the `ConsoleSize` of what is made or executed counts. Podman does not know it.
+    pub(super) fn sets_size_first(&self) -> Result<bool, Error> {
+        Ok(self.version()? >= CONSOLE_SIZE && !self.is_podman())
+    }
+
+    fn version(&self) -> Result<Version, Error> {
+        let known = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
+        known.map_or_else(|| self.ping(), Ok)
+    }
+
     /// `/v1.41` and the path.
     fn target(&self, path: &str) -> Result<String, Error> {
-        let known = *self.version.lock().unwrap_or_else(PoisonError::into_inner);
-        let version = known.map_or_else(|| self.ping(), |version| Ok(version.to_string()))?;
-        Ok(format!("{}/v{version}{path}", self.base))
+        Ok(format!("{}/v{}{path}", self.base, self.version()?))
     }
 
     /// Makes a call and returns the answer once its head is there; a status of 400 or more is an error. `step`

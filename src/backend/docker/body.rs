@@ -169,7 +169,6 @@ pub(super) fn program(
     host.insert("AutoRemove".into(), Value::Bool(false));
     body.insert("Tty".into(), Value::Bool(size.is_some()));
     if let Some(size) = size {
-        // From API 1.42 on; else it is set once the program runs.
         host.insert("ConsoleSize".into(), size.as_slice().into());
     }
     if !words.is_empty() {

@@ -207,6 +207,6 @@ impl std::error::Error for Error {}
 
 impl From<Error> for backend::Error {
     fn from(error: Error) -> backend::Error {
-        backend::Error { user: error.user(), log: error.to_string() }
+        backend::Error::new(error.user(), error.to_string())
     }
 }

@@ -70,7 +70,8 @@ fn inspect(api: &Api, image: &str) -> Result<Image, Error> {
 fn pull(api: &Api, settings: &config::Docker, waiter: &dyn Waiter) -> Result<(), Error> {
     const STEP: &str = "pull the image";
     let (image, platform) = (body::image(settings), settings.platform.as_deref());
-    waiter.progress(&format!("Pulling {image}"));
+    // Where it is here already, in its newest version, this is all.
+    waiter.announce(&format!("Pulling {image}"));
     let mut path = format!("/images/create?fromImage={}", encode(&with_tag(image)));
     if let Some(platform) = platform {
         path.push_str(&format!("&platform={}", encode(platform)));

@@ -51,8 +51,8 @@ pub(super) struct Lease {
     pub(super) created: bool,
     /// Containers that there may be beside it, the first to be created first.
     pub(super) others: Vec<String>,
-    /// How often its removal is tried: once while its user waits for the error, more often in its own time.
-    pub(super) attempts: u32,
+    /// How often its removal is tried: once where another start waits for it, more often in its own time.
+    attempts: u32,
 }
 
 impl Lease {
@@ -60,6 +60,13 @@ impl Lease {
         let connection = shared.in_use.connections.begin(&request.connection);
         let (shared, container) = (shared.clone(), format!("berth-{}", request.id()));
         Lease { shared, _connection: connection, container, created: false, others: Vec::new(), attempts: 1 }
+    }
+
+    /// Nothing waits for its removal, when it comes to that.
+    pub(super) fn kept(self) -> Lease {
+        let mut lease = self;
+        lease.attempts = removal::ATTEMPTS;
+        lease
     }
 
     fn remove(&self, container: &str) {

@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Map, Value, json};
 
-use crate::backend::{self, Backend, Container, InUse, Request, Scope, Waiter, removal};
+use crate::backend::{self, Backend, Container, InUse, Request, Scope, Stream, Waiter, removal};
 use crate::config;
 use crate::config::{AgentTransport, ExecutionMode, ImagePullPolicy};
 use crate::fuzzing::Target;
@@ -96,26 +96,30 @@ impl Docker {
     /// Sees whether the daemon answers, and returns the API version that will be spoken. For a word in the log at
     /// start: a daemon that is down may come later, so a failure is no reason not to serve.
     pub fn check(&self) -> Result<String, Error> {
-        self.shared.api.ping()
+        self.shared.api.ping().map(|version| version.to_string())
     }
 
-    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
+    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Failed> {
         if self.settings.disable_agent {
             return native::start(self, request, waiter);
         }
         if self.settings.mode == ExecutionMode::Persistent {
-            return persistent::start(self, request, waiter);
+            return Ok(persistent::start(self, request, waiter)?);
         }
         let sockets = self.sockets.load(Ordering::Relaxed);
         match self.try_start(request, waiter, sockets) {
             // The agent's volume was removed behind our back, and the daemon has made an empty one in its place.
-            Err(Error::Api { message, .. }) if message.contains(agent::PATH) && message.contains("no such file") => {
+            Err(Failed { error: Error::Api { message, .. }, rest })
+                if message.contains(agent::PATH) && message.contains("no such file") =>
+            {
+                drop(rest);
                 log::warn!("docker: the agent is missing in its volume, which is filled again: {message}");
                 self.agent.forget();
                 self.try_start(request, waiter, sockets)
             }
             // It has another root directory: berth is in a container, or the daemon in a virtual machine.
-            Err(error) if sockets && self.may_do_without_sockets(&error) => {
+            Err(Failed { error, rest }) if sockets && self.may_do_without_sockets(&error) => {
+                drop(rest);
                 let result = self.try_start(request, waiter, false);
                 // An agent may have ended for another reason: then the other way does not help.
                 let is_certain = !matches!(error, Error::Exited { .. });
@@ -125,7 +129,7 @@ impl Docker {
                     );
                     self.sockets.store(false, Ordering::Relaxed);
                 }
-                result.map_err(|other| if is_certain { other } else { error })
+                result.map_err(|other| if is_certain { other } else { Failed { error, ..other } })
             }
             result => {
                 self.sockets_work.fetch_or(sockets && result.is_ok(), Ordering::Relaxed);
@@ -150,17 +154,31 @@ impl Docker {
     }
 
     /// Starts a container whose agent is reached by a socket, or by its standard input and output.
-    fn try_start(&self, request: &Request, waiter: &dyn Waiter, by_socket: bool) -> Result<Container, Error> {
-        const START: &str = "start the container";
-        let api = &self.shared.api;
+    fn try_start(&self, request: &Request, waiter: &dyn Waiter, by_socket: bool) -> Result<Container, Failed> {
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request);
-        let settings = &sidecars::start(self, &mut lease, request, waiter)?;
+        match self.run(&mut lease, request, waiter, by_socket) {
+            Ok(stream) => Ok(Container { stream, lease: Box::new(lease.kept()) }),
+            Err(error) => Err(Failed { error, rest: Some(Box::new(lease)) }),
+        }
+    }
+
+    /// Makes and starts the lease's container; gives its agent's stream.
+    fn run(
+        &self,
+        lease: &mut Lease,
+        request: &Request,
+        waiter: &dyn Waiter,
+        by_socket: bool,
+    ) -> Result<Box<dyn Stream>, Error> {
+        const START: &str = "start the container";
+        let api = &self.shared.api;
+        let settings = &sidecars::start(self, lease, request, waiter)?;
         let socket = match by_socket {
             true => Some(Socket::listen(&self.run_directory, &request.id())?),
             false => None,
         };
-        let deadline = self.create(&mut lease, settings, request, socket.as_ref(), waiter)?;
+        let deadline = self.create(lease, settings, request, socket.as_ref(), waiter)?;
         self.put_files(&lease.container, &request.metadata, deadline)?;
         present(waiter)?;
         let container = format!("/containers/{}", lease.container);
@@ -182,9 +200,7 @@ impl Docker {
             deadline,
             patience: settings.container_start,
         };
-        let stream = starting.accept(&mut *link)?;
-        lease.attempts = removal::ATTEMPTS;
-        Ok(Container { stream, lease: Box::new(lease) })
+        starting.accept(&mut *link)
     }
 
     /// Creates the lease's container. Gives the time by which its agent has to be there.
@@ -252,6 +268,26 @@ impl Docker {
     }
 }
 
+/// Why there is no container, and what there may be of it.
+#[derive(Debug)]
+struct Failed {
+    error: Error,
+    rest: Option<Box<Lease>>,
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Failed {
+        Failed { error, rest: None }
+    }
+}
+
+impl From<Failed> for backend::Error {
+    fn from(Failed { error, rest }: Failed) -> backend::Error {
+        let rest = rest.map(|lease| -> Box<dyn backend::Lease> { Box::new(lease.kept()) });
+        backend::Error { rest, ..error.into() }
+    }
+}
+
 /// Whether a container that was started has ended. `path` is its own in the API.
 fn exited(api: &Api, path: &str) -> Result<Option<Error>, Error> {
     match api.call("inspect the container", "GET", &format!("{path}/json"), None, api.deadline()) {
@@ -311,8 +347,9 @@ impl Backend for Docker {
         let count = strays.len();
         // Podman removes no container whose network another one still has: so it is tried again as long as that helps.
         loop {
-            let (before, mut failure) = (strays.len(), Ok(()));
-            strays.retain(|id| self.shared.remove(id).map_err(|error| failure = Err(error)).is_err());
+            let before = strays.len();
+            let (stay, failure) = removal::all(strays, |id| self.shared.remove(id));
+            strays = stay;
             if strays.is_empty() {
                 break;
             }

@@ -11,16 +11,22 @@ use serde_json::{Map, Value, json};
 
 use super::multiplex::{Demultiplexer, Kind};
 use super::personal::{put_files, user};
-use super::{Docker, Error, Lease, Shared, body, encode, image, present, sidecars};
+use super::{Docker, Error, Failed, Lease, Shared, body, encode, image, present, sidecars};
 use crate::agent::signal_name;
-use crate::backend::native::{self, Attached, Command, End, Executor, Failure, Output, Running};
-use crate::backend::{Backend, Container, Request, Scope, Waiter, removal};
+use crate::backend::native::{self, Attached, Command, End, Executor, Failure, KILLED, Output, Running};
+use crate::backend::{Backend, Container, Request, Scope, Waiter};
 use crate::config;
 use crate::http::{Deadline, Transport, Upgraded};
 use crate::metadata::Metadata;
 
 /// How often it is looked whether an executed program has an exit status, once its output has ended.
 const STATUS_INTERVAL: Duration = Duration::from_millis(5);
+
+/// How long is waited after a look that failed.
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a container's end may take to be known after that of what was killed by it.
+const LAST_BREATH: Duration = Duration::from_millis(250);
 
 /// Where programs run.
 #[derive(Debug)]
@@ -37,8 +43,8 @@ struct Program {
     shared: Arc<Shared>,
     /// `/exec/ID` or `/containers/NAME`: what is done with either has the same names.
     path: String,
-    /// Whether it is a container of its own.
-    is_container: bool,
+    /// The container that it is executed in; none where it is one itself.
+    container: Option<String>,
 }
 
 /// Docker as an executor.
@@ -51,13 +57,30 @@ struct Native {
 }
 
 /// Makes a container, unless each session has its own, and the endpoint that serves its client.
-pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
+pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> Result<Container, Failed> {
+    let mut lease = Lease::new(&docker.shared, request);
+    match prepare(docker, &mut lease, request, waiter) {
+        Ok((target, settings)) => {
+            let executor = Native { shared: Arc::clone(&docker.shared), settings, target, lease: lease.kept() };
+            let container = native::start(&request.connection, Box::new(executor));
+            Ok(container.map_err(|source| Error::Native { source })?)
+        }
+        Err(error) => Err(Failed { error, rest: Some(Box::new(lease)) }),
+    }
+}
+
+/// Makes the container in which programs are to run, unless each has its own.
+fn prepare(
+    docker: &Docker,
+    lease: &mut Lease,
+    request: &Request,
+    waiter: &dyn Waiter,
+) -> Result<(Target, Arc<config::Docker>), Error> {
     let (api, settings) = (&docker.shared.api, &docker.settings);
     let platform = settings.platform.as_deref();
     let image = image::resolve(api, settings, settings.image_pull_policy, waiter)?;
     present(waiter)?;
-    let mut lease = Lease::new(&docker.shared, request);
-    let settings = &Arc::new(sidecars::start(docker, &mut lease, request, waiter)?);
+    let settings = Arc::new(sidecars::start(docker, lease, request, waiter)?);
     let labels = body::of_user(body::labels(&docker.instance, request), request);
     let create = format!(
         "/containers/create?name={}{}",
@@ -68,7 +91,7 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
         Scope::Connection => {
             lease.created = true;
             let deadline = Deadline::after(settings.container_start);
-            api.call("create the container", "POST", &create, Some(&body::idle(settings, labels)), deadline)?;
+            api.call("create the container", "POST", &create, Some(&body::idle(&settings, labels)), deadline)?;
             docker.put_files(&lease.container, &request.metadata, deadline)?;
             present(waiter)?;
             let start = format!("/containers/{}/start", lease.container);
@@ -78,14 +101,11 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
         Scope::Session => Target::New {
             create,
             labels,
-            has_command: body::has_command(settings, &image),
+            has_command: body::has_command(&settings, &image),
             metadata: Arc::clone(&request.metadata),
         },
     };
-    lease.attempts = removal::ATTEMPTS;
-    let (shared, settings) = (Arc::clone(&docker.shared), Arc::clone(settings));
-    let executor = Native { shared, settings, target, lease };
-    native::start(&request.connection, Box::new(executor)).map_err(|source| Error::Native { source })
+    Ok((target, settings))
 }
 
 impl Native {
@@ -93,7 +113,9 @@ impl Native {
     fn try_run(&mut self, command: &Command) -> Result<(Program, Upgraded), Error> {
         let (api, deadline) = (&self.shared.api, Deadline::after(self.settings.container_start));
         let stream = |path: &str| format!("{path}?stream=true&stdin=true&stdout=true&stderr=true");
-        let program = |path, is_container| Program { shared: Arc::clone(&self.shared), path, is_container };
+        let program = |path, container| Program { shared: Arc::clone(&self.shared), path, container };
+        let sizing = if api.sets_size_first()? { Vec::new() } else { command.sizing() };
+        let words = [sizing.as_slice(), &command.words].concat();
         match &self.target {
             Target::Running(container) => {
                 let create = format!("/containers/{}/exec", encode(container));
@@ -102,21 +124,20 @@ impl Native {
                     "AttachStdout": true,
                     "AttachStderr": true,
                     "Tty": command.size.is_some(),
-                    // From API 1.42 on; else it is set once the program runs.
                     "ConsoleSize": command.size,
                     "Env": command.environment,
-                    "Cmd": command.words,
+                    "Cmd": words,
                 });
                 let answer = api.call("make a program ready", "POST", &create, Some(&body), deadline)?;
                 let id = answer.get("Id").and_then(Value::as_str).unwrap_or_default();
                 let path = format!("/exec/{}", encode(id));
                 let body = json!({ "Detach": false, "Tty": command.size.is_some(), "ConsoleSize": command.size });
                 let connection = api.hijack("start a program", &format!("{path}/start"), Some(&body), deadline)?;
-                Ok((program(path, false), connection))
+                Ok((program(path, Some(container.clone())), connection))
             }
             Target::New { create, labels, metadata, .. } => {
-                let words = command.words.clone();
-                let body = body::program(&self.settings, labels.clone(), words, &command.environment, command.size);
+                let body =
+                    body::program(&self.settings, labels.clone(), words.clone(), &command.environment, command.size);
                 self.lease.created = true;
                 api.call("create the container", "POST", create, Some(&body), deadline)?;
                 put_files(api, user(&self.settings.container), &self.lease.container, metadata, deadline)?;
@@ -124,7 +145,7 @@ impl Native {
                 let attach = stream(&format!("{path}/attach"));
                 let connection = api.hijack("attach to the container", &attach, None, deadline)?;
                 api.call("start the container", "POST", &format!("{path}/start"), None, deadline)?;
-                Ok((program(path, true), connection))
+                Ok((program(path, None), connection))
             }
         }
     }
@@ -176,7 +197,7 @@ impl native::Program for Program {
     fn signal(&self, signal: Signal) -> bool {
         let path = format!("{}/kill?signal=SIG{}", self.path, signal_name(signal.as_raw()));
         let api = &self.shared.api;
-        self.is_container && api.call("signal the container", "POST", &path, None, api.deadline()).is_ok()
+        self.container.is_none() && api.call("signal the container", "POST", &path, None, api.deadline()).is_ok()
     }
 
     fn end(&self) -> End {
@@ -185,28 +206,50 @@ impl native::Program for Program {
             answer.get(name).and_then(Value::as_u64).and_then(|status| status.try_into().ok()).map(End::Status)
         };
         loop {
-            let result = if self.is_container {
-                let wait = format!("{}/wait?condition=not-running", self.path);
-                api.call("learn how the container ended", "POST", &wait, None, deadline)
-                    .map(|answer| status(&answer, "StatusCode"))
-            } else {
-                let inspect = format!("{}/json", self.path);
-                api.call("learn how the program ended", "GET", &inspect, None, deadline).map(|answer| {
-                    if answer.get("Running") == Some(&Value::Bool(true)) { None } else { status(&answer, "ExitCode") }
-                })
+            let result = match &self.container {
+                None => {
+                    let wait = format!("{}/wait?condition=not-running", self.path);
+                    api.call("learn how the container ended", "POST", &wait, None, deadline)
+                        .map(|answer| status(&answer, "StatusCode"))
+                }
+                Some(_) => {
+                    let inspect = format!("{}/json", self.path);
+                    api.call("learn how the program ended", "GET", &inspect, None, deadline).map(|answer| {
+                        let runs = answer.get("Running") == Some(&Value::Bool(true));
+                        if runs { None } else { status(&answer, "ExitCode") }
+                    })
+                }
             };
             match result {
+                Ok(Some(End::Status(KILLED))) if self.has_lost_its_container() => return End::Lost,
                 Ok(Some(end)) => return end,
                 // The output ends a little before that is known.
                 Ok(None) if !deadline.has_passed() => std::thread::sleep(STATUS_INTERVAL),
                 Ok(None) => return End::Abandoned,
+                Err(error) if error.is_status(404) => return End::Lost,
+                // The program has ended well all the same, and the daemon may be there again.
+                Err(error) if RETRY_INTERVAL < deadline.remaining() => {
+                    log::debug!("{error}; trying again");
+                    std::thread::sleep(RETRY_INTERVAL);
+                }
                 Err(error) => {
-                    if !error.is_status(404) {
-                        log::warn!("{error}");
-                    }
+                    log::warn!("{error}");
                     return End::Lost;
                 }
             }
+        }
+    }
+}
+
+impl Program {
+    /// Whether the container has ended that it was executed in: that kills all that is in it.
+    fn has_lost_its_container(&self) -> bool {
+        let Some(container) = &self.container else { return false };
+        let wait = format!("/containers/{}/wait?condition=not-running", encode(container));
+        let (api, deadline) = (&self.shared.api, Deadline::after(LAST_BREATH));
+        match api.call("see whether the container still runs", "POST", &wait, None, deadline) {
+            Ok(_) => true,
+            Err(error) => error.is_status(404),
         }
     }
 }

@@ -79,7 +79,7 @@ pub(super) struct Lease {
     has_ended: bool,
     /// Whether there may be a pod to remove: set before it is asked for, since the answer may be lost.
     pub(super) created: bool,
-    /// How often its removal is tried: once while its user waits for the error, more often in its own time.
+    /// How often its removal is tried.
     pub(super) attempts: u32,
 }
 

@@ -20,6 +20,7 @@ mod persistent;
 mod plugin;
 mod pod;
 mod start;
+mod warning;
 mod watch;
 
 pub use error::Error;
@@ -34,7 +35,7 @@ use crate::config::{self, ExecutionMode};
 use crate::http::{Deadline, encode};
 use api::Api;
 use call::Call;
-use exec::Place;
+use exec::{Executed, Place};
 use lease::{Lease, Shared};
 use pod::Owner;
 use start::{Agent, Starting};
@@ -81,16 +82,33 @@ impl Kubernetes {
         }
     }
 
-    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {
-        let (api, settings) = (&self.shared.api, &self.settings);
-        let deadline = Deadline::after(settings.pod_start);
-        if settings.mode == ExecutionMode::Persistent {
-            return persistent::start(self, request, waiter);
+    fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {
+        if self.settings.mode == ExecutionMode::Persistent {
+            return Ok(persistent::start(self, request, waiter)?);
         }
-        let (namespace, name) = (self.namespace()?, pod::name(settings, request));
-        let body = pod::body(settings, Owner::Connection(&self.instance), request, &namespace, &name);
+        let (namespace, name) = (self.namespace()?, pod::name(&self.settings, request));
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request, &namespace, &name);
+        lease.attempts = removal::ATTEMPTS;
+        match self.run(&mut lease, request, waiter, namespace, name) {
+            Ok((_, Some(stream))) => Ok(Container { stream: Box::new(stream), lease: Box::new(lease) }),
+            Ok((place, None)) => Ok(native::start(self, request, place, lease)?),
+            Err(error) => Err(backend::Error { rest: Some(Box::new(lease)), ..error.into() }),
+        }
+    }
+
+    /// Makes the lease's pod; gives where its user is, and the stream of its agent if there is to be one.
+    fn run(
+        &self,
+        lease: &mut Lease,
+        request: &Request,
+        waiter: &dyn Waiter,
+        namespace: String,
+        name: String,
+    ) -> Result<(Place, Option<Executed>), Error> {
+        let (api, settings) = (&self.shared.api, &self.settings);
+        let deadline = Deadline::after(settings.pod_start);
+        let body = pod::body(settings, Owner::Connection(&self.instance), request, &namespace, &name);
         lease.created = true;
         let path = format!("/v1/namespaces/{}/pods", encode(&namespace));
         let answer = deadline.min(api.deadline());
@@ -108,11 +126,7 @@ impl Kubernetes {
         };
         let stream = Starting { call, created: &created, agent }.accept()?;
         call.put_files(&request.metadata)?;
-        lease.attempts = removal::ATTEMPTS;
-        match stream {
-            Some(stream) => Ok(Container { stream: Box::new(stream), lease: Box::new(lease) }),
-            None => native::start(self, request, place, lease),
-        }
+        Ok((place, stream))
     }
 
     fn reap(&self) -> Result<usize, Error> {
@@ -120,7 +134,7 @@ impl Kubernetes {
         let selector = format!("{}={}", pod::INSTANCE_LABEL, pod::instance_label(&self.instance));
         let list =
             format!("/v1/namespaces/{}/pods?limit={PAGE}&labelSelector={}", encode(&namespace), encode(&selector));
-        let (mut count, mut result, mut next) = (0, Ok(()), String::new());
+        let (mut strays, mut next) = (Vec::new(), String::new());
         loop {
             let page = api.call("list this instance's pods", "GET", &format!("{list}{next}"), None, api.deadline())?;
             for pod in page["items"].as_array().into_iter().flatten() {
@@ -132,17 +146,17 @@ impl Kubernetes {
                     && !is_live
                     && metadata["deletionTimestamp"].is_null()
                 {
-                    match self.shared.remove(&namespace, name) {
-                        Ok(()) => count += 1,
-                        Err(error) => result = Err(error),
-                    }
+                    strays.push(name.to_owned());
                 }
             }
             match page["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
                 Some(token) => next = format!("&continue={}", encode(token)),
-                None => return result.map(|()| count),
+                None => break,
             }
         }
+        let count = strays.len();
+        let (_, result) = removal::all(strays, |name| self.shared.remove(&namespace, name));
+        result.map(|()| count)
     }
 }
 
@@ -163,7 +177,7 @@ impl Backend for Kubernetes {
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {
-        Ok(Kubernetes::start(self, request, waiter)?)
+        Kubernetes::start(self, request, waiter)
     }
 
     fn reap(&self) -> Result<usize, backend::Error> {

@@ -4,22 +4,21 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use rustix::event::PollFlags;
 use rustix::process::Signal;
 
-use super::exec::{self, Place, Streams};
+use super::exec::{self, Executed, Place, Streams};
 use super::lease::{Lease, Shared};
 use super::{Error, Kubernetes};
-use crate::backend::native::{self, Attached, Command, End, Executor, Failure, Output, Running};
-use crate::backend::{Container, Request};
+use crate::backend::native::{self, Attached, Command, End, Executor, Failure, KILLED, Output, Running, SHELL};
+use crate::backend::{Container, Lease as _, Request};
 use crate::config;
 use crate::http::Deadline;
 
 const STEP: &str = "start a program in the pod";
-
-/// What runs commands, and prepares for them.
-const SHELL: &str = "/bin/sh";
 
 /// Runs the words that follow, and stays for as long as they do. containerd ends the input of what it executes as soon as
 /// nobody has one of the outputs any more, and a shell gives its place to the command that it ends with: so `cat >file`
@@ -27,23 +26,29 @@ const SHELL: &str = "/bin/sh";
 /// command is not the command's, and not for the user.
 const HOLD: &str = "exec 3>&2 2>/dev/null; (exec \"$@\" 2>&3 3>&-); exit $?";
 
-/// Runs the words that follow two numbers on a terminal of so many rows and columns. The API sets a size only once the
-/// program runs, which may have looked before.
-const SET_SIZE: &str = "stty rows \"$1\" cols \"$2\" 2>/dev/null; shift 2; exec \"$@\"";
-
 /// Kubernetes as an executor.
 #[derive(Debug)]
 struct Native {
     shared: Arc<Shared>,
     settings: Arc<config::Kubernetes>,
     place: Place,
-    _lease: Lease,
+    lease: Lease,
+    /// Whether a program has found its container gone.
+    lost: Arc<AtomicBool>,
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        if self.lost.load(Ordering::Relaxed) {
+            self.lease.ended();
+        }
+    }
 }
 
 /// Makes the endpoint that serves a client by programs in this place.
 pub(super) fn start(cluster: &Kubernetes, request: &Request, place: Place, lease: Lease) -> Result<Container, Error> {
     let (shared, settings) = (Arc::clone(&cluster.shared), Arc::clone(&cluster.settings));
-    let executor = Native { shared, settings, place, _lease: lease };
+    let executor = Native { shared, settings, place, lease, lost: Arc::default() };
     native::start(&request.connection, Box::new(executor)).map_err(|source| Error::Native { source })
 }
 
@@ -66,7 +71,8 @@ impl Executor for Native {
         let streams = Streams::start(&self.shared.api, STEP, &self.place, &words, command.size.is_some(), deadline);
         let program = streams.map_err(|error| error.to_string()).and_then(|streams| {
             let fd = streams.as_fd().try_clone_to_owned().map_err(|error| error.to_string())?;
-            Ok((Arc::new(Program(Mutex::new(streams))), fd))
+            let (shared, place, lost) = (Arc::clone(&self.shared), self.place.clone(), Arc::clone(&self.lost));
+            Ok((Arc::new(Program { streams: Mutex::new(streams), shared, place, lost }), fd))
         });
         match program {
             Ok((program, fd)) => {
@@ -84,12 +90,8 @@ impl Executor for Native {
 /// What the API is to execute.
 fn words(command: &Command) -> Vec<String> {
     let prepared = match command.size {
-        // What has its own shell may be in an image without this one.
-        _ if command.words.first().is_none_or(|word| word != SHELL) => Vec::new(),
-        Some([rows, columns]) => {
-            [SHELL, "-c", SET_SIZE, "sh", &rows.to_string(), &columns.to_string()].map(str::to_owned).into()
-        }
-        None => [SHELL, "-c", HOLD, "sh"].map(str::to_owned).into(),
+        None if command.has_shell() => [SHELL, "-c", HOLD, "sh"].map(str::to_owned).into(),
+        _ => command.sizing(),
     };
     let command = command.environment.iter().chain(&command.words).cloned();
     // A variable's name is the client's, and may begin like an option.
@@ -99,11 +101,57 @@ fn words(command: &Command) -> Vec<String> {
 /// A program. Its streams are shared by the thread that carries them and the one that serves the client: nobody waits for
 /// the network while he has them.
 #[derive(Debug)]
-struct Program(Mutex<Streams>);
+struct Program {
+    streams: Mutex<Streams>,
+    shared: Arc<Shared>,
+    place: Place,
+    /// See [`Native::lost`].
+    lost: Arc<AtomicBool>,
+}
 
 impl Program {
     fn streams(&self) -> MutexGuard<'_, Streams> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.streams.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What its status says.
+    fn status(&self) -> End {
+        match self.streams().end() {
+            Some(exec::End::Exit(status)) => End::Status(u32::try_from(*status).unwrap_or(255)),
+            Some(exec::End::Failed(message)) => {
+                log::warn!("kubernetes: a program in a pod: {message}");
+                match failure(message) {
+                    Failure::NotFound => End::Status(127),
+                    Failure::NotExecutable => End::Status(126),
+                    Failure::Other => End::Lost,
+                }
+            }
+            None => End::Lost,
+        }
+    }
+
+    /// Whether nothing can be executed any more where it was. What the API says of the pod is up to a second late.
+    fn is_gone(&self) -> bool {
+        let deadline = self.shared.api.deadline();
+        let step = "see whether the pod still runs";
+        let Ok(mut probe) = Executed::start(&self.shared.api, step, &self.place, &["env"], deadline) else {
+            return true;
+        };
+        loop {
+            match probe.listen() {
+                Ok(true) => return false,
+                Ok(false) => {
+                    log::debug!("kubernetes: {}: {:?}", self.place.pod, probe.end());
+                    return !matches!(probe.end(), Some(exec::End::Exit(_)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !deadline.has_passed() => {
+                    if deadline.poll([(probe.as_fd(), PollFlags::IN)]).is_err() {
+                        return true;
+                    }
+                }
+                Err(_) => return true,
+            }
+        }
     }
 }
 
@@ -120,18 +168,13 @@ impl native::Program for Program {
     }
 
     fn end(&self) -> End {
-        match self.streams().end() {
-            Some(exec::End::Exit(status)) => End::Status(u32::try_from(*status).unwrap_or(255)),
-            Some(exec::End::Failed(message)) => {
-                log::warn!("kubernetes: a program in a pod: {message}");
-                match failure(message) {
-                    Failure::NotFound => End::Status(127),
-                    Failure::NotExecutable => End::Status(126),
-                    Failure::Other => End::Lost,
-                }
-            }
-            None => End::Lost,
+        let mut end = self.status();
+        // A container's end kills all that is in it.
+        if end == End::Status(KILLED) && self.is_gone() {
+            end = End::Lost;
         }
+        self.lost.fetch_or(end == End::Lost, Ordering::Relaxed);
+        end
     }
 }
 
@@ -186,7 +229,7 @@ impl AsFd for Connection {
 
 #[cfg(test)]
 mod tests {
-    use super::{Command, Failure, HOLD, SET_SIZE, failure, words};
+    use super::{Command, Failure, HOLD, failure, words};
 
     #[test]
     fn a_shell_prepares_for_commands_but_not_where_there_may_be_none() {
@@ -199,8 +242,12 @@ mod tests {
         let own = ["/bin/sh", "-c", "cat >file"];
         let expected = ["/bin/sh", "-c", HOLD, "sh", "env", "--", "A=1", "/bin/sh", "-c", "cat >file"];
         assert_eq!(words(&command(&own, None)), expected);
-        let expected = ["/bin/sh", "-c", SET_SIZE, "sh", "24", "80", "env", "--", "A=1", "/bin/sh", "-c", "cat >file"];
-        assert_eq!(words(&command(&own, Some([24, 80]))), expected);
+        let sized = command(&own, Some([24, 80]));
+        let (sizing, expected) = (sized.sizing(), ["env", "--", "A=1", "/bin/sh", "-c", "cat >file"]);
+        assert_eq!(
+            (words(&sized).as_slice(), sizing[4..].to_vec()),
+            ([&sizing[..], &expected.map(str::to_owned)].concat().as_slice(), vec!["24".to_owned(), "80".to_owned()])
+        );
         assert_eq!(words(&command(&["/bin/bash"], None)), ["env", "--", "A=1", "/bin/bash"]);
     }
 

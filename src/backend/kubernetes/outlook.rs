@@ -28,8 +28,8 @@ pub(super) struct Outlook {
     pub is_scheduled: bool,
     /// Whether the user's container runs.
     pub is_running: bool,
-    /// Why it waits for a node: in the scheduler's words.
-    pub unschedulable: Option<String>,
+    /// Why it waits for a node: a word, and the scheduler's own words.
+    pub unscheduled: Option<(String, String)>,
     /// Why it will not start.
     pub failure: Option<Error>,
 }
@@ -43,8 +43,8 @@ impl Outlook {
             ..Outlook::default()
         };
         for condition in items(&status["conditions"]) {
-            if condition["type"] == "PodScheduled" && condition["reason"] == "Unschedulable" {
-                outlook.unschedulable = Some(text(&condition["message"]));
+            if condition["type"] == "PodScheduled" && condition["status"] == "False" {
+                outlook.unscheduled = Some((text(&condition["reason"]), text(&condition["message"])));
             }
         }
         let init = items(&status["initContainerStatuses"]);
@@ -53,7 +53,7 @@ impl Outlook {
             outlook.is_running |= name == console && state["running"].is_object();
             let (reason, message) = (text(&state["waiting"]["reason"]), text(&state["waiting"]["message"]));
             let found = if IMAGE.contains(&reason.as_str()) {
-                Error::Image { image: text(&container["image"]), reason, message }
+                Error::Image { image: image(pod, container, &message), reason, message }
             } else if CONFIGURATION.contains(&reason.as_str()) {
                 Error::NotStarting { reason, message }
             } else if let ended = &state["terminated"]
@@ -71,6 +71,16 @@ impl Outlook {
         }
         outlook
     }
+}
+
+/// The image that a container waits for, by the message of its kubelet: its own, or one that is a volume of the pod's.
+fn image(pod: &Json, container: &Json, message: &str) -> String {
+    let own = text(&container["image"]);
+    let volumes = items(&pod["spec"]["volumes"]).filter_map(|volume| volume["image"]["reference"].as_str());
+    let named = |image: &&str| !image.is_empty() && message.contains(*image);
+    // One name may be a part of another.
+    let found = volumes.chain([own.as_str()]).filter(named).max_by_key(|image| image.len());
+    found.map_or_else(|| own.clone(), str::to_owned)
 }
 
 /// Why a pod has ended or is about to, as far as it says so.
@@ -167,11 +177,31 @@ mod tests {
     }
 
     #[test]
+    fn an_image_that_is_a_volume_is_named_where_it_is_the_one() {
+        let failed = |message: &str| {
+            let waiting = json!({"waiting": {"reason": "ErrImagePull", "message": message}});
+            let pod = json!({
+                "spec": {"volumes": [{"name": "d", "emptyDir": {}}, {"name": "i", "image": {"reference": "some/data"}}]},
+                "status": {"containerStatuses": [{"name": "shell", "image": "some/data-shell", "state": waiting}]},
+            });
+            match Outlook::of(&pod, "shell").failure {
+                Some(Error::Image { image, .. }) => image,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(failed("failed to pull \"docker.io/some/data:latest\""), "some/data");
+        assert_eq!(failed("failed to pull \"docker.io/some/data-shell:latest\""), "some/data-shell");
+        assert_eq!(failed("no route to host"), "some/data-shell");
+    }
+
+    #[test]
     fn a_pod_without_a_node_says_why() {
-        let condition =
-            json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "no room"});
-        let outlook = Outlook::of(&json!({ "status": {"phase": "Pending", "conditions": [condition]} }), "shell");
-        assert_eq!(outlook.unschedulable.as_deref(), Some("no room"));
-        assert!(!outlook.is_scheduled && outlook.failure.is_none());
+        for (reason, message) in [("Unschedulable", "no room"), ("SchedulingGated", "gated"), ("SchedulerError", "bug")]
+        {
+            let condition = json!({"type": "PodScheduled", "status": "False", "reason": reason, "message": message});
+            let outlook = Outlook::of(&json!({ "status": {"phase": "Pending", "conditions": [condition]} }), "shell");
+            assert_eq!(outlook.unscheduled, Some((reason.to_owned(), message.to_owned())));
+            assert!(!outlook.is_scheduled && outlook.failure.is_none());
+        }
     }
 }

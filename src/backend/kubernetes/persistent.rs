@@ -26,7 +26,9 @@ pub(super) fn start(cluster: &Kubernetes, request: &Request, waiter: &dyn Waiter
     let pod = find_or_create(cluster, request, &namespace, deadline)?;
     let name = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     let lease = Lease::new(&cluster.shared, request, &namespace, &name);
-    let place = Place { namespace, pod: name, container: pod::console_name(settings, &pod["spec"]) };
+    let is_made = settings.create_missing && request.container.is_none();
+    let container = pod::found_console_name(settings, &pod, is_made);
+    let place = Place { namespace, pod: name, container };
     let call = Call { api: &cluster.shared.api, place: &place, waiter, deadline, patience: settings.pod_start };
     if pod["status"]["phase"] != "Running" {
         Starting { call, created: &pod, agent: Agent::None }.accept()?;

@@ -87,11 +87,29 @@ fn console(settings: &config::Kubernetes, containers: &Json) -> usize {
     named.unwrap_or(settings.console_container)
 }
 
-/// The name of the container that the user is in, in a pod of this spec.
+/// The annotation by which kubectl and others know the container that is meant where none is named.
+const DEFAULT_CONTAINER: &str = "kubectl.kubernetes.io/default-container";
+
+/// The name of the container that the user is in, in a pod that is made of this spec.
 pub(super) fn console_name(settings: &config::Kubernetes, spec: &Json) -> String {
     let containers = &spec["containers"];
     let name = containers[console(settings, containers)]["name"].as_str();
     name.filter(|name| !name.is_empty()).unwrap_or("shell").to_owned()
+}
+
+/// The name of the container that the user is in, in a pod that is there. Others may have put theirs before it. `is_made`
+/// says that the pod is one that is made where it is missing.
+pub(super) fn found_console_name(settings: &config::Kubernetes, pod: &Json, is_made: bool) -> String {
+    let has = |name: &str| items(&pod["spec"]["containers"]).any(|container| container["name"] == name);
+    let made = is_made.then(|| console_name(settings, &Json::Object(settings.spec.clone())));
+    let default = || pod["metadata"]["annotations"][DEFAULT_CONTAINER].as_str();
+    let by_name = match (&settings.console_name, made) {
+        (Some(name), _) => Some(name.clone()),
+        (None, Some(name)) if has(&name) => Some(name),
+        (None, _) if settings.console_container == 0 => default().filter(|name| has(name)).map(str::to_owned),
+        (None, _) => None,
+    };
+    by_name.unwrap_or_else(|| console_name(settings, &pod["spec"]))
 }
 
 /// For whom a pod is made.
@@ -261,6 +279,29 @@ mod tests {
         assert_eq!(fs::read_dir(&target).unwrap().count(), 0);
         fs::remove_file(&place).unwrap();
         fs::remove_dir(&target).unwrap();
+    }
+
+    #[test]
+    fn a_user_is_in_the_container_that_is_his_wherever_others_have_put_theirs() {
+        let mut settings = config::Kubernetes::new(&KubernetesEnvironment::default());
+        settings.spec.insert("containers".into(), json!([{"image": "a"}]));
+        let mut pod = json!({"spec": {"containers": [{"name": "proxy"}, {"name": "shell"}, {"name": "web"}]}});
+        assert_eq!(found_console_name(&settings, &pod, true), "shell");
+        assert_eq!(found_console_name(&settings, &pod, false), "proxy");
+        pod["metadata"]["annotations"][DEFAULT_CONTAINER] = "web".into();
+        assert_eq!(found_console_name(&settings, &pod, true), "shell");
+        assert_eq!(found_console_name(&settings, &pod, false), "web");
+        pod["metadata"]["annotations"][DEFAULT_CONTAINER] = "gone".into();
+        assert_eq!(found_console_name(&settings, &pod, false), "proxy");
+        settings.console_container = 1;
+        assert_eq!(found_console_name(&settings, &pod, false), "shell");
+        settings.console_name = Some("proxy".into());
+        assert_eq!(found_console_name(&settings, &pod, true), "proxy");
+        // One that somebody else has made in its place.
+        settings.console_name = None;
+        settings.spec.insert("containers".into(), json!([{"image": "a", "name": "own"}]));
+        settings.console_container = 0;
+        assert_eq!(found_console_name(&settings, &pod, true), "proxy");
     }
 
     #[test]

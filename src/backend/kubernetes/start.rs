@@ -75,6 +75,8 @@ impl Starting<'_> {
         let selector = format!("involvedObject.uid={}", text("uid"));
         let mut events = Some(Watch::new("follow the pod's events", &events, &selector, None));
         let mut heard = Heard::default();
+        // What holds it back from the beginning comes with no change.
+        self.see(self.created, &mut heard);
         let begin = Instant::now();
         let mut next_call = begin + CALLS.0;
         loop {
@@ -105,8 +107,8 @@ impl Starting<'_> {
                 return Err(Error::Gone);
             }
             if deadline.has_passed() {
-                return Err(match heard.outlook.unschedulable.take() {
-                    Some(message) => Error::NotStarting { reason: "Unschedulable".into(), message },
+                return Err(match heard.outlook.unscheduled.take() {
+                    Some((reason, message)) => Error::NotStarting { reason, message },
                     None => Error::TimedOut { after: patience, last: heard.last },
                 });
             }
@@ -119,15 +121,24 @@ impl Starting<'_> {
         }
     }
 
+    /// Takes what the pod says of itself.
+    fn see(&self, pod: &Json, heard: &mut Heard) {
+        heard.outlook = Outlook::of(pod, &self.call.place.container);
+        if let Some((reason, message)) = &heard.outlook.unscheduled {
+            heard.last.clone_from(message);
+            let line = match reason.as_str() {
+                "Unschedulable" => "the cluster has no room for the container yet".to_owned(),
+                _ => format!("the cluster gives the container no place yet ({reason})"),
+            };
+            self.tell(&mut heard.told, line);
+        }
+    }
+
     /// Takes what there is to hear.
     fn hear(&self, api: &Api, pod: &mut Watch, events: &mut Option<Watch>, heard: &mut Heard) -> Result<(), Error> {
         while let Some(change) = pod.next(api)? {
-            heard.outlook = Outlook::of(&change.object, &self.call.place.container);
+            self.see(&change.object, heard);
             heard.is_deleted = change.is_deleted;
-            if let Some(message) = &heard.outlook.unschedulable {
-                heard.last.clone_from(message);
-                self.tell(&mut heard.told, "the cluster has no room for the container yet".to_owned());
-            }
         }
         let Some(watch) = events else { return Ok(()) };
         loop {
@@ -137,7 +148,11 @@ impl Starting<'_> {
                     if event["reason"] == "Pulling" {
                         let message = event["message"].as_str().unwrap_or_default();
                         let image = message.split('"').nth(1).unwrap_or("the image");
-                        self.tell(&mut heard.told, format!("Pulling {image}"));
+                        let line = format!("Pulling {image}");
+                        // It may be there already, in its newest version.
+                        if heard.told.insert(line.clone()) {
+                            self.call.waiter.announce(&line);
+                        }
                     } else if let Some((reason, message)) = outlook::warning(event)
                         && !REMARKS.contains(&reason.as_str())
                     {

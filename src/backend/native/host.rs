@@ -13,15 +13,12 @@ use rustix::process::Signal;
 use rustix::termios::Winsize;
 
 use super::pump::{self, Streams};
-use super::{Attached, Command, End, Executor, Failure, Program, Running, STACK};
+use super::{Attached, Command, End, Executor, Failure, Program, Running, SHELL, STACK};
 use crate::agent::{Ends, Host, Requested, Start, Started};
 use crate::connection::message;
 use crate::connection::sftp_server::{self, Call};
 use crate::connection::wire::Malformed;
 use crate::waker::Waker;
-
-/// What runs commands.
-const SHELL: &str = "/bin/sh";
 
 /// The exit status of what cannot be started: as of a failed `ssh`.
 const UNABLE: u32 = 255;

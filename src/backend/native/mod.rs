@@ -34,6 +34,9 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 const HUP: i32 = 1;
 const KILL: i32 = 9;
 
+/// The exit status of what was killed: its own doing, or that of its container's end.
+pub(super) const KILLED: u32 = 128 + KILL.cast_unsigned();
+
 /// What executes programs in a container that it owns.
 pub(super) trait Executor: Debug + Send {
     /// What a shell is; no words are the container's own command.
@@ -62,6 +65,30 @@ pub(super) struct Command {
     pub environment: Vec<String>,
     /// The rows and columns of its terminal, where it has one.
     pub size: Option<[u16; 2]>,
+}
+
+/// What runs commands, and prepares for them.
+pub(super) const SHELL: &str = "/bin/sh";
+
+/// Runs the words that follow two numbers on a terminal of so many rows and columns, as far as there is an `stty`.
+const SET_SIZE: &str = "stty rows \"$1\" cols \"$2\" 2>/dev/null; shift 2; exec \"$@\"";
+
+impl Command {
+    /// Whether a shell may run first: what has its own may be in an image without [`SHELL`].
+    pub fn has_shell(&self) -> bool {
+        self.words.first().is_some_and(|word| word == SHELL)
+    }
+
+    /// What goes before a program's words so that its terminal has its size from the beginning, where the API sets it only
+    /// once the program runs, which may have looked before. Nothing where no shell may run.
+    pub fn sizing(&self) -> Vec<String> {
+        match self.size {
+            Some([rows, columns]) if self.has_shell() => {
+                [SHELL, "-c", SET_SIZE, "sh", &rows.to_string(), &columns.to_string()].map(str::to_owned).into()
+            }
+            _ => Vec::new(),
+        }
+    }
 }
 
 /// Why a program was not started.

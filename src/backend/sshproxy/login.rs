@@ -52,10 +52,10 @@ impl Login<'_> {
             return Ok(());
         }
         let kind = String::from_utf8_lossy(Reader::new(&blob).string().unwrap_or_default()).into_owned();
-        Err(Error {
-            user: "the server behind this one is not the one that is expected".into(),
-            log: self.named(&format!("its {kind} host key {found} is not in sshproxy.allowedHostKeyFingerprints")),
-        })
+        Err(Error::new(
+            "the server behind this one is not the one that is expected",
+            self.named(&format!("its {kind} host key {found} is not in sshproxy.allowedHostKeyFingerprints")),
+        ))
     }
 
     fn authenticate(&mut self, messages: &mut Queue) -> Result<(), Error> {
@@ -87,10 +87,10 @@ impl Login<'_> {
                 .iter()
                 .position(|method| is_useful(method) && allowed.split(',').any(|allowed| allowed == *method));
             let Some(next) = next else {
-                return Err(Error {
-                    user: "the server behind this one does not let you in".into(),
-                    log: self.named(&format!("it does not let {:?} in; it would take: {allowed}", self.user)),
-                });
+                return Err(Error::new(
+                    "the server behind this one does not let you in",
+                    self.named(&format!("it does not let {:?} in; it would take: {allowed}", self.user)),
+                ));
             };
             method = left.remove(next);
         }
@@ -181,7 +181,7 @@ impl Login<'_> {
 
     /// A server that does not do what it should.
     fn broken(&self, what: &str) -> Error {
-        Error { user: "the server behind this one does not answer as it should".into(), log: self.named(what) }
+        Error::new("the server behind this one does not answer as it should", self.named(what))
     }
 
     fn named(&self, what: &str) -> String {

@@ -53,9 +53,8 @@ impl SshProxy {
     fn connect(&self, deadline: Deadline) -> Result<Session, Error> {
         let config::SshProxy { server, port, .. } = &*self.settings;
         let address = Address::Tcp { host: server.clone(), port: *port, tls: None, proxy: None };
-        let unreachable = |error: String| Error {
-            user: "the server cannot be reached; try again later".into(),
-            log: format!("sshproxy: {server}:{port}: {error}"),
+        let unreachable = |error: String| {
+            Error::new("the server cannot be reached; try again later", format!("sshproxy: {server}:{port}: {error}"))
         };
         match Transport::connect(&address, deadline) {
             Ok(Transport::Tcp(socket)) => {
@@ -70,7 +69,7 @@ impl SshProxy {
 
 /// A setting that cannot work.
 fn internal(log: String) -> Error {
-    Error { user: "internal error".into(), log }
+    Error::new("internal error", log)
 }
 
 impl Backend for SshProxy {

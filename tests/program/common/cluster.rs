@@ -2,15 +2,19 @@
 
 use std::cell::Cell;
 use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
 
 use super::berth::unique;
-use super::client::{Client, Ran, Running};
+use super::client::{Client, Ran};
 use super::process::{DEADLINE, eventually};
+use super::relay::Relay;
 
 /// Where pods are.
 pub const NAMESPACE: &str = "default";
@@ -170,39 +174,76 @@ pub fn cluster(arguments: &[&str]) -> Client {
     Client::new("tests/kubernetes/cluster").args(arguments)
 }
 
-/// Another API server of the cluster, which is told to do as older ones do. Killed when dropped.
+/// The newest protocol for programs, and one as long that no server knows.
+const NEWEST_PROTOCOL: (&[u8], &[u8]) = (b"v5.channel.k8s.io", b"v0.channel.k8s.io");
+
+/// The cluster's API server as one before 1.30: programs are asked for without the newest protocol, so that what answers
+/// is `v4.channel.k8s.io`. Its clients need no TLS, and are the administrator. Gone when dropped.
 pub struct OlderServer {
-    _process: Running,
     port: u16,
+    has_ended: Arc<AtomicBool>,
+    _relay: Relay,
 }
 
 impl OlderServer {
-    /// One that hands websockets on to the kubelet as they are, as they all did before 1.30: `v4.channel.k8s.io` is the
-    /// newest protocol there. Each user of this has a port of his own.
-    pub fn start(port: u16) -> Self {
-        let flag = "--feature-gates=TranslateStreamCloseWebsocketRequests=false";
-        let process = cluster(&["apiserver", &port.to_string(), flag]).spawn();
-        let server = OlderServer { _process: process, port };
-        eventually("the older API server", DEADLINE, || {
-            let ready = format!("{}/readyz", server.url());
-            Client::new("curl").args(["--insecure", "--silent", &ready]).run().text() == "ok"
+    pub fn start() -> Self {
+        let pki = |name: &str| state().join("pki").join(name).display().to_string();
+        let server = server().trim_start_matches("https://").to_owned();
+        let (certificate, key, authority) = (pki("admin.crt"), pki("admin.key"), pki("ca.crt"));
+        // socat compares no addresses with what is in a certificate.
+        let target = format!("OPENSSL:{server},cert={certificate},key={key},cafile={authority},verify=0");
+        let relay = Relay::listen("TCP-LISTEN:0,bind=127.0.0.1,reuseaddr,fork", &target);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, has_ended) = (listener.local_addr().unwrap().port(), Arc::new(AtomicBool::new(false)));
+        let (to, ended) = (relay.port, Arc::clone(&has_ended));
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", to)) else { return };
+                if ended.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (mut from, mut back) = (server.try_clone().unwrap(), client.try_clone().unwrap());
+                std::thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut back);
+                    let _ = back.shutdown(Shutdown::Both);
+                });
+                // It ends with either side.
+                std::thread::spawn(move || drop(without_newest_protocol(&client, &server)));
+            }
         });
-        server
+        OlderServer { port, has_ended, _relay: relay }
     }
 
-    fn url(&self) -> String {
-        format!("https://{}.2:{}", host().trim_end_matches(".1"), self.port)
-    }
-
-    /// `kubernetes.connection` to it, as administrator.
+    /// `kubernetes.connection` to it.
     pub fn connection(&self) -> Value {
-        let pki = |name: &str| state().join("pki").join(name);
-        json!({
-            "host": self.url(),
-            "cacertFile": pki("ca.crt"),
-            "certFile": pki("admin.crt"),
-            "keyFile": pki("admin.key"),
-        })
+        json!({"host": format!("http://127.0.0.1:{}", self.port)})
+    }
+}
+
+impl Drop for OlderServer {
+    fn drop(&mut self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+        // So that it sees that.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+/// Carries what a client sends. A request's head comes in one piece.
+fn without_newest_protocol(mut client: &TcpStream, mut server: &TcpStream) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = client.read(&mut buffer)?;
+        let bytes = &mut buffer[..count];
+        if bytes.is_empty() {
+            return server.shutdown(Shutdown::Write);
+        }
+        let (newest, none) = NEWEST_PROTOCOL;
+        if bytes.starts_with(b"GET ")
+            && let Some(at) = bytes.windows(newest.len()).position(|window| window == newest)
+        {
+            bytes[at..at + none.len()].copy_from_slice(none);
+        }
+        server.write_all(bytes)?;
     }
 }
 

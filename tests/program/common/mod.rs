@@ -5,6 +5,7 @@ mod client;
 #[allow(dead_code, reason = "the tests with Docker need little of it")]
 pub mod cluster;
 mod docker;
+mod interposer;
 mod key;
 mod pod;
 mod podman;
@@ -22,6 +23,7 @@ mod webhook;
 pub use berth::{Berth, Master, PASSWORD, directory_of, much, on_this_machines_network, this_machine, unique};
 pub use client::{Client, Ran, Running, libraries, newest_openssh};
 pub use docker::{daemon_socket, docker};
+pub use interposer::{Fate, Interposer};
 pub use key::key;
 pub use podman::Podman;
 pub use port::free_port;

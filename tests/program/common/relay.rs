@@ -67,7 +67,8 @@ impl Relay {
         Relay::listen(&address, target)
     }
 
-    fn listen(address: &str, target: &str) -> Self {
+    /// Listens on one of socat's addresses for another one.
+    pub fn listen(address: &str, target: &str) -> Self {
         let process = Client::new("socat").args(["-d", "-d", address, target]).spawn();
         let line = process.stderr.line("listening on ");
         let port = line.rsplit(':').next().unwrap().parse().unwrap();
