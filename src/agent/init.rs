@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, set_child_subreaper, umask, wait};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, set_child_subreaper, umask, wait};
 use rustix::stdio::{stdin, stdout};
 
 use super::connection::Connection;
@@ -27,9 +27,6 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// How long programs have to end, and clients to hear of it, when the container is stopped: well within the 10 seconds
 /// that Docker waits before it kills.
 const STOP: Duration = Duration::from_secs(5);
-
-/// How long programs have to end after they were hung up, where there is no init's end to end them.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// How often something is said on a stream that may lead through an API server: Kubernetes ends those that are silent for
 /// four hours, and what may stand before it has less patience, a minute in many cases.
@@ -49,8 +46,9 @@ pub enum Server {
     Listen(PathBuf),
 }
 
-/// Serves the server's connection until it ends. Then everything that was started is hung up; and where this is PID 1,
-/// the kernel kills the whole container when it exits.
+/// Serves the server's connection until it ends. Where this is PID 1, everything that was started is hung up then, and the
+/// kernel kills the whole container when it exits. In a container that stays, terminals hang up as they are closed, and
+/// what survives that goes on, as under sshd.
 pub fn run(server: &Server, command: Vec<OsString>) -> Result<(), Error> {
     let signals = [Signal::CHILD, Signal::TERM, Signal::INT, Signal::HUP];
     let signals = system::signal_fd(&signals).map_err(|error| Error::System("signalfd", error))?;
@@ -58,7 +56,7 @@ pub fn run(server: &Server, command: Vec<OsString>) -> Result<(), Error> {
     umask(Mode::from_raw_mode(0o022));
     let is_guest = getpid() != Pid::INIT;
     if is_guest {
-        // What its programs leave behind comes to it, and not to the container's init.
+        // While it runs it reaps what its programs leave behind: the container's init may be one that does not.
         let _ = set_child_subreaper(Some(getpid()));
     }
     // Kept until the end, which it tells of.
@@ -84,12 +82,11 @@ pub fn run(server: &Server, command: Vec<OsString>) -> Result<(), Error> {
     let result = init.serve();
     // The last words, an error's cause among them, as far as the server takes them.
     let _ = init.endpoint.flush();
-    init.hang_up();
+    if !is_guest {
+        init.hang_up();
+    }
     if init.stop.is_some() {
         init.endpoint.connection.kill(Signal::KILL);
-    }
-    if is_guest {
-        init.end_all();
     }
     result
 }
@@ -205,35 +202,9 @@ impl Init {
         }
     }
 
-    /// Ends all that was started and all that this started in turn, for who is not PID 1.
-    fn end_all(&mut self) {
-        let start = Instant::now();
-        loop {
-            self.reap();
-            let children = children();
-            if children.is_empty() || start.elapsed() >= STOP {
-                return;
-            }
-            if start.elapsed() >= GRACE {
-                // What these leave behind is among the children of the next round.
-                for child in children {
-                    let _ = kill_process(child, Signal::KILL);
-                }
-            }
-            std::thread::sleep(INTERVAL);
-        }
-    }
-
     /// A stopped program learns of it when it is continued.
     fn hang_up(&mut self) {
         self.endpoint.connection.kill(Signal::HUP);
         self.endpoint.connection.kill(Signal::CONT);
     }
-}
-
-/// This process's children. None where the kernel does not say (proc(5), `CONFIG_PROC_CHILDREN`).
-fn children() -> Vec<Pid> {
-    let id = getpid().as_raw_nonzero();
-    let list = std::fs::read_to_string(format!("/proc/{id}/task/{id}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|id| Pid::from_raw(id.parse().ok()?)).collect()
 }

@@ -29,17 +29,22 @@ fn another_version_is_refused_in_words() {
 }
 
 #[test]
-fn sessions_are_hung_up_when_the_stream_ends() {
+fn a_terminal_is_hung_up_when_the_stream_ends_and_other_sessions_go_on() {
     let mut server = Server::start();
-    let channel = server.open();
-    server.exec(channel, "echo $$; exec sleep 100");
-    let mut outcome = Outcome::default();
-    server.until(&mut outcome, "\n");
-    let pid = number_in(&outcome.text());
-    assert!(is_running(pid));
+    let [plain, terminal] = [false, true].map(|terminal| {
+        let channel = server.open();
+        assert!(!terminal || server.pty(channel, 80, 24, &[0]));
+        server.exec(channel, "echo $$; exec sleep 100");
+        let mut outcome = Outcome::default();
+        server.until(&mut outcome, "\n");
+        number_in(&outcome.text())
+    });
     server.stream.shutdown(std::net::Shutdown::Both).unwrap();
     assert_eq!(server.wait().0.code(), Some(0));
-    wait_for_end(pid);
+    wait_for_end(terminal);
+    assert!(is_running(plain));
+    assert!(Command::new("kill").arg(plain.to_string()).status().unwrap().success());
+    wait_for_end(plain);
 }
 
 #[test]

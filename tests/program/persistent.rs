@@ -85,22 +85,35 @@ fn users_get_into_a_container_that_is_there_and_leave_it_as_it_was() {
 }
 
 #[test]
-fn what_a_session_started_does_not_outlive_its_connection() {
+fn what_a_session_leaves_running_goes_on_after_its_connection() {
     let existing = Existing::run("busybox", &[]);
-    let berth = existing.serve(|_| ());
-    let before = existing.traces();
-    let command =
-        "trap '' HUP TERM; setsid sh -c 'setsid sleep 1001 & sleep 1002' </dev/null >/dev/null 2>&1 & echo in; cat";
-    let session = berth.exec(command).stdin(Stdio::piped()).spawn();
+    let mut berth = existing.serve(|_| ());
+    let runs = |program: &str| existing.traces().1.contains(program);
+    berth.exec("setsid sleep 1001 >/dev/null 2>&1 </dev/null &").run().succeeds();
+    // Whoever goes without a word takes along no more than a terminal does.
+    let session = berth.exec("echo in; exec sleep 1002").spawn();
     session.stdout.line("in");
-    eventually("its programs", DEADLINE, || existing.traces().1.contains("sleep 1001"));
+    let command = "(trap '' HUP; exec sleep 1003) >/dev/null 2>&1 </dev/null & echo in; sleep 1004";
+    let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", command]), 24, 80, "");
+    terminal.shows("in\r\n");
+    eventually("the terminal's program", DEADLINE, || runs("sleep 1004"));
+    let gone = |agents: usize| {
+        eventually("the agents have gone", DEADLINE, || existing.traces().1.matches("agent --stdio").count() == agents);
+    };
     session.signal(Signal::KILL);
-    eventually("the container is as it was", DEADLINE, || existing.traces() == before);
-    let mut berth = berth;
-    let session = berth.exec("echo in; sleep 1003").spawn();
+    gone(1);
+    terminal.type_in("\r~.");
+    terminal.wait().exits(255);
+    eventually("the terminal has hung up", DEADLINE, || !runs("sleep 1004"));
+    gone(0);
+    // Nor does the end of the server.
+    let session = berth.exec("echo in; exec sleep 1005").spawn();
     session.stdout.line("in");
     berth.end(Signal::KILL);
-    eventually("the container is as it was", DEADLINE, || existing.traces() == before);
+    gone(0);
+    for program in ["sleep 1001", "sleep 1002", "sleep 1003", "sleep 1005"] {
+        eventually(program, DEADLINE, || runs(program));
+    }
 }
 
 #[test]
@@ -248,6 +261,22 @@ fn a_users_own_container_that_was_made_with_other_settings_is_told_of() {
     berth.exec("true").run().succeeds();
     let container = berth.containers().remove(0);
     assert_eq!(docker(&["inspect", "--format", "{{.HostConfig.Memory}}", &container]).trim(), "134217728");
+    berth.end(Signal::TERM).succeeds();
+    docker(&["rm", "--force", &container]);
+}
+
+#[test]
+fn what_runs_on_in_a_users_own_container_is_there_the_next_time_and_ends_with_the_container() {
+    let mut berth = keeping("1h");
+    let program = "trap 'echo told; exit' TERM; echo up >/tmp/up; while :; do sleep 0.1; done";
+    let command = format!("setsid sh -c \"{program}\" >/tmp/log 2>&1 </dev/null &");
+    berth.exec(&format!("{command} until [ -e /tmp/up ]; do sleep 0.05; done")).run().succeeds();
+    berth.has_connections(0);
+    let command = "ps -o args | grep -c '[w]hile'; ps -o args | grep -c '[-]-stdio'";
+    berth.exec(command).run().exits(0).prints("1\n1\n");
+    let container = berth.containers().remove(0);
+    docker(&["stop", "-t", "10", &container]);
+    berth.exec("grep told /tmp/log; ps -o args | grep '[w]hile'").run().exits(1).prints("told\n");
     berth.end(Signal::TERM).succeeds();
     docker(&["rm", "--force", &container]);
 }
