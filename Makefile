@@ -1,4 +1,4 @@
-# `make` lists what there is. Everything works from a fresh Debian 12 or 13: what is missing is installed first (as root).
+# `make` lists what there is. Everything works from a fresh Debian 12, 13 or sid: what is missing is installed first (as root).
 .PHONY: help run build test bench fuzz setup guests clean
 SHELL := /bin/bash
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -36,24 +36,44 @@ impl Drop for Programs {
     }
 }
 
+/// What `scripts/setup` would install for this part where the release has these packages, of those that it asks for by name.
+fn missing_packages(part: &str, release: &str, has: &[&str]) -> Vec<String> {
+    let madison =
+        has.iter().map(|package| format!("[ \"$*\" != 'madison {package}' ] || echo '{package} | 1.0 | Debian'\n"));
+    // None of what is looked for is among them; whatever else is missing here is listed, too.
+    let tools = ["bash", "dirname", "realpath", "sort", "uname", "mkdir", "ln", "cat", "chmod"];
+    let programs = Programs::new(release, &tools).script("apt-cache", &madison.collect::<String>());
+    let mut setup = Command::new("scripts/setup");
+    setup.args(["--dry-run", part]).env("PATH", &programs.0).env("CARGO_TARGET_DIR", programs.0.join("target"));
+    let output = setup.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
+}
+
 #[test]
 fn setup_takes_the_docker_command_from_the_package_that_has_it() {
-    let packages = |release: &str, madison: &str| {
-        // No `docker` is among them; whatever else is missing here is listed, too.
-        let programs = Programs::new(release, &["bash", "dirname", "realpath", "sort"]).script("apt-cache", madison);
-        let mut setup = Command::new("scripts/setup");
-        let output = setup.args(["--dry-run", "docker"]).env("PATH", &programs.0).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let has = |list: &str, package: &str| list.lines().any(|line| line == package);
-    let debian_12 = packages("12", "");
-    assert!(has(&debian_12, "docker.io") && !has(&debian_12, "docker-cli"), "{debian_12}");
-    let debian_13 = packages(
-        "13",
-        r#"[ "$*" != "madison docker-cli" ] || echo ' docker-cli | 26.1.5 | http://debian trixie/main'"#,
+    let packages = |release: &str, has: &[&str]| missing_packages("docker", release, has);
+    let debian_12 = packages("docker-12", &[]);
+    assert!(
+        debian_12.contains(&"docker.io".to_owned()) && !debian_12.contains(&"docker-cli".to_owned()),
+        "{debian_12:?}"
     );
-    assert!(has(&debian_13, "docker-cli"), "{debian_13}");
+    let debian_13 = packages("docker-13", &["docker-cli"]);
+    assert!(debian_13.contains(&"docker-cli".to_owned()), "{debian_13:?}");
+}
+
+#[test]
+fn setup_takes_rust_by_the_names_that_the_release_has() {
+    let wanted =
+        [("rustc-web", "rustc"), ("cargo-web", "cargo"), ("rust-web-src", "rust-src"), ("rustfmt-web", "rustfmt")];
+    let stable = missing_packages("build", "rust-13", &["rustc", "rustc-web"]);
+    let sid = missing_packages("build", "rust-sid", &["rustc"]);
+    // What is installed by now is not listed.
+    assert!(sid.iter().all(|package| !package.contains("-web")), "{sid:?}");
+    for (at_stable, at_sid) in wanted {
+        assert_eq!(stable.contains(&at_stable.to_owned()), sid.contains(&at_sid.to_owned()), "{stable:?} {sid:?}");
+    }
+    assert!(Path::new("/usr/bin/rustc").exists() || sid.contains(&"rustc".to_owned()), "{sid:?}");
 }
 
 /// What cargo knows of each package that this machine's berth is built from.
