@@ -4,7 +4,7 @@
 # for one that is not 0. The one gives None, the other a code and a signal of null.
 #
 # berth: where it can, it ends a session with an exit status or signal before it closes it (src/ssh/early.rs,
-# src/ssh/channels.rs): of a container that has ended its client hears exit-signal, and no mere end of the connection.
+# src/ssh/channels.rs): of a container that has ended its client hears status 255, and no mere end of the connection.
 set -euo pipefail
 
 work=$(mktemp -d)

@@ -3,8 +3,8 @@
 # libssh2 and parallel-ssh that is a status of 0, as if it had done all it was to do. PuTTY's plink ends with 128 whatever
 # the signal, and OpenSSH's ssh with 255, as where there is no connection.
 #
-# berth: its agent sends exit-signal where sshd does (src/agent/session.rs), and so does the server for a session whose
-# container is gone (src/ssh/channels.rs, abandon): to these clients both look like a success.
+# berth: its agent sends exit-signal where sshd does (src/agent/session.rs), so a killed command is a success to these
+# clients. A session whose container is gone ends with status 255 for that reason (src/ssh/channels.rs, abandon).
 set -euo pipefail
 
 work=$(mktemp -d)
