@@ -67,7 +67,7 @@ docker:
   execution:
     mode: conection
     agentPath: /usr/bin/agent
-    container: {image: guest, labls: {}, tty: no}
+    container: {image: guest, labls: {}, tty: nope}
     host:
       memory: 512 MB
       mounts: [{tipe: volume}]

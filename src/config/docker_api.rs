@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::kind::{parse_boolean, parse_duration, parse_integer, parse_size, parse_switch, switch_schema};
+use super::kind::{parse_duration, parse_integer, parse_size, parse_switch, switch_schema};
 use super::naming::{literal, seems_expanded};
 use super::reader::{Kind, Reader, described, written_like};
 use super::yaml::{Node, Value};
@@ -256,7 +256,7 @@ impl Kind<Map<String, Json>> for &'static Keys {
                     api.read(node, place, reader);
                 }),
                 None if reader.additional_keys.contains(&key.text) => {
-                    target.insert(key.text.clone(), untyped(&node.value));
+                    target.insert(key.text.clone(), node.to_json());
                 }
                 None => reader.unknown(key, self.0.iter().map(|(name, _)| *name)),
             }
@@ -282,20 +282,6 @@ impl Kind<Map<String, Json>> for &'static Keys {
             "patternProperties": patterns,
             "additionalProperties": false,
         })
-    }
-}
-
-/// A value of a type that berth does not know, as JSON would have it.
-fn untyped(value: &Value) -> Json {
-    match value {
-        Value::Null => Json::Null,
-        Value::Scalar { text, plain: true } => {
-            let number = || parse_integer(text).map(Json::from);
-            parse_boolean(text).map(Json::from).or_else(number).unwrap_or_else(|| text.as_str().into())
-        }
-        Value::Scalar { text, .. } => text.as_str().into(),
-        Value::List(items) => items.iter().map(|node| untyped(&node.value)).collect(),
-        Value::Map(entries) => entries.iter().map(|(key, node)| (key.text.clone(), untyped(&node.value))).collect(),
     }
 }
 
@@ -414,3 +400,7 @@ pub(super) fn take_map(target: &mut Json) -> Map<String, Json> {
         _ => Map::new(),
     }
 }
+
+#[cfg(test)]
+#[path = "docker_api_tests.rs"]
+mod tests;

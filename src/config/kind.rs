@@ -127,17 +127,8 @@ pub(super) fn switch_schema() -> Json {
 /// A boolean where one is wanted: YAML 1.1's words, too, as kubectl and Go's decoders take them.
 pub(super) fn parse_switch(text: &str) -> Option<bool> {
     match text {
-        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
-        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
-        _ => parse_boolean(text),
-    }
-}
-
-/// A boolean of YAML 1.2's core schema.
-pub(super) fn parse_boolean(text: &str) -> Option<bool> {
-    match text {
-        "true" | "True" | "TRUE" => Some(true),
-        "false" | "False" | "FALSE" => Some(false),
+        "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
+        "false" | "False" | "FALSE" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
         _ => None,
     }
 }

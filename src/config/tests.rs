@@ -45,12 +45,12 @@ pub(super) fn error(lines: &str) -> String {
 }
 
 /// The configuration of a container, made of flow mappings.
-fn docker(execution: &str) -> Result<Docker, Vec<Error>> {
+pub(super) fn docker(execution: &str) -> Result<Docker, Vec<Error>> {
     let text = format!("docker: {{execution: {{container: {{image: a}}, {execution}}}}}");
     parse(&text, &place()).map(|config| config.docker)
 }
 
-fn docker_error(execution: &str) -> String {
+pub(super) fn docker_error(execution: &str) -> String {
     let errors = docker(execution).expect_err(execution);
     assert_eq!(errors.len(), 1, "{errors:?}");
     format!("{}: {}", errors[0].key, errors[0].message)
