@@ -19,7 +19,7 @@ pub(super) fn may_have(request: &Request, name: &str, what: NameOf, patterns: &[
 pub(super) fn name_for(request: &Request, template: &ContainerName, what: NameOf) -> String {
     let name = template.fill(&request.user, what);
     if name != template.fill_any(&request.user) {
-        log::info!("{}: {:?} cannot be in such a name: {name} it is instead", request.connection, request.user);
+        log::info!("{}: {:?} cannot be in such a name; it is {name}", request.connection, request.user);
     }
     name
 }

@@ -297,7 +297,7 @@ fn a_user_whose_name_cannot_be_in_a_containers_has_one_all_the_same() {
     exec(NAME, "cat /tmp/note").succeeds().prints("kept\n");
     let labels = "{{.Config.Labels.containerssh_username}} {{.HostConfig.AutoRemove}}";
     assert_eq!(docker(&["inspect", "--format", labels, &container]).trim(), format!("{NAME} false"));
-    berth.log().line(&format!("\"{NAME}\" cannot be in such a name: {container} it is instead"));
+    berth.log().line(&format!("\"{NAME}\" cannot be in such a name; it is {container}"));
     // Whoever calls himself that is somebody else.
     exec("user-corp-example--0131e1ce1d19d9e9", "cat /tmp/note").exits(1);
     berth.end(Signal::TERM).succeeds();
