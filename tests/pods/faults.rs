@@ -67,7 +67,7 @@ impl Drop for Stopped {
 #[test]
 fn an_api_server_that_does_not_answer_is_told_and_users_come_in_when_it_does() {
     let _alone = Use::alone();
-    let berth = with(|kubernetes| kubernetes["timeouts"] = json!({"http": "1s", "podStart": "3s"}));
+    let berth = with(|kubernetes| kubernetes["timeouts"] = json!({"http": "2s"}));
     let stopped = Stopped::new();
     let begin = Instant::now();
     berth.exec("true").run().exits(255).says("the container service");

@@ -82,6 +82,10 @@ fn podman_serves_containers_without_an_agent() {
         let berth = berth(&podman, |config| config["docker"]["execution"]["disableAgent"] = true.into());
         let ran = berth.exec("cat; echo mistake >&2; exit 41").input("hello").run().exits(41).prints("hello");
         assert_eq!(ran.stderr, "mistake\n");
+        // Podman sets it once the program runs.
+        let mut terminal = Terminal::open(&berth.ssh(["-t", "berth", "stty size"]), 31, 97, "");
+        terminal.shows("31 97\r\n");
+        terminal.wait().succeeds();
         eventually("all containers are gone", DEADLINE, || podman.containers().is_empty());
     }
 }
