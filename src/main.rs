@@ -66,7 +66,9 @@ fn main() -> ExitCode {
     if arguments.first().is_some_and(|word| word == "agent") {
         return agent::run(arguments[1..].to_vec());
     }
-    match run(arguments) {
+    let result = run(arguments);
+    log::logger().flush();
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => {
             eprintln!("berth: {message}");
