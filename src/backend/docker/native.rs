@@ -58,7 +58,7 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
     present(waiter)?;
     let mut lease = Lease::new(&docker.shared, request);
     let settings = &Arc::new(sidecars::start(docker, &mut lease, request, waiter)?);
-    let labels = body::labels(&docker.instance, request);
+    let labels = docker.labels(request);
     let create = format!(
         "/containers/create?name={}{}",
         lease.container,
@@ -68,7 +68,7 @@ pub(super) fn start(docker: &Docker, request: &Request, waiter: &dyn Waiter) -> 
         Scope::Connection => {
             lease.created = true;
             let deadline = Deadline::after(settings.container_start);
-            api.call("create the container", "POST", &create, Some(&body::idle(settings, labels)), deadline)?;
+            api.create_container(&lease.container, &create, &body::idle(settings, labels), deadline)?;
             docker.put_files(&lease.container, &request.metadata, deadline)?;
             present(waiter)?;
             let start = format!("/containers/{}/start", lease.container);
@@ -118,7 +118,7 @@ impl Native {
                 let words = command.words.clone();
                 let body = body::program(&self.settings, labels.clone(), words, &command.environment, command.size);
                 self.lease.created = true;
-                api.call("create the container", "POST", create, Some(&body), deadline)?;
+                api.create_container(&self.lease.container, create, &body, deadline)?;
                 put_files(api, user(&self.settings.container), &self.lease.container, metadata, deadline)?;
                 let path = format!("/containers/{}", self.lease.container);
                 let attach = stream(&format!("{path}/attach"));
