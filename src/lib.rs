@@ -16,6 +16,7 @@ pub mod connection;
 pub mod fuzzing;
 pub mod geoip;
 pub mod http;
+pub mod ip_qos;
 pub mod logger;
 pub mod metadata;
 mod metrics;

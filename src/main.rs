@@ -54,7 +54,9 @@ fn main() -> ExitCode {
         Some((command, rest)) if command == "agent" => return agent::run(rest.to_vec()),
         _ => (),
     }
-    match run(arguments) {
+    let result = run(arguments);
+    log::logger().flush();
+    match result {
         Ok(()) | Err(Failure::Unread) => ExitCode::SUCCESS,
         Err(Failure::Failed(message)) => {
             complain(format_args!("berth: {message}\n"));

@@ -1,6 +1,9 @@
 //! The Docker backend against the daemon on this host. No registry is used: the image is imported, and is empty but for
 //! its configuration. Needs access to the daemon's socket and the musl target of rustc.
 
+#[path = "docker_backend/engine.rs"]
+mod engine;
+
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -118,7 +121,8 @@ impl Berth {
     }
 
     fn socket_directories(&self) -> usize {
-        std::fs::read_dir(&self.directory).map_or(0, Iterator::count)
+        let entries = std::fs::read_dir(&self.directory).into_iter().flatten();
+        entries.filter(|entry| entry.as_ref().is_ok_and(|entry| entry.path().is_dir())).count()
     }
 
     /// The same instance after a restart.

@@ -15,6 +15,7 @@
 //!
 //! `docs/PROTOCOL.md` describes the stream.
 
+mod accounts;
 mod buffer;
 mod channel;
 mod connection;

@@ -5,8 +5,9 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// More of a passwd file than this is not read. In bytes.
-const LIMIT: u64 = 1024 * 1024;
+use super::accounts::Lines;
+
+const PASSWD: &str = "/etc/passwd";
 
 /// The fields of passwd(5) that a session needs.
 #[derive(Debug, PartialEq, Eq)]
@@ -21,36 +22,39 @@ pub struct Entry {
 
 /// The entry of user `uid` in /etc/passwd, as the file is now.
 pub fn by_uid(uid: u32) -> Option<Entry> {
-    find(&read()?, |_, id| id == uid)
+    find(File::open(PASSWD).ok()?, |_, id| id == uid)
 }
 
 /// The entry of the user called `name` in /etc/passwd, as the file is now.
 pub fn by_name(name: &[u8]) -> Option<Entry> {
-    find(&read()?, |entry, _| entry.name.as_bytes() == name)
-}
-
-fn read() -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open("/etc/passwd").ok()?.take(LIMIT).read_to_end(&mut bytes).ok()?;
-    Some(bytes)
+    find(File::open(PASSWD).ok()?, |entry, _| entry.name.as_bytes() == name)
 }
 
 /// The first entry that is `wanted`, told its user id besides.
-fn find(passwd: &[u8], wanted: impl Fn(&Entry, u32) -> bool) -> Option<Entry> {
-    passwd.split(|byte| *byte == b'\n').find_map(|line| {
-        let mut fields = line.split(|byte| *byte == b':');
-        let mut field = || fields.next().map(|field| OsString::from_vec(field.to_vec()));
-        let (name, _password, id, _gid, _gecos) = (field()?, field()?, field()?, field()?, field()?);
-        let (home, mut shell) = (field()?, field()?);
-        if line.contains(&0) {
-            return None;
+fn find(passwd: impl Read, wanted: impl Fn(&Entry, u32) -> bool) -> Option<Entry> {
+    let mut lines = Lines::new(passwd);
+    while let Some(line) = lines.next() {
+        if let Some((entry, id)) = parse(line)
+            && wanted(&entry, id)
+        {
+            return Some(entry);
         }
-        if shell.is_empty() {
-            shell = "/bin/sh".into();
-        }
-        let entry = Entry { name, home, shell };
-        wanted(&entry, id.to_str()?.parse().ok()?).then_some(entry)
-    })
+    }
+    None
+}
+
+fn parse(line: &[u8]) -> Option<(Entry, u32)> {
+    let mut fields = line.split(|byte| *byte == b':');
+    let mut field = || fields.next().map(|field| OsString::from_vec(field.to_vec()));
+    let (name, _password, id, _gid, _gecos) = (field()?, field()?, field()?, field()?, field()?);
+    let (home, mut shell) = (field()?, field()?);
+    if line.contains(&0) {
+        return None;
+    }
+    if shell.is_empty() {
+        shell = "/bin/sh".into();
+    }
+    Some((Entry { name, home, shell }, id.to_str()?.parse().ok()?))
 }
 
 /// A passwd file. An entry that is found by its number is so by its name.

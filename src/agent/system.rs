@@ -76,6 +76,21 @@ pub fn close(fd: OwnedFd) -> Result<(), Errno> {
     unsafe { try_close(fd.into_raw_fd()) }
 }
 
+/// What strerror(3) has for an error of chdir's: that may not be called between fork and exec.
+fn words(errno: Errno) -> &'static [u8] {
+    match errno {
+        Errno::NOENT => b"No such file or directory",
+        Errno::NOTDIR => b"Not a directory",
+        Errno::ACCESS => b"Permission denied",
+        Errno::LOOP => b"Too many levels of symbolic links",
+        Errno::NAMETOOLONG => b"File name too long",
+        Errno::IO => b"Input/output error",
+        Errno::STALE => b"Stale file handle",
+        Errno::NOTCONN => b"Transport endpoint is not connected",
+        _ => b"it cannot be entered",
+    }
+}
+
 /// Makes `command` run as `sshd` runs programs: leader of a new session, with the terminal at its standard input as
 /// the controlling one if `terminal`, all signals at their defaults, and in `directory` where it may go there.
 pub fn session_leader(command: &mut Command, terminal: bool, directory: Option<CString>) {
@@ -95,8 +110,12 @@ pub fn session_leader(command: &mut Command, terminal: bool, directory: Option<C
             rustix::process::ioctl_tiocsctty(rustix::stdio::stdin())?;
         }
         if let Some(directory) = &directory {
-            // A home that is missing or closed is no reason not to run, for sshd either.
-            let _ = rustix::process::chdir(directory.as_c_str());
+            // A home that is missing or closed is no reason not to run, for sshd either, which says so in these words.
+            if let Err(errno) = rustix::process::chdir(directory.as_c_str()) {
+                for part in [b"Could not chdir to home directory ", directory.to_bytes(), b": ", words(errno), b"\n"] {
+                    let _ = rustix::io::write(rustix::stdio::stderr(), part);
+                }
+            }
         }
         Ok(())
     };

@@ -74,7 +74,7 @@ fn find(
                 .get_or_init(|| Kubernetes::new(config.kubernetes.clone(), instance(), in_use.connections.clone()));
             Ok(Arc::new(own.with(config.kubernetes.clone())?))
         }
-        BackendKind::SshProxy => Ok(Arc::new(SshProxy::new(config.sshproxy.clone())?)),
+        BackendKind::SshProxy => Ok(Arc::new(SshProxy::new(config.sshproxy.clone(), config.ssh.ip_qos)?)),
     }
 }
 

@@ -16,6 +16,7 @@ use super::section::Section;
 use super::startups::{MaxStartups, NetBlockSize, PenaltyOption, max_startups, net_block_size, penalty, per_source};
 use super::yaml::{Node, Value};
 use crate::auth::{MethodList, PubkeyAuthOption, Sources, StrictModes, UserEnvironment};
+use crate::ip_qos::IpQos;
 
 /// Settings of the SSH side, resolved.
 #[derive(Clone, Debug)]
@@ -68,6 +69,8 @@ pub struct Ssh {
     pub max_connections: usize,
     /// `acceptEnv`: patterns of variables that a client may set.
     pub accept_env: Vec<String>,
+    /// `ipqos`: the class of service of packets.
+    pub ip_qos: IpQos,
     /// `permitUserEnvironment`: which variables keys may set whose lines are in files, or come from programs.
     pub permit_user_environment: UserEnvironment,
     /// `clientAliveInterval`: the silence after which a client is asked for a sign of life. Zero is never.
@@ -161,6 +164,7 @@ impl Ssh {
             per_source_penalty_exempt_list: Vec::new(),
             max_connections: 0,
             accept_env: all(&["LANG", "LC_*", "COLORTERM", "NO_COLOR"]),
+            ip_qos: IpQos::default(),
             permit_user_environment: UserEnvironment::default(),
             client_alive_interval: Duration::ZERO,
             client_alive_count_max: 3,
@@ -200,6 +204,7 @@ pub(super) fn section() -> Section<Ssh> {
         .key("perSourcePenaltyExemptList", |ssh| &mut ssh.per_source_penalty_exempt_list, any_number_of(sources))
         .key("maxConnections", |ssh| &mut ssh.max_connections, integer(0..=1_000_000))
         .key("acceptEnv", |ssh| &mut ssh.accept_env, any_number_of(pattern))
+        .key("ipqos", |ssh| &mut ssh.ip_qos, parsed("one or two classes of service", IpQos::parse))
         .key(
             "permitUserEnvironment",
             |ssh| &mut ssh.permit_user_environment,

@@ -73,6 +73,9 @@ impl Agent {
             let request = ChannelRequest { recipient: number, ..ChannelRequest::decode(&message[1..])? };
             channels.agent |= request.name == b"auth-agent-req@openssh.com" && policy.may_forward_agent();
             channels.x11 |= request.name == b"x11-req" && policy.may_forward_x11();
+            if request.name == b"pty-req" && policy.may_have_terminal(&request)? {
+                channels.ask_for_terminal(number);
+            }
             policy.channel_request(request, self.output.tail())?;
         } else {
             self.send_to(message, number);

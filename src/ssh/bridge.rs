@@ -33,6 +33,7 @@ use crate::backend::{Backend, Request, Scope};
 use crate::connection::frame::Queue;
 use crate::connection::message::{self, GlobalRequest, Open, OpenFailure, number};
 use crate::connection::wire::{Malformed, Reader};
+use crate::ip_qos::Marking;
 use crate::metadata::Metadata;
 use crate::waker::Waker;
 
@@ -96,6 +97,7 @@ pub struct Bridge {
     removals: Vec<Pending<()>>,
     forwards: Forwards,
     no_more_sessions: bool,
+    marking: Marking,
 }
 
 impl Bridge {
@@ -126,6 +128,7 @@ impl Bridge {
             forwarding,
             restrictions: login.grant.restrictions,
         };
+        let marking = Marking::new(server.settings.ip_qos);
         Bridge {
             server,
             id,
@@ -144,6 +147,7 @@ impl Bridge {
             removals: Vec::new(),
             forwards: Forwards::default(),
             no_more_sessions: false,
+            marking,
         }
     }
 
@@ -184,7 +188,12 @@ impl Bridge {
             number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_FAILURE => {
                 let recipient = Reader::new(body).u32()?;
                 let guest = guest_of(&mut self.guests, recipient)?;
-                return guest.message(session, message, &self.policy);
+                let is_taken = guest.message(session, message, &self.policy)?;
+                if matches!(kind, number::CHANNEL_REQUEST | number::CHANNEL_CLOSE) {
+                    let has_terminal = self.guests.iter().any(|guest| guest.channels.have_terminal());
+                    self.marking.set(session.socket(), has_terminal);
+                }
+                return Ok(is_taken);
             }
             _ => return Err(protocol_error("unknown message")),
         }

@@ -48,13 +48,23 @@ struct Channel {
     window: Option<u32>,
     /// So much of it the agent does not know of.
     held: u32,
+    /// Whether a terminal was asked for.
+    has_terminal: bool,
     closed_by_agent: bool,
     closed_by_client: bool,
 }
 
 impl Channel {
     fn new(agent: Option<u32>, is_session: bool, window: u32) -> Self {
-        Channel { agent, is_session, window: Some(window), held: 0, closed_by_agent: false, closed_by_client: false }
+        Channel {
+            agent,
+            is_session,
+            window: Some(window),
+            held: 0,
+            has_terminal: false,
+            closed_by_agent: false,
+            closed_by_client: false,
+        }
     }
 
     fn spend(&mut self, data: &[u8]) {
@@ -100,6 +110,18 @@ impl Channels {
     /// How many sessions the agent has, or has been offered.
     pub fn sessions(&self) -> usize {
         self.open.values().filter(|channel| channel.is_session && !channel.closed_by_agent).count()
+    }
+
+    /// A terminal is asked for on the agent's channel.
+    pub fn ask_for_terminal(&mut self, agent: u32) {
+        if let Some(channel) = self.open.values_mut().find(|channel| channel.agent == Some(agent)) {
+            channel.has_terminal = true;
+        }
+    }
+
+    /// Whether a session has a terminal.
+    pub fn have_terminal(&self) -> bool {
+        self.open.values().any(|channel| channel.has_terminal && !channel.closed_by_agent)
     }
 
     /// Whether there can be another one.

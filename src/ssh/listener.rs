@@ -31,6 +31,9 @@ const BACKLOG: i32 = 128;
 /// How often the reaper looks.
 const REAPING: Duration = Duration::from_secs(60);
 
+/// When it looks for the second time: what a server that was killed had just asked for may have come into being only now.
+const SECOND_REAPING: Duration = Duration::from_secs(5);
+
 /// How long accepting rests where no descriptor or thread is left.
 const REST: Duration = Duration::from_millis(200);
 
@@ -76,13 +79,13 @@ impl Reaper {
     fn start(mut server: Arc<Server>) -> io::Result<Self> {
         let (servers, next) = channel();
         let thread = std::thread::Builder::new().name("reaper".into()).stack_size(STACK).spawn(move || {
-            loop {
+            for wait in std::iter::once(SECOND_REAPING).chain(std::iter::repeat(REAPING)) {
                 match server.services.reap() {
                     Ok(0) => (),
                     Ok(count) => log::warn!("removed {count} containers that no connection owned"),
                     Err(error) => log::error!("containers that no connection owns could not be removed: {}", error.log),
                 }
-                match next.recv_timeout(REAPING) {
+                match next.recv_timeout(wait) {
                     Ok(next) => server = next,
                     Err(RecvTimeoutError::Timeout) => (),
                     Err(RecvTimeoutError::Disconnected) => return,

@@ -91,6 +91,11 @@ impl Policy {
         self.forwarding.x11 && !self.restrictions.no_x11_forwarding
     }
 
+    /// Whether the client may have the terminal that it asks for.
+    pub fn may_have_terminal(&self, request: &ChannelRequest<'_>) -> Result<bool, Malformed> {
+        Ok(self.grants(request)? && !self.restrictions.no_pty)
+    }
+
     /// Appends to `agent` the frames that stand for this request of the client's.
     pub fn channel_request(&self, request: ChannelRequest<'_>, agent: &mut Vec<u8>) -> Result<(), Malformed> {
         let mut specific = Reader::new(request.specific);
@@ -99,7 +104,7 @@ impl Policy {
         let forced = self.security.force_command.as_deref().or(self.restrictions.command.as_deref());
         match (request.name, forced) {
             _ if !self.grants(&request)? => frame::append(agent, &refused.encode()),
-            (b"pty-req", _) if self.restrictions.no_pty => frame::append(agent, &refused.encode()),
+            (b"pty-req", _) if !self.may_have_terminal(&request)? => frame::append(agent, &refused.encode()),
             // As sshd does: the forced command is not the user's own.
             (b"signal", Some(_)) => frame::append(agent, &refused.encode()),
             (b"auth-agent-req@openssh.com", _) if !self.may_forward_agent() => {

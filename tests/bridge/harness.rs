@@ -328,6 +328,7 @@ fn settings(port: u16, host_key: PathBuf) -> config::Ssh {
         per_source_penalty_exempt_list: vec![],
         max_connections: 0,
         accept_env: Vec::new(),
+        ip_qos: Default::default(),
         permit_user_environment: Default::default(),
         client_alive_interval: Duration::ZERO,
         client_alive_count_max: 3,

@@ -43,6 +43,55 @@ fn every_connection_has_a_container_of_its_own_until_it_ends() {
     berth.has_containers(0, SOON);
 }
 
+/// A container that berth would have made for a connection, stopped.
+fn stray(instance: &str) -> String {
+    let label = format!("berth.instance={instance}");
+    docker(&["create", "--label", &label, "berth-test/busybox", "true"])
+}
+
+#[test]
+fn what_comes_into_being_late_for_a_server_that_was_killed_goes_soon() {
+    let berth = Berth::with(|config| drop(stray(config["instance"].as_str().unwrap())));
+    berth.log().line("removed 1 containers that no connection owned");
+    stray(&berth.instance);
+    berth.has_containers(0, Duration::from_secs(55));
+}
+
+#[test]
+fn two_servers_of_one_instance_leave_each_other_what_they_have_and_say_so() {
+    let first = Berth::start();
+    let mut kept = session(&first);
+    let mut second = Berth::with(|config| config["instance"] = first.instance.as_str().into());
+    second.log().line("another berth serves as instance");
+    let other = session(&second);
+    kept.write(b"still here\n");
+    kept.stdout.line("still here");
+    other.wait().succeeds();
+    // One that was killed is found again by the next one with its run directory, which takes what it has left.
+    let other = session(&second);
+    second.end(Signal::KILL);
+    other.wait().exits(255);
+    second.restart();
+    eventually("the other's container is left", DEADLINE, || second.containers().len() == 1);
+    kept.write(b"still here, too\n");
+    kept.stdout.line("still here, too");
+    kept.wait().succeeds();
+    drop(first);
+    drop(second);
+}
+
+#[test]
+fn what_the_daemon_warns_of_is_in_the_log_once() {
+    // Docker's own warning; Podman has none.
+    if std::env::var_os("DOCKER_HOST").is_some() {
+        return;
+    }
+    let berth = Berth::with(|config| config["docker"]["execution"]["host"]["oomKillDisable"] = true.into());
+    berth.exec("true").run().succeeds();
+    berth.exec("true").run().succeeds();
+    assert_eq!(berth.log().text().matches("docker: the daemon, of a new container: ").count(), 1);
+}
+
 #[test]
 fn a_connection_without_a_session_has_no_container() {
     let berth = Berth::start();

@@ -21,6 +21,7 @@ mod hostbound;
 mod images;
 mod key_exchange;
 mod libssh2;
+mod logging;
 mod modes;
 mod monitoring;
 mod names;

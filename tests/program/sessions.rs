@@ -28,6 +28,30 @@ fn input_reaches_the_command_and_its_output_comes_back_byte_for_byte() {
 }
 
 #[test]
+fn a_user_at_the_end_of_a_long_passwd_file_is_known() {
+    let berth = Berth::start();
+    let master = berth.master();
+    let fill = "yes user:x:7:7:of a whole site:/home/user:/bin/false | head -n 100000 >/etc/passwd; \
+        echo late:x:0:0::/tmp:/bin/sh >>/etc/passwd; ls -l /etc/passwd | awk '{ print ($5 > 4194304) }'";
+    master.exec(fill).run().succeeds().prints("1\n");
+    master.exec("echo $USER,$LOGNAME,$SHELL").run().succeeds().prints("late,late,/bin/sh\n");
+}
+
+#[test]
+fn a_home_directory_that_cannot_be_entered_is_told_of_as_by_sshd() {
+    let berth = Berth::start();
+    let master = berth.master();
+    let ran = master.exec("pwd; rm -r /root && echo file >/root").run().succeeds().prints("/root\n");
+    assert_eq!(ran.stderr, "");
+    let ran = master.exec("pwd; rm /root; ln -s root /root").run().succeeds().prints("/\n");
+    assert_eq!(ran.stderr, "Could not chdir to home directory /root: Not a directory\n");
+    let ran = master.exec("rm /root").run().succeeds();
+    assert_eq!(ran.stderr, "Could not chdir to home directory /root: Too many levels of symbolic links\n");
+    let ran = master.exec("true").run().succeeds();
+    assert_eq!(ran.stderr, "Could not chdir to home directory /root: No such file or directory\n");
+}
+
+#[test]
 fn standard_error_is_separate_and_byte_for_byte_too() {
     let berth = Berth::start();
     let running = berth.exec("cat >&2; echo out").input(all_bytes()).spawn();

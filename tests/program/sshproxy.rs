@@ -12,7 +12,7 @@ use crate::common::{
     Answer, Berth, Client, DEADLINE, PASSWORD, Sshd, WebhookServer, eventually, free_port, key, newest_openssh,
 };
 use crate::forwarding::Display;
-use crate::terminals::follows_the_window;
+use crate::terminals::{follows_the_window, packets_are_marked};
 
 /// The fingerprint of a server's host key.
 fn fingerprint(public: &Path) -> String {
@@ -37,6 +37,13 @@ fn berth_before(sshd: &Sshd, change: impl FnOnce(&mut Value)) -> Berth {
         config["sshproxy"] = leading_to(sshd);
         change(config);
     })
+}
+
+#[test]
+fn packets_to_the_other_server_are_marked_by_whether_there_is_a_terminal() {
+    let sshd = Sshd::start("", "");
+    let berth = berth_before(&sshd, |config| config["ssh"]["ipqos"] = "ef le".into());
+    packets_are_marked(&berth, "dport", sshd.port);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::common::{Berth, DEADLINE, Terminal, eventually, newest_openssh};
+use crate::common::{Berth, Client, DEADLINE, Terminal, eventually, newest_openssh};
 
 /// A shell on a terminal, at its first prompt.
 fn shell(berth: &Berth, modes: &str) -> Terminal {
@@ -19,6 +19,34 @@ fn a_person_gets_a_prompt_and_leaves_with_the_shells_status() {
     terminal.shows("xterm -sh /dev/pts/");
     terminal.type_in("exit 4\n");
     terminal.wait().exits(4);
+}
+
+/// The classes of service of this machine's connections to or from a port of loopback, as ss(8) shows them: `ends` says
+/// which end is meant.
+fn classes(ends: &str, port: u16) -> Vec<String> {
+    let text = Client::new("ss").args(["-tnHi", "--tos", ends, &format!("= :{port}")]).run().succeeds().text();
+    text.split_whitespace().filter_map(|word| word.strip_prefix("tos:")).map(str::to_owned).collect()
+}
+
+#[test]
+fn packets_are_marked_by_whether_there_is_a_terminal() {
+    let berth = Berth::with(|config| config["ssh"]["ipqos"] = "ef le".into());
+    packets_are_marked(&berth, "sport", berth.port);
+}
+
+/// The packets from one end of the connections to a port are marked. Classes are `ef le`.
+pub fn packets_are_marked(berth: &Berth, end: &str, port: u16) {
+    let master = berth.master();
+    let command = |name: &str| master.client("ssh").args([name, "berth", "echo in; read word; exit 3"]);
+    let plain = command("-T").stdin(std::process::Stdio::piped()).spawn();
+    plain.stdout.line("in");
+    eventually("the class without a terminal", DEADLINE, || classes(end, port).contains(&"0x4".to_owned()));
+    let mut terminal = Terminal::open(&command("-t"), 24, 80, "");
+    terminal.shows("in");
+    eventually("the class of a terminal", DEADLINE, || classes(end, port).contains(&"0xb8".to_owned()));
+    terminal.type_in("\n");
+    terminal.wait().exits(3);
+    eventually("the class without one again", DEADLINE, || classes(end, port).contains(&"0x4".to_owned()));
 }
 
 #[test]

@@ -6,11 +6,13 @@ use std::fs::File;
 use std::io::Read;
 use std::sync::LazyLock;
 
+use crate::agent::accounts::Lines;
+
 const PASSWD: &str = "/etc/passwd";
 const GROUP: &str = "/etc/group";
 
-/// How much of either file is read, in bytes: room for some 50,000 accounts.
-const MAX_FILE: u64 = 4 * 1024 * 1024;
+/// How many names are kept of either file.
+const MAX_NAMES: usize = 200_000;
 
 /// The longest name that is shown, in bytes: what Linux allows is far shorter.
 const MAX_NAME: usize = 255;
@@ -26,7 +28,7 @@ pub(super) struct Accounts {
 
 impl Accounts {
     pub(super) fn new() -> Self {
-        Accounts { users: LazyLock::new(|| names(&read(PASSWD))), groups: LazyLock::new(|| names(&read(GROUP))) }
+        Accounts { users: LazyLock::new(|| read(PASSWD)), groups: LazyLock::new(|| read(GROUP)) }
     }
 
     /// The name of the user with this id.
@@ -40,33 +42,28 @@ impl Accounts {
     }
 }
 
-fn read(path: &str) -> Vec<u8> {
-    let mut text = Vec::new();
-    if let Ok(file) = File::open(path) {
-        // An account file that ends early still names those before the end.
-        let _ = file.take(MAX_FILE).read_to_end(&mut text);
-    }
-    text
+fn read(path: &str) -> Names {
+    // Without it, or the rest of it, numbers are shown.
+    File::open(path).map(names).unwrap_or_default()
 }
 
 /// Both files have the name in the first field and the number in the third. The first line with a number counts.
-fn names(text: &[u8]) -> Names {
-    let mut names = Names::new();
-    for fields in lines(text) {
-        if let (Some(name), Some(id)) = (fields.first(), number(fields.get(2)))
+fn names(file: impl Read) -> Names {
+    let (mut names, mut lines) = (Names::new(), Lines::new(file));
+    while let Some(line) = lines.next()
+        && names.len() < MAX_NAMES
+    {
+        let mut fields = line.split(|byte| *byte == b':');
+        if let (Some(name), Some(id)) = (fields.next(), number(fields.nth(1)))
             && (1..=MAX_NAME).contains(&name.len())
         {
-            names.entry(id).or_insert_with(|| (*name).into());
+            names.entry(id).or_insert_with(|| name.into());
         }
     }
     names
 }
 
-fn lines(text: &[u8]) -> impl Iterator<Item = Vec<&[u8]>> {
-    text.split(|byte| *byte == b'\n').map(|line| line.split(|byte| *byte == b':').collect())
-}
-
-fn number(field: Option<&&[u8]>) -> Option<u32> {
+fn number(field: Option<&[u8]>) -> Option<u32> {
     std::str::from_utf8(field?).ok()?.parse().ok()
 }
 

@@ -29,8 +29,11 @@ pub(super) const DIRECTORY: &str = "/.berth/bin";
 pub(super) const PATH: &str = "/.berth/bin/berth";
 /// Its name in the volume.
 const NAME: &str = "berth";
-/// How long another process may take to fill the volume; then it was killed meanwhile. It takes tens of milliseconds.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long another process may take to fill the volume; then it was killed meanwhile. It takes tens of milliseconds, but on
+/// a busy machine seconds.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long all that come before may take.
+const LOCK_END: Duration = Duration::from_secs(120);
 /// How long the volume's content is trusted to be what it was. It takes some tens of milliseconds to look.
 const TRUST: Duration = Duration::from_secs(600);
 /// The longest extended header in an archive, in bytes.
@@ -212,19 +215,23 @@ impl<'a> Helper<'a> {
             "NetworkDisabled": true,
             "HostConfig": { "NetworkMode": "none", "Mounts": [named(volume, false)] },
         });
-        let patience = Deadline::after(LOCK_TIMEOUT);
         let path = format!("/containers/create?name={volume}{platform}");
+        let end = Deadline::after(LOCK_END);
+        let (mut patience, mut conflict) = (Deadline::after(LOCK_TIMEOUT), String::new());
         loop {
             let step = "create the container that fills the agent's volume";
             match api.call(step, "POST", &path, Some(&body), api.deadline()) {
                 Ok(_) => return Ok(Helper { api, name: volume }),
-                Err(e) if e.is_status(409) && patience.has_passed() => {
-                    // Its owner was killed. If the removal fails, the next create says why.
-                    drop(Helper { api, name: volume });
-                    let result = api.call(step, "POST", &path, Some(&body), api.deadline());
-                    return result.map(|_| Helper { api, name: volume });
+                Err(Error::Api { status: 409, message, .. }) if !end.has_passed() => {
+                    if message != conflict {
+                        // It names the container that has the name: another one than before.
+                        (patience, conflict) = (Deadline::after(LOCK_TIMEOUT), message);
+                    } else if patience.has_passed() {
+                        // Its owner was killed. If the removal fails, the next create says why.
+                        drop(Helper { api, name: volume });
+                    }
+                    std::thread::sleep(LOCK_INTERVAL);
                 }
-                Err(e) if e.is_status(409) => std::thread::sleep(LOCK_INTERVAL),
                 Err(e) => return Err(e),
             }
         }

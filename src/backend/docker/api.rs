@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Error;
+use super::limits::Told;
 use crate::config::DockerConnection;
 pub(super) use crate::http::encode;
 use crate::http::{self, Body, Client, Deadline, Exchange, Request, Response, Upgraded};
@@ -53,6 +54,7 @@ pub(super) struct Api {
     /// Negotiated at the first call, and again after the daemon was down: it may come back as another version.
     version: Mutex<Option<Version>>,
     is_podman: AtomicBool,
+    pub(super) told: Told,
 }
 
 impl Api {
@@ -68,6 +70,7 @@ impl Api {
             fixed,
             version: Mutex::default(),
             is_podman: AtomicBool::default(),
+            told: Told::default(),
         }
     }
 

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::agent::Volume;
 use super::image::Image;
+use super::sign::SERVER_LABEL;
 use super::{Error, agent};
 use crate::backend::Request;
 use crate::config;
@@ -22,10 +23,11 @@ pub(super) const CONNECTION_LABEL: &str = "berth.connection";
 pub(super) const USER_LABEL: &str = "berth.user";
 const CLIENT_LABEL: &str = "berth.client";
 
-/// The labels for a request.
-pub(super) fn labels(instance: &str, request: &Request) -> Map<String, Value> {
+/// The labels for a request of this server's.
+pub(super) fn labels(instance: &str, server: &str, request: &Request) -> Map<String, Value> {
     let labels = [
         (INSTANCE_LABEL, instance.to_owned()),
+        (SERVER_LABEL, server.to_owned()),
         (CONNECTION_LABEL, request.connection.clone()),
         (USER_LABEL, request.user.clone()),
         (CLIENT_LABEL, request.client.to_string()),

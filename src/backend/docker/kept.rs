@@ -96,7 +96,7 @@ fn create(docker: &Docker, request: &Request, labels: Map<String, Value>, waiter
     all.insert(body::OLD_USER_LABEL.into(), request.user.as_str().into());
     let body = body::keep(settings, all, &volume, settings.own_idle_command());
     let deadline = Deadline::after(settings.container_start);
-    match api.call("create the container", "POST", &path, Some(&body), deadline) {
+    match api.create_container(&name, &path, &body, deadline) {
         // Another connection of the user's was faster, or it is somebody else's.
         Err(error) if error.is_status(409) => existing(docker, &labels, deadline)?.ok_or(error),
         result => {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Error;
 use super::api::{Api, encode};
+use super::sign::Signs;
 use crate::backend::in_use::{InUse, Use};
 use crate::backend::{self, Request, removal};
 use crate::http::Deadline;
@@ -14,6 +15,9 @@ use crate::turn::Turns;
 /// all at once, and Docker 20.10 can block its own network code for ever over it.
 const REMOVALS: usize = 4;
 
+/// How long a removal waits for its turn: those before it may hang.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// What leases need, too.
 #[derive(Debug)]
 pub(super) struct Shared {
@@ -21,22 +25,35 @@ pub(super) struct Shared {
     stop: Duration,
     removals: Turns,
     pub(super) in_use: InUse,
+    pub(super) signs: Signs,
 }
 
 impl Shared {
     /// `stop` is how long a removal may take.
-    pub(super) fn new(api: Api, stop: Duration, in_use: InUse) -> Shared {
-        Shared { api, stop, removals: Turns::new(REMOVALS, 0), in_use }
+    pub(super) fn new(api: Api, stop: Duration, in_use: InUse, signs: Signs) -> Shared {
+        Shared { api, stop, removals: Turns::new(REMOVALS, 0), in_use, signs }
     }
 
     /// Kills and removes a container with its anonymous volumes. One that is gone, or about to be, is fine.
     pub(super) fn remove(&self, container: &str) -> Result<(), Error> {
-        let path = format!("/containers/{}?force=true&v=true", encode(container));
-        let deadline = Deadline::after(self.stop);
+        let (container, deadline) = (encode(container), Deadline::after(self.stop));
+        if self.api.is_podman() {
+            // From 5 on, its removal by force asks the container to end, and waits for the time that it has for that.
+            let path = format!("/containers/{container}/kill?signal=KILL");
+            // It fails where nothing runs. If there is more to it, the removal says so.
+            let _ = self.api.call("kill the container", "POST", &path, None, self.api.deadline());
+        }
+        let path = format!("/containers/{container}?force=true&v=true");
         match self.api.call("remove the container", "DELETE", &path, None, deadline) {
             Err(e) if !e.is_status(404) && !e.is_status(409) => Err(e),
             _ => Ok(()),
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.signs.end(&self.api);
     }
 }
 
@@ -79,9 +96,9 @@ impl backend::Lease for Lease {}
 impl Drop for Lease {
     /// Removes the last that was created first.
     fn drop(&mut self) {
-        // A daemon that hangs must not keep the others: then it is tried all the same.
         let has_any = self.created || !self.others.is_empty();
-        let _turn = has_any.then(|| self.shared.removals.take(0, self.shared.stop));
+        // What takes as long as that waits for something else than its turn, and is tried all the same.
+        let _turn = has_any.then(|| self.shared.removals.take(0, PATIENCE));
         let own = self.created.then_some(&self.container);
         for container in own.into_iter().chain(self.others.iter().rev()) {
             self.remove(container);

@@ -18,12 +18,14 @@ mod error;
 mod image;
 mod kept;
 mod lease;
+mod limits;
 mod link;
 mod multiplex;
 mod native;
 mod persistent;
 mod personal;
 mod sidecars;
+mod sign;
 mod socket;
 
 pub use daemons::Daemons;
@@ -46,6 +48,7 @@ use api::{Api, encode};
 use attached::Attached;
 use lease::{Lease, Shared};
 use link::{Link, Starting, present};
+use sign::{Others, SERVER_LABEL, Signs};
 use socket::Socket;
 
 pub(crate) const FUZZ_TARGETS: &[Target] = &[("multiplex", multiplex::fuzz), ("pull", image::fuzz)];
@@ -81,7 +84,8 @@ impl Docker {
             .map_err(|source| Error::Socket { path: run_directory.clone(), source })?;
         let api = Api::new(&settings.connection, settings.http);
         let sockets = settings.uses_sockets();
-        let shared = Arc::new(Shared::new(api, settings.container_stop, in_use));
+        let signs = Signs::new(instance.clone(), run_directory.clone());
+        let shared = Arc::new(Shared::new(api, settings.container_stop, in_use, signs));
         Ok(Docker {
             settings: Arc::new(settings),
             instance,
@@ -97,6 +101,11 @@ impl Docker {
     /// start: a daemon that is down may come later, so a failure is no reason not to serve.
     pub fn check(&self) -> Result<String, Error> {
         self.shared.api.ping().map(|version| version.to_string())
+    }
+
+    /// The labels on everything that is created for a request.
+    fn labels(&self, request: &Request) -> Map<String, Value> {
+        body::labels(&self.instance, self.shared.signs.server(), request)
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Failed> {
@@ -216,7 +225,7 @@ impl Docker {
         let (name, platform) = (body::image(settings), settings.platform.as_deref());
         let mut image = image::resolve(api, settings, settings.image_pull_policy, waiter)?;
         present(waiter)?;
-        let labels = body::labels(&self.instance, request);
+        let labels = self.labels(request);
         let platform_query = platform.map_or_else(String::new, |p| format!("&platform={}", encode(p)));
         let path = format!("/containers/create?name={}{platform_query}", lease.container);
         let mut pulled = settings.image_pull_policy != ImagePullPolicy::IfNotPresent;
@@ -229,7 +238,7 @@ impl Docker {
                 let labels = body::of_user(labels.clone(), request);
                 let body = body::create(settings, &image, labels, &volume, directory);
                 lease.created = true;
-                api.call("create the container", "POST", &path, Some(&body), deadline)?;
+                api.create_container(&lease.container, &path, &body, deadline)?;
                 self.fill(&volume, &lease.container, deadline)
             });
             match created {
@@ -326,6 +335,8 @@ impl Backend for Docker {
         let api = &self.shared.api;
         let live = &self.shared.in_use.connections;
         socket::reap(&self.run_directory, |connection| live.contains(connection));
+        // Before the list: who comes later gives a sign first, too.
+        let is_alone = self.shared.signs.look(api)? == Others::None;
         let filters = json!({ "label": [format!("{}={}", body::INSTANCE_LABEL, self.instance)] }).to_string();
         let path = format!("/containers/json?all=true&filters={}", encode(&filters));
         let list = api.call("list this instance's containers", "GET", &path, None, api.deadline())?;
@@ -333,6 +344,9 @@ impl Backend for Docker {
         for container in list.as_array().into_iter().flatten() {
             let Some(id) = container.get("Id").and_then(Value::as_str) else { continue };
             let labels = container.get("Labels").unwrap_or(&Value::Null);
+            if !is_alone && labels.get(SERVER_LABEL).and_then(Value::as_str) != Some(self.shared.signs.server()) {
+                continue;
+            }
             if labels.get(kept::KEEP_LABEL).is_some() {
                 if let Err(e) = kept::reap(self, id, labels) {
                     result = Err(e);

@@ -81,7 +81,7 @@ fn prepare(
     let image = image::resolve(api, settings, settings.image_pull_policy, waiter)?;
     present(waiter)?;
     let settings = Arc::new(sidecars::start(docker, lease, request, waiter)?);
-    let labels = body::of_user(body::labels(&docker.instance, request), request);
+    let labels = body::of_user(docker.labels(request), request);
     let create = format!(
         "/containers/create?name={}{}",
         lease.container,
@@ -91,7 +91,7 @@ fn prepare(
         Scope::Connection => {
             lease.created = true;
             let deadline = Deadline::after(settings.container_start);
-            api.call("create the container", "POST", &create, Some(&body::idle(&settings, labels)), deadline)?;
+            api.create_container(&lease.container, &create, &body::idle(&settings, labels), deadline)?;
             docker.put_files(&lease.container, &request.metadata, deadline)?;
             present(waiter)?;
             let start = format!("/containers/{}/start", lease.container);
@@ -139,7 +139,7 @@ impl Native {
                 let body =
                     body::program(&self.settings, labels.clone(), words.clone(), &command.environment, command.size);
                 self.lease.created = true;
-                api.call("create the container", "POST", create, Some(&body), deadline)?;
+                api.create_container(&self.lease.container, create, &body, deadline)?;
                 put_files(api, user(&self.settings.container), &self.lease.container, metadata, deadline)?;
                 let path = format!("/containers/{}", self.lease.container);
                 let attach = stream(&format!("{path}/attach"));

@@ -38,7 +38,7 @@ pub(super) fn start(
     if sidecars.is_empty() {
         return Ok(settings);
     }
-    let labels = body::labels(&docker.instance, request);
+    let labels = docker.labels(request);
     let network = hold_network(docker, lease, labels.clone(), waiter)?;
     leave_network(&mut settings, &network, docker.shared.api.is_podman());
     for (index, sidecar) in sidecars.iter().enumerate() {
@@ -148,7 +148,7 @@ fn run(
     let deadline = Deadline::after(settings.container_start);
     let path = format!("/containers/create?name={container}{}", platform_query(settings));
     lease.others.push(container.clone());
-    api.call("create a sidecar", "POST", &path, Some(&body), deadline).map_err(|error| failed(name, &error))?;
+    api.create_container(&container, &path, &body, deadline).map_err(|error| failed(name, &error))?;
     let path = format!("/containers/{container}/start");
     api.call("start a sidecar", "POST", &path, None, deadline).map_err(|error| failed(name, &error))?;
     Ok(())

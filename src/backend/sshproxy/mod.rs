@@ -16,6 +16,7 @@ use super::{Backend, Container, Error, Request, Scope, Waiter};
 use crate::config;
 use crate::fuzzing::Target;
 use crate::http::{self, Address, Deadline, Transport};
+use crate::ip_qos::{IpQos, Marking};
 use login::Login;
 use relay::Relay;
 
@@ -27,11 +28,12 @@ pub struct SshProxy {
     settings: Arc<config::SshProxy>,
     algorithms: Algorithms,
     key: Option<Arc<HostKey>>,
+    ip_qos: IpQos,
 }
 
 impl SshProxy {
-    /// A backend with these settings; talks to no one yet. Fails where the private key cannot be read.
-    pub fn new(settings: config::SshProxy) -> Result<Self, Error> {
+    /// A backend with these settings, and these classes for its connections' packets; talks to no one yet. Fails where the private key cannot be read.
+    pub fn new(settings: config::SshProxy, ip_qos: IpQos) -> Result<Self, Error> {
         let list = |names: &[String]| names.join(",");
         let algorithms = Algorithms::new(
             &settings.client_version,
@@ -47,7 +49,7 @@ impl SshProxy {
         };
         let key = settings.private_key.as_ref().map(read).transpose();
         let key = key.map_err(|error| internal(format!("sshproxy.privateKey: {error}")))?;
-        Ok(SshProxy { settings: Arc::new(settings), algorithms, key: key.map(Arc::new) })
+        Ok(SshProxy { settings: Arc::new(settings), algorithms, key: key.map(Arc::new), ip_qos })
     }
 
     fn connect(&self, deadline: Deadline) -> Result<Session, Error> {
@@ -99,8 +101,15 @@ impl Backend for SshProxy {
         let variables = request.metadata.environment.iter();
         let environment = variables.map(|(name, fact)| (name.clone().into(), fact.value.clone().into())).collect();
         let failed = |error| internal(format!("sshproxy: {error}"));
-        let (lease, stream) =
-            Relay::start(session, messages, environment, settings.timeout, &request.connection).map_err(failed)?;
+        let (lease, stream) = Relay::start(
+            session,
+            messages,
+            environment,
+            Marking::new(self.ip_qos),
+            settings.timeout,
+            &request.connection,
+        )
+        .map_err(failed)?;
         Ok(Container { lease: Box::new(lease), stream: Box::new(stream) })
     }
 

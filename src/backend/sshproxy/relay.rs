@@ -20,6 +20,7 @@ use crate::connection::frame::{self, Queue, is_transient};
 use crate::connection::hello::Hello;
 use crate::connection::message::{ChannelRequest, GlobalRequest, Open, number};
 use crate::connection::wire::{Malformed, Reader, Write};
+use crate::ip_qos::Marking;
 
 /// Bytes that may wait in either direction before no more is read from where they come.
 const LIMIT: usize = 256 * 1024;
@@ -56,6 +57,7 @@ pub(super) struct Relay {
     greeted: bool,
     sessions: Sessions,
     /// How long the server may take to answer, and when it must have, where it was asked for something of berth's own.
+    marking: Marking,
     patience: Duration,
     deadline: Option<Instant>,
 }
@@ -98,6 +100,7 @@ impl Relay {
         session: Session,
         messages: Queue,
         environment: Vec<(Vec<u8>, Vec<u8>)>,
+        marking: Marking,
         patience: Duration,
         id: &str,
     ) -> io::Result<(Lease, UnixStream)> {
@@ -112,8 +115,18 @@ impl Relay {
         let hello = GlobalRequest { name: frame::HELLO, want_reply: false, specific: &specific };
         frame::append(output.tail(), &hello.encode());
         let (input, sessions) = (Queue::default(), Sessions::new(environment, id));
-        let relay =
-            Relay { stream, session, input, output, messages, greeted: false, sessions, patience, deadline: None };
+        let relay = Relay {
+            stream,
+            session,
+            input,
+            output,
+            messages,
+            greeted: false,
+            sessions,
+            marking,
+            patience,
+            deadline: None,
+        };
         let id = id.to_owned();
         let thread = std::thread::Builder::new().name("relay".into()).stack_size(STACK);
         let thread = thread.spawn(move || relay.run(&id))?;
@@ -255,9 +268,11 @@ impl Relay {
                         let steps = self.sessions.request(&request)?;
                         self.take(steps)?;
                     }
+                    self.marking.set(self.session.socket(), self.sessions.have_terminal());
                 }
                 number::CHANNEL_CLOSE => {
                     self.sessions.closed_by_client(Reader::new(body).u32()?);
+                    self.marking.set(self.session.socket(), self.sessions.have_terminal());
                     self.session.send(message)?;
                 }
                 number::CHANNEL_WINDOW_ADJUST..=number::CHANNEL_EOF

@@ -115,6 +115,11 @@ impl Sessions {
         self.closing.extend(ended.map(|session| session.client));
     }
 
+    /// Whether a terminal was asked for that is open still.
+    pub(super) fn have_terminal(&self) -> bool {
+        self.open.values().any(|session| session.terminal)
+    }
+
     /// Whether berth has ended what the server calls so: nothing but the end is for the server.
     pub(super) fn has_ended(&self, server: u32) -> bool {
         self.open.get(&server).is_some_and(|session| session.ended)

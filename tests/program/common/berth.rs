@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Ran, Running};
 use super::cluster;
-use super::docker::{containers, daemon_socket, docker, remove_containers};
+use super::docker::{containers, daemon_socket, docker, remove_containers, remove_signs};
 use super::key::key;
 use super::pod;
 use super::process::{DEADLINE, Transcript, eventually};
@@ -103,6 +103,7 @@ pub struct Berth {
     serve: Serve,
     _relay: Option<Relay>,
     way: Way,
+    was_killed: bool,
     _cluster: Option<cluster::Use>,
 }
 
@@ -188,7 +189,17 @@ impl Berth {
         // All JSON is YAML.
         fs::write(directory.path().join("config.yaml"), format!("{config:#}")).unwrap();
         let process = serve(directory.path()).spawn();
-        let mut berth = Berth { process, port: 0, instance, directory, serve, _relay: relay, way, _cluster: cluster };
+        let mut berth = Berth {
+            process,
+            port: 0,
+            instance,
+            directory,
+            serve,
+            _relay: relay,
+            way,
+            was_killed: false,
+            _cluster: cluster,
+        };
         berth.learn();
         berth
     }
@@ -196,6 +207,7 @@ impl Berth {
     /// Starts it again with the same configuration, after it has ended.
     pub fn restart(&mut self) {
         assert!(self.process.has_ended());
+        self.was_killed = false;
         self.process = (self.serve)(self.directory.path()).spawn();
         self.learn();
     }
@@ -330,6 +342,7 @@ impl Berth {
     /// Ends the server by a signal.
     #[track_caller]
     pub fn end(&mut self, signal: Signal) -> Ran {
+        self.was_killed = signal == Signal::KILL;
         self.process.signal(signal);
         self.process.end()
     }
@@ -342,12 +355,18 @@ impl Drop for Berth {
             self.process.signal(Signal::KILL);
             match self.way {
                 Way::Kubernetes => cluster::remove_pods(&self.instance),
-                _ => remove_containers(&self.instance),
+                _ => {
+                    remove_containers(&self.instance);
+                    remove_signs(&self.instance);
+                }
             }
             return;
         }
         if !self.process.has_ended() {
             self.end(Signal::TERM).succeeds();
+        }
+        if self.was_killed && self.way != Way::Kubernetes {
+            remove_signs(&self.instance);
         }
         let log = self.log().text();
         assert!(!log.contains("panicked"), "a thread panicked:\n{log}");

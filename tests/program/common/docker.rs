@@ -23,6 +23,13 @@ pub fn containers(instance: &str) -> Vec<String> {
     docker(&["ps", "--all", "--quiet", "--no-trunc", "--filter", &filter]).lines().map(str::to_owned).collect()
 }
 
+/// Removes the signs of life of servers that were killed.
+pub fn remove_signs(instance: &str) {
+    let script = r#"timeout 20 docker volume ls --quiet --filter "label=berth.instance=$0" |
+        xargs -r timeout 20 docker volume rm"#;
+    Client::new("sh").args(["-c", script, instance]).run();
+}
+
 /// Removes an instance's containers, as far as that goes: for a test that has failed, so it must not fail by itself.
 pub fn remove_containers(instance: &str) {
     let script = r#"timeout 20 docker ps --all --quiet --filter "label=berth.instance=$0" |

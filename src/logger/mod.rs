@@ -1,15 +1,30 @@
 //! The log: lines of text or JSON, to a stream, a file or the system's log.
 
+mod writer;
+
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::sync::{PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::json;
 
 use crate::config::{Log, LogDestination, LogFormat};
+use writer::Writer;
+
+/// How long the end of the program, or of a log that another one replaces, waits for those who read it.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long is waited for who does not read, before it is looked whether the log is to end.
+const MOMENT: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// How long is waited for the system's log.
+const SYSLOG_MOMENT: Duration = Duration::from_millis(10);
 
 /// The program's log, once it is [`install`]ed.
 struct Logger(RwLock<Option<Output>>);
@@ -17,12 +32,21 @@ struct Logger(RwLock<Option<Output>>);
 static LOGGER: Logger = Logger(RwLock::new(None));
 
 struct Output {
-    settings: Log,
-    sink: Sink,
+    format: Format,
+    writer: Writer,
 }
 
-/// Where lines go.
-enum Sink {
+/// What lines look like.
+#[derive(Clone)]
+struct Format(Log);
+
+/// Where lines go, and what they look like there.
+struct Sink {
+    format: Format,
+    target: Target,
+}
+
+enum Target {
     Stderr,
     Stdout,
     File(File),
@@ -35,43 +59,38 @@ impl log::Log for Logger {
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        if self.enabled(record.metadata()) {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let text = escaped(&record.args().to_string());
-            let time = timestamp(now.as_secs(), now.subsec_millis());
-            if let Some(output) = &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
-                output.write(output.line(record.level(), &time, &text).as_bytes());
-            }
+        if self.enabled(record.metadata())
+            && let Some(output) = &*self.0.read().unwrap_or_else(PoisonError::into_inner)
+        {
+            output.writer.add(output.format.line(record.level(), &record.args().to_string()));
         }
     }
 
-    fn flush(&self) {}
+    /// Waits until all is written, for a moment at most.
+    fn flush(&self) {
+        if let Some(output) = &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            output.writer.flush(PATIENCE);
+        }
+    }
 }
 
-impl Output {
-    fn line(&self, level: log::Level, time: &str, text: &str) -> String {
-        match (&self.sink, self.settings.format) {
-            (Sink::Syslog(_), format) => self.syslog(level, format, text),
+impl Format {
+    fn line(&self, level: log::Level, text: &str) -> Vec<u8> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let (text, time) = (escaped(text), timestamp(now.as_secs(), now.subsec_millis()));
+        let line = match (self.0.destination, self.0.format) {
+            (LogDestination::Syslog, format) => self.syslog(level, format, &text),
             (_, LogFormat::Text) => format!("{time} {level:5} {text}\n"),
             (_, LogFormat::Json) => {
                 format!("{}\n", json!({"timestamp": time, "level": name(level).0, "message": text}))
             }
-        }
-    }
-
-    /// A line in one piece. Where nobody takes it there is nobody to tell.
-    fn write(&self, line: &[u8]) {
-        let _ = match &self.sink {
-            Sink::Stderr => io::stderr().lock().write_all(line),
-            Sink::Stdout => io::stdout().lock().write_all(line),
-            Sink::File(file) => (&*file).write_all(line),
-            Sink::Syslog(socket) => socket.send_to(line, &self.settings.syslog.socket).map(drop),
         };
+        line.into_bytes()
     }
 
     /// RFC 3164, but for the time, which the system's log puts in by its own clock.
     fn syslog(&self, level: log::Level, format: LogFormat, text: &str) -> String {
-        let settings = &self.settings.syslog;
+        let settings = &self.0.syslog;
         let priority = u32::from(settings.facility) * 8 + name(level).1;
         let process = if settings.pid { format!("[{}]", std::process::id()) } else { String::new() };
         let text = match format {
@@ -80,6 +99,38 @@ impl Output {
         };
         format!("<{priority}>{}{process}: {text}", settings.tag)
     }
+}
+
+impl writer::Sink for Sink {
+    fn write(&mut self, line: &[u8], may_wait: bool) -> io::Result<usize> {
+        match &self.target {
+            Target::Stderr => write_where_ready(io::stderr().as_fd(), line, may_wait),
+            Target::Stdout => write_where_ready(io::stdout().as_fd(), line, may_wait),
+            // A FIFO is a file, too.
+            Target::File(file) => write_where_ready(file.as_fd(), line, may_wait),
+            Target::Syslog(socket) => {
+                let sent = socket.send_to(line, &self.format.0.syslog.socket);
+                if may_wait && sent.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                    thread::sleep(SYSLOG_MOMENT);
+                }
+                sent
+            }
+        }
+    }
+
+    fn loss(&self, lines: u64) -> Vec<u8> {
+        self.format.line(log::Level::Warn, &format!("{lines} lines of this log were lost: it could not be written"))
+    }
+}
+
+/// Writes what is taken now, after a moment's waiting if that may be.
+fn write_where_ready(descriptor: BorrowedFd<'_>, line: &[u8], may_wait: bool) -> io::Result<usize> {
+    let patience = if may_wait { MOMENT } else { Timespec::default() };
+    if poll(&mut [PollFd::from_borrowed_fd(descriptor, PollFlags::OUT)], Some(&patience))? == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    // So much a pipe takes without blocking.
+    Ok(rustix::io::write(descriptor, line.get(..writer::WHOLE).unwrap_or(line))?)
 }
 
 /// A text in which nothing is invisible, moves what stands beside it, or ends a line: names and errors in it may come from
@@ -129,21 +180,23 @@ fn named(settings: &Log, error: &io::Error) -> io::Error {
 
 /// Makes this the program's log, in place of an earlier one. Fails where the file cannot be opened; then that one stays.
 pub fn install(settings: &Log) -> io::Result<()> {
-    let sink = match settings.destination {
-        LogDestination::Stderr => Sink::Stderr,
-        LogDestination::Stdout => Sink::Stdout,
+    let target = match settings.destination {
+        LogDestination::Stderr => Target::Stderr,
+        LogDestination::Stdout => Target::Stdout,
         LogDestination::File => {
             let file = OpenOptions::new().append(true).create(true).open(&settings.file);
-            Sink::File(file.map_err(|error| named(settings, &error))?)
+            Target::File(file.map_err(|error| named(settings, &error))?)
         }
         LogDestination::Syslog => {
             let socket = UnixDatagram::unbound()?;
-            // A log that takes nothing must not hold up those who write.
             socket.set_nonblocking(true)?;
-            Sink::Syslog(socket)
+            Target::Syslog(socket)
         }
     };
-    *LOGGER.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Output { settings: settings.clone(), sink });
+    let format = Format(settings.clone());
+    let writer = Writer::start(Sink { format: format.clone(), target })?;
+    log::logger().flush();
+    *LOGGER.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Output { format, writer });
     // Fails where it is the log already.
     let _ = log::set_logger(&LOGGER);
     log::set_max_level(settings.level);
