@@ -207,8 +207,10 @@ fn the_clients_keys_are_lent_where_that_is_enabled() {
 
 #[test]
 fn all_algorithms_and_kinds_of_keys_are_spoken() {
-    let host_keys = ["rsa", "ecdsa"].map(|kind| format!("HostKey {}", key(kind).path.display()));
-    let sshd = Sshd::start(&host_keys.join("\n"), "");
+    let [rsa, ecdsa] = ["rsa", "ecdsa"].map(|kind| format!("HostKey {}", key(kind).path.display()));
+    // Since OpenSSH 10 these exchanges are for those who ask for them.
+    let kex = "KexAlgorithms +diffie-hellman-group16-sha512,diffie-hellman-group-exchange-sha256";
+    let sshd = Sshd::start(&format!("{rsa}\n{ecdsa}\n{kex}"), "");
     let keys = ["ed25519", "rsa", "ecdsa", "ecdsa-521"];
     fs::write(sshd.path("authorized_keys"), keys.map(|kind| key(kind).public).join("\n")).unwrap();
     let berth = berth_before(&sshd, |config| {

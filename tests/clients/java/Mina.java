@@ -18,6 +18,7 @@ import org.apache.sshd.common.SshException;
 import org.apache.sshd.common.config.keys.FilePasswordProvider;
 import org.apache.sshd.common.config.keys.KeyUtils;
 import org.apache.sshd.common.config.keys.PublicKeyEntry;
+import org.apache.sshd.common.util.io.output.NoCloseOutputStream;
 import org.apache.sshd.common.util.net.SshdSocketAddress;
 import org.apache.sshd.common.util.security.SecurityUtils;
 import org.apache.sshd.server.forward.AcceptAllForwardingFilter;
@@ -72,8 +73,9 @@ public class Mina {
             channel.setPtyLines(40);
         }
         channel.setIn(System.in);
-        channel.setOut(System.out);
-        channel.setErr(System.err);
+        // It would close these with the channel.
+        channel.setOut(new NoCloseOutputStream(System.out));
+        channel.setErr(new NoCloseOutputStream(System.err));
         channel.open().verify(PATIENCE);
         channel.waitFor(EnumSet.of(ClientChannelEvent.CLOSED), 0);
         if (channel.getExitSignal() != null) {

@@ -56,10 +56,11 @@ impl Sshd {
         Client::new(program).arg("-F").arg(config).arg("-i").arg(key("ed25519").path)
     }
 
-    /// Kills it, and the connection that it has.
+    /// Kills it, and the connection that it has: since OpenSSH 9.8 that is a tree of processes.
     pub fn kill(&mut self) {
-        Client::new("pkill").args(["-KILL", "-P", &self.process.id().to_string()]).run();
-        self.process.signal(rustix::process::Signal::KILL);
+        let script =
+            r#"tree() { echo "$1"; for child in $(pgrep -P "$1"); do tree "$child"; done; }; kill -KILL $(tree "$0")"#;
+        Client::new("sh").args(["-c", script, &self.process.id().to_string()]).run();
     }
 
     /// A file of the test's.
