@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 
 cd "$work"
 python3 -m venv python
-python/bin/pip install --quiet --disable-pip-version-check asyncssh==2.24.1 >&2
+python/bin/pip install --quiet --no-compile --disable-pip-version-check asyncssh==2.24.1 >&2
 npm install --silent --no-audit --no-fund --ignore-scripts ssh2@1.17.0 node-ssh@13.2.1 >&2
 cat >program.py <<'END'
 import asyncio
@@ -52,13 +52,13 @@ async def main():
         print(f"{command}: AsyncSSH {await asyncssh_says(port, command)}, node-ssh {node_says.decode().strip()}", end="; ")
 
 
-asyncio.run(asyncio.wait_for(main(), 60))
+asyncio.run(asyncio.wait_for(main(), 120))
 END
 cat >program.js <<'END'
 const { NodeSSH } = require('node-ssh');
 (async () => {
   const client = new NodeSSH();
-  await client.connect({ host: '127.0.0.1', port: Number(process.argv[2]), username: 'user' });
+  await client.connect({ host: '127.0.0.1', port: Number(process.argv[2]), username: 'user', readyTimeout: 60000 });
   const says = await client.execCommand(process.argv[3]).then(({ code, signal }) => `resolves ${code} ${signal}`, () => 'rejects');
   console.log(says);
   process.exit();
