@@ -3,8 +3,8 @@
 # fails, nor to node-ssh's execCommand: both return with what output there was. There is no exit status then, and they look
 # for one that is not 0. The one gives None, the other a code and a signal of null.
 #
-# berth: where it can, it ends a session with an exit status or signal before it closes it (src/ssh/early.rs,
-# src/ssh/channels.rs): of a container that has ended its client hears exit-signal, and no mere end of the connection.
+# berth: of a session whose container is gone its client hears exit-signal (src/ssh/channels.rs, abandon), which is an error
+# to both. When berth itself ends, it says DISCONNECT alone (src/ssh/connection.rs), and such a client goes on.
 set -euo pipefail
 
 work=$(mktemp -d)

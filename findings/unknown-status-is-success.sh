@@ -5,8 +5,8 @@
 # time after its output has ended is a success. Where Dropbear's hears DISCONNECT, even before its login, that is one, too.
 #
 # berth: as sshd, its agent answers CLOSE with the exit status, and then CLOSE, once the program has ended
-# (docs/PROTOCOL.md, section 6); no session is closed without a status or signal of its own (src/ssh/early.rs,
-# src/ssh/channels.rs). Whom it turns away hears DISCONNECT, as from sshd: for Dropbear's client that stays a success.
+# (docs/PROTOCOL.md, section 6), and a session without a container has a status of its own (src/ssh/early.rs). Whom it turns
+# away, and who is there when it ends, hears DISCONNECT (src/ssh/connection.rs): a success to Dropbear's client.
 set -euo pipefail
 
 work=$(mktemp -d)
