@@ -3,8 +3,8 @@
 # fails, nor to node-ssh's execCommand: both return with what output there was. There is no exit status then, and they look
 # for one that is not 0. The one gives None, the other a code and a signal of null.
 #
-# berth: where it can, it ends a session with an exit status or signal before it closes it (src/ssh/early.rs,
-# src/ssh/channels.rs): of a container that has ended its client hears status 255, and no mere end of the connection.
+# berth: of a session whose container is gone its client hears status 255 (src/ssh/channels.rs, abandon), which is an error
+# to both. When berth itself ends, it says DISCONNECT alone (src/ssh/connection.rs), and such a client goes on.
 set -euo pipefail
 
 work=$(mktemp -d)
@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 
 cd "$work"
 python3 -m venv python
-python/bin/pip install --quiet --disable-pip-version-check asyncssh==2.24.1 >&2
+python/bin/pip install --quiet --no-compile --disable-pip-version-check asyncssh==2.24.1 >&2
 npm install --silent --no-audit --no-fund --ignore-scripts ssh2@1.17.0 node-ssh@13.2.1 >&2
 cat >program.py <<'END'
 import asyncio
@@ -52,13 +52,13 @@ async def main():
         print(f"{command}: AsyncSSH {await asyncssh_says(port, command)}, node-ssh {node_says.decode().strip()}", end="; ")
 
 
-asyncio.run(asyncio.wait_for(main(), 60))
+asyncio.run(asyncio.wait_for(main(), 120))
 END
 cat >program.js <<'END'
 const { NodeSSH } = require('node-ssh');
 (async () => {
   const client = new NodeSSH();
-  await client.connect({ host: '127.0.0.1', port: Number(process.argv[2]), username: 'user' });
+  await client.connect({ host: '127.0.0.1', port: Number(process.argv[2]), username: 'user', readyTimeout: 60000 });
   const says = await client.execCommand(process.argv[3]).then(({ code, signal }) => `resolves ${code} ${signal}`, () => 'rejects');
   console.log(says);
   process.exit();

@@ -17,7 +17,7 @@ for package in *.deb; do
     dpkg-deb --extract "$package" .
 done
 python3 -m venv python
-python/bin/pip install --quiet --disable-pip-version-check parallel-ssh==2.16.0.post1 ssh2-python==1.2.0.post1 \
+python/bin/pip install --quiet --no-compile --disable-pip-version-check parallel-ssh==2.16.0.post1 ssh2-python==1.2.0.post1 \
     asyncssh==2.24.1 >&2
 cat >server.py <<'END'
 import asyncio
@@ -42,7 +42,7 @@ async def main():
     options = {"server_host_keys": [key], "process_factory": end, "kex_algs": ["curve25519-sha256"]}
     server = await asyncssh.create_server(Server, "127.0.0.1", 0, **options)
     print(server.get_port(), key.get_fingerprint(), flush=True)
-    await asyncio.sleep(90)
+    await asyncio.sleep(240)
 
 
 asyncio.run(main())
@@ -51,7 +51,7 @@ cat >client.py <<'END'
 import sys
 from pssh.clients import SSHClient
 
-client = SSHClient("127.0.0.1", user="user", password="none", port=int(sys.argv[1]), num_retries=1, timeout=20, allow_agent=False)
+client = SSHClient("127.0.0.1", user="user", password="none", port=int(sys.argv[1]), num_retries=1, timeout=60, allow_agent=False)
 output = client.run_command(sys.argv[2])
 client.wait_finished(output)
 print(output.exit_code)
@@ -65,7 +65,7 @@ export HOME=$work
 plain=(-F none -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile="$work/hosts")
 status() {
     local status=0
-    timeout 20 "$@" </dev/null >/dev/null 2>&1 || status=$?
+    timeout 60 "$@" </dev/null >/dev/null 2>&1 || status=$?
     echo "$status"
 }
 seen=
@@ -73,7 +73,7 @@ for command in exits TERM KILL; do
     seen+="$command: ssh $(status usr/bin/ssh "${plain[@]}" -p "$port" user@127.0.0.1 "$command")"
     seen+=" dbclient $(status usr/bin/dbclient -y -y -p "$port" user@127.0.0.1 "$command")"
     seen+=" plink $(status usr/bin/plink -batch -no-antispoof -hostkey "$fingerprint" -P "$port" user@127.0.0.1 "$command")"
-    seen+=" parallel-ssh $(timeout 20 python/bin/python client.py "$port" "$command"); "
+    seen+=" parallel-ssh $(timeout 60 python/bin/python client.py "$port" "$command"); "
 done
 echo "versions: $(echo *.deb), parallel-ssh 2.16.0.post1, libssh2 1.11.1"
 echo "expected: exits: 3 with each; TERM: 143, and KILL: 137, or another status than 0, with each"

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Whether a command that was killed (as for want of memory) ends an SSH session by a signal or with status 137 is up to the
 # shell, and to how the command is written. Who waits for the shell sees the signal only where the shell has become the
-# command. bash and mksh do so for a command alone, and no longer where its output is redirected. dash does so for none; busybox's
-# shell and ksh93 for what comes last, even after others and in braces. And ksh93's own number for it is 265: "exit $?" gives 9.
+# command. bash and mksh do so for a command alone, and no longer where its output is redirected. dash does so for none;
+# busybox's shell and ksh93 for what comes last, even after others and in braces. And ksh93's own number for it is 265:
+# "exit $?" gives 9.
 #
 # berth: its agent tells the end of the shell, as sshd does (src/agent/session.rs, docs/PROTOCOL.md): exit-signal, which
 # OpenSSH's client makes 255 of, or exit-status 137. The same command so has another status in another image.

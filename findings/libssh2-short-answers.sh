@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 
 cd "$work"
 python3 -m venv python
-python/bin/pip install --quiet --disable-pip-version-check ssh2-python==1.2.0.post1 asyncssh==2.24.1 >&2
+python/bin/pip install --quiet --no-compile --disable-pip-version-check ssh2-python==1.2.0.post1 asyncssh==2.24.1 >&2
 cat >server.py <<'END'
 import asyncio
 import asyncssh
@@ -33,7 +33,7 @@ async def main():
     key = asyncssh.generate_private_key("ssh-ed25519")
     server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key], sftp_factory=Pieces)
     print(server.get_port(), flush=True)
-    await asyncio.sleep(90)
+    await asyncio.sleep(240)
 
 
 asyncio.run(main())
@@ -48,7 +48,7 @@ for size in (4096, 30000):
     connection = socket.create_connection(("127.0.0.1", int(port)))
     session = Session()
     session.handshake(connection)
-    session.set_timeout(20_000)
+    session.set_timeout(60_000)
     session.userauth_list("user")  # which lets in: nothing is asked for
     handle = session.sftp_init().open(file, LIBSSH2_FXF_READ, 0)
     count, total = 1, 0
@@ -66,4 +66,4 @@ seen=$(timeout 60 python/bin/python client.py "$port" "$work/file")
 echo "versions: libssh2 1.11.1 (ssh2-python 1.2.0.post1), AsyncSSH 2.24.1"
 echo "expected: buffers of 4096: 100000 bytes, then 0; buffers of 30000: 100000 bytes, then 0;"
 echo "seen:     $seen"
-[ "$seen" = "buffers of 4096: 100000 bytes, then 0; buffers of 30000: 4000 bytes, then -31; " ]
+[[ $seen =~ ^"buffers of 4096: 100000 bytes, then 0; buffers of 30000: "(0|4000)" bytes, then -31; "$ ]]

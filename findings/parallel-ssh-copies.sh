@@ -12,7 +12,7 @@ trap 'rm -rf "$work"' EXIT
 
 cd "$work"
 python3 -m venv python
-python/bin/pip install --quiet --disable-pip-version-check parallel-ssh==2.16.0.post1 ssh2-python==1.2.0.post1 \
+python/bin/pip install --quiet --no-compile --disable-pip-version-check parallel-ssh==2.16.0.post1 ssh2-python==1.2.0.post1 \
     asyncssh==2.24.1 >&2
 cat >server.py <<'END'
 import asyncio, os
@@ -41,7 +41,7 @@ async def main():
     key = asyncssh.generate_private_key("ssh-ed25519")
     server = await asyncssh.create_server(Server, "127.0.0.1", 0, server_host_keys=[key], sftp_factory=Files)
     print(server.get_port(), flush=True)
-    await asyncio.sleep(90)
+    await asyncio.sleep(240)
 
 
 asyncio.run(main())
@@ -52,7 +52,7 @@ from pssh.clients import SSHClient
 
 port, file = sys.argv[1:]
 for user in ("reads-all", "reads-fail"):
-    client = SSHClient("127.0.0.1", user=user, password="none", port=int(port), num_retries=1, timeout=20, allow_agent=False)
+    client = SSHClient("127.0.0.1", user=user, password="none", port=int(port), num_retries=1, timeout=60, allow_agent=False)
     client.copy_remote_file(file, user)
     print(f"{user}: {'whole' if os.path.getsize(user) == os.path.getsize(file) else 'cut off'}", end="; ")
 END

@@ -39,7 +39,7 @@ const server = new Server({ hostKeys: [key] }, (client) => {
 
 async function upload(method) {
   const client = new Client();
-  await client.connect({ host: '127.0.0.1', port: server.address().port, username: 'user' });
+  await client.connect({ host: '127.0.0.1', port: server.address().port, username: 'user', readyTimeout: 60000 });
   const result = await client[method]('file', full).then(() => 'resolves', () => 'rejects');
   await client.end();
   return `${method} ${result}`;
@@ -50,7 +50,7 @@ server.listen(0, '127.0.0.1', async () => {
   process.exit();
 });
 END
-seen=$(timeout 60 node program.js "$work/usr/lib/openssh/sftp-server")
+seen=$(timeout 120 node program.js "$work/usr/lib/openssh/sftp-server")
 
 echo "versions: ssh2-sftp-client 12.1.1, ssh2 1.17.0, node $(node --version), openssh-sftp-server $version"
 echo "expected: on a full disk put rejects and fastPut rejects"

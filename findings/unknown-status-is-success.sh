@@ -5,8 +5,8 @@
 # time after its output has ended is a success. Where Dropbear's hears DISCONNECT, even before its login, that is one, too.
 #
 # berth: as sshd, its agent answers CLOSE with the exit status, and then CLOSE, once the program has ended
-# (docs/PROTOCOL.md, section 6); no session is closed without a status or signal of its own (src/ssh/early.rs,
-# src/ssh/channels.rs). Whom it turns away hears DISCONNECT, as from sshd: for Dropbear's client that stays a success.
+# (docs/PROTOCOL.md, section 6), and a session without a container has a status of its own (src/ssh/early.rs). Whom it turns
+# away, and who is there when it ends, hears DISCONNECT (src/ssh/connection.rs): a success to Dropbear's client.
 set -euo pipefail
 
 work=$(mktemp -d)
@@ -19,7 +19,7 @@ for package in *.deb; do
     dpkg-deb --extract "$package" .
 done
 python3 -m venv python
-python/bin/pip install --quiet --disable-pip-version-check asyncssh==2.24.1 >&2
+python/bin/pip install --quiet --no-compile --disable-pip-version-check asyncssh==2.24.1 >&2
 cat >server.py <<'END'
 import asyncio
 import asyncssh
@@ -52,7 +52,7 @@ async def main():
     options = {"server_host_keys": [key], "process_factory": end, "kex_algs": ["curve25519-sha256"]}
     server = await asyncssh.create_server(Server, "127.0.0.1", 0, **options)
     print(server.get_port(), key.get_fingerprint(), flush=True)
-    await asyncio.sleep(90)
+    await asyncio.sleep(240)
 
 
 asyncio.run(main())
@@ -66,7 +66,7 @@ export HOME=$work
 plain=(-F none -o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile="$work/hosts")
 status() {
     local status=0
-    timeout 20 "$@" </dev/null >/dev/null 2>&1 || status=$?
+    timeout 60 "$@" </dev/null >/dev/null 2>&1 || status=$?
     echo "$status"
 }
 seen=
