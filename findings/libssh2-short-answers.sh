@@ -4,8 +4,7 @@
 # (curl's sftp:// ends with status 79). An answer may be short (draft-ietf-secsh-filexfer-02, 6.4); sshd's are for files of
 # /proc and of some file systems, which are read in pieces whatever is asked for. OpenSSH's sftp asks for the rest.
 #
-# berth: its SFTP server answers with what one pread gives (src/agent/sftp/session.rs), as sshd's does: a file on a disk is
-# given in full, one of /proc in pieces.
+# berth: its SFTP server reads on until it has what was asked for, or the end of the file (src/agent/sftp/session.rs).
 set -euo pipefail
 
 work=$(mktemp -d)

@@ -4,8 +4,7 @@
 # the file off where the order was last right. sftp, by the same code, cuts nothing off. Files of /proc and of some file
 # systems are read in such pieces, whatever is asked for, and sftp-server sends what it has read.
 #
-# berth: its SFTP server answers with what one pread gives (src/agent/sftp/session.rs), as sshd's does: a file on a disk is
-# given in full, one of /proc in pieces.
+# berth: its SFTP server reads on until it has what was asked for, or the end of the file (src/agent/sftp/session.rs).
 set -euo pipefail
 
 work=$(mktemp -d)

@@ -390,6 +390,17 @@ fn a_copy_that_cannot_be_written_fails() {
 }
 
 #[test]
+fn a_file_that_is_read_in_pieces_is_answered_in_full() {
+    let scratch = Scratch::new("pieces");
+    let mut client = Client::new(BERTH, &scratch.0);
+    client.ask(&open("/proc/kallsyms", 0x1, None));
+    for length in [4097, 200_000] {
+        let answer = client.ask(&read(0, 0, length));
+        assert_eq!(answer[5..9], length.to_be_bytes(), "the length of the data");
+    }
+}
+
+#[test]
 fn a_file_that_claims_to_be_empty_is_copied_whole() {
     let scratch = Scratch::new("proc");
     let mut client = Client::new(BERTH, &scratch.0);

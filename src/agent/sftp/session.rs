@@ -156,7 +156,18 @@ impl Session {
         let length = usize::try_from(length).unwrap_or(MAX_DATA).min(MAX_DATA);
         let start = self.replies.start(Kind::Data, id);
         let data = self.replies.start_string();
-        let count = sys::pread_append(&file.fd, &mut self.replies, length, offset)?;
+        let mut count = sys::pread_append(&file.fd, &mut self.replies, length, offset)?;
+        // A file of /proc, and of some file systems, is read in pieces whatever is asked for. OpenSSH's scp and libssh2 lose
+        // what an answer leaves over.
+        if count > 0 && count < length && FileType::from_raw_mode(fs::fstat(&file.fd)?.st_mode).is_file() {
+            while count < length {
+                let next = offset.saturating_add(count as u64);
+                match sys::pread_append(&file.fd, &mut self.replies, length - count, next) {
+                    Ok(0) | Err(_) => break,
+                    Ok(more) => count += more,
+                }
+            }
+        }
         if count == 0 && length > 0 {
             return Err(Status::EndOfFile);
         }
