@@ -26,6 +26,8 @@ fn with_image(image: &str, policy: &str) -> Berth {
 fn set_image(config: &mut Value, image: &str, policy: &str) {
     config["docker"]["execution"]["container"]["image"] = image.into();
     config["docker"]["execution"]["imagePullPolicy"] = policy.into();
+    // A daemon that is busy with other tests may be silent for some time.
+    config["docker"]["timeouts"]["http"] = "60s".into();
 }
 
 #[test]
