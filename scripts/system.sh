@@ -48,7 +48,12 @@ enter_control_groups() {
 remove_control_groups() {
     local group
     for group in $(control_groups); do
-        [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} \; || true
+        # Processes that were killed are in them for a moment more.
+        for _ in $(seq 50); do
+            [ -d "$group" ] || break
+            find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+            [ ! -d "$group" ] || sleep 0.1
+        done
     done
 }
 
