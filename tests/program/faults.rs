@@ -44,7 +44,7 @@ fn a_start_that_hangs_is_told_when_its_time_is_over_however_long_the_removal_tak
     for without_agent in [false, true] {
         let (mut berth, interposer) = judged(judge, |config| {
             config["docker"]["execution"]["disableAgent"] = without_agent.into();
-            config["docker"]["timeouts"] = json!({"containerStart": "15s", "containerStop": "300s", "http": "60s"});
+            config["docker"]["timeouts"] = json!({"containerStart": "6s", "containerStop": "300s", "http": "60s"});
         });
         let master = berth.master();
         master.exec("true").run().exits(255).says("berth: the container ");
