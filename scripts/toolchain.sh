@@ -34,15 +34,15 @@ fi
 # Cargo builds C code again when this changes.
 export "CFLAGS_${target//-/_}=$hardening"
 
-# OpenSSL without what neither SSH nor HTTPS uses here: half a megabyte. Its crate has no setting for that, but one for
-# the perl that configures it.
+# OpenSSL without what neither SSH nor HTTPS uses here, half a megabyte, and without tables for unwinding, 0.4: no panic
+# passes through it. Its crate has no setting for that, but one for the perl that configures it.
 openssl_perl=$target_dir/toolchain/openssl-perl
 openssl_perl_text='#!/bin/sh
 case $1 in
 *Configure)
     set -- "$@" no-quic no-dtls no-srtp no-srp no-nextprotoneg no-ssl-trace no-http no-cms no-ts no-cmp no-ct no-rfc3779 \
         no-aria no-bf no-cast no-rc2 no-rc4 no-sm2 no-sm3 no-sm4 no-mdc2 no-rmd160 no-whirlpool no-gost no-scrypt \
-        no-ec2m no-ml-dsa no-slh-dsa
+        no-ec2m no-ml-dsa no-slh-dsa -fno-asynchronous-unwind-tables -fno-unwind-tables
     ;;
 esac
 exec perl "$@"'

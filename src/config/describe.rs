@@ -1,6 +1,7 @@
 //! What the tables and the reference, `config.yaml`, say about keys: for people, and as a JSON Schema for editors.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use serde_json::{Value as Json, json};
 
@@ -10,6 +11,11 @@ use super::section;
 
 /// The reference.
 const REFERENCE: &str = include_str!("../../config.yaml");
+
+/// The schema of all keys, that of what pods are made of, and what the reference says: each is some work to make.
+static SCHEMA: LazyLock<Json> = LazyLock::new(|| section().schema());
+static DEFINITIONS: LazyLock<Json> = LazyLock::new(|| pod_api::definitions().into());
+static ENTRIES: LazyLock<BTreeMap<Vec<String>, Entry>> = LazyLock::new(read_reference);
 
 /// What the reference says about one key.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -22,8 +28,8 @@ struct Entry {
 
 /// A JSON Schema (2020-12) of configurations.
 pub fn schema() -> Json {
-    let mut schema = section().schema();
-    annotate(&mut schema, &mut Vec::new(), &reference());
+    let mut schema = SCHEMA.clone();
+    annotate(&mut schema, &mut Vec::new(), &ENTRIES);
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "berth's configuration".into();
     let mut definitions = pod_api::definitions();
@@ -75,9 +81,8 @@ fn below(key: &str, schema: &mut Json, path: &mut Vec<String>, reference: &BTree
 /// Says what a key is for and what it may hold; its path has dots, and any name where names are free. Of a word that is no
 /// key, says in the names of which keys it is, or else in the words about which. On failure, says which key is unknown.
 pub fn explain(path: &str) -> Result<String, String> {
-    let (schema, definitions) = (section().schema(), pod_api::definitions().into());
-    match explain_key(path, &schema, &definitions) {
-        Err(unknown) if !path.contains('.') => search(path, &schema, &definitions).ok_or(unknown),
+    match explain_key(path, &SCHEMA, &DEFINITIONS) {
+        Err(unknown) if !path.contains('.') => search(path, &SCHEMA, &DEFINITIONS).ok_or(unknown),
         result => result,
     }
 }
@@ -97,9 +102,9 @@ fn explain_key(path: &str, schema: &Json, definitions: &Json) -> Result<String, 
         place = next;
     }
     let mut text = format!("{path}\n");
-    let reference = reference();
+    let reference = &*ENTRIES;
     let allowed = allowed(place).map(|allowed| format!("Must be {allowed}."));
-    for line in [said(&known, &reference), note(place), allowed].into_iter().flatten() {
+    for line in [said(&known, reference), note(place), allowed].into_iter().flatten() {
         text += &format!("    {line}\n");
     }
     let names = properties(place, definitions);
@@ -151,14 +156,13 @@ fn note(schema: &Json) -> Option<String> {
 fn search(word: &str, schema: &Json, definitions: &Json) -> Option<String> {
     let word = word.to_lowercase();
     let (mut named, mut told) = (Vec::new(), Vec::new());
-    let reference = reference();
     walk(schema, definitions, &mut Vec::new(), &mut |path, _| {
         // Where keys are good in several places, one of them will do.
         let Some(name) = path.last().filter(|_| generic(path) == path) else { return };
         let line = path.join(".").replace(".*", ".NAME");
         if name.to_lowercase().contains(&word) {
             named.push(line);
-        } else if said(path, &reference).is_some_and(|text| text.to_lowercase().contains(&word)) {
+        } else if said(path, &ENTRIES).is_some_and(|text| text.to_lowercase().contains(&word)) {
             told.push(line);
         }
     });
@@ -237,7 +241,7 @@ fn properties_of(schema: &Json) -> Vec<String> {
 }
 
 /// What the reference says, by the keys of a path.
-fn reference() -> BTreeMap<Vec<String>, Entry> {
+fn read_reference() -> BTreeMap<Vec<String>, Entry> {
     let mut entries = BTreeMap::new();
     // The keys that the current line is below, each with its indentation.
     let mut open: Vec<(usize, String)> = Vec::new();
@@ -304,20 +308,20 @@ fn generic(path: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Json, Kind, note, reference, said, section, walk};
+    use super::{ENTRIES, Json, SCHEMA, note, said, walk};
 
     #[test]
     fn every_key_has_a_text() {
-        let (reference, mut bare) = (reference(), Vec::new());
+        let mut bare = Vec::new();
         let mut noted: Vec<String> = Vec::new();
-        walk(&section().schema(), &Json::Null, &mut Vec::new(), &mut |path, schema| {
+        walk(&SCHEMA, &Json::Null, &mut Vec::new(), &mut |path, schema| {
             let name = path.join(".");
             if note(schema).is_some() {
                 noted.push(format!("{name}."));
             }
             // What is said of a section that is no more, is said of all that is in it.
             let has_note = noted.iter().any(|above| format!("{name}.").starts_with(above));
-            if !has_note && said(path, &reference).is_none() {
+            if !has_note && said(path, &ENTRIES).is_none() {
                 bare.push(name);
             }
         });

@@ -15,8 +15,8 @@ fn it_says_what_it_is_and_what_it_can_do() {
     for word in ["--version", "-V", "version"] {
         berth(&[word]).run().succeeds().prints(&version);
     }
-    for words in [&["--help"][..], &["-h"], &["help"], &["serve", "--help"], &["keygen", "-h"]] {
-        let help = berth(words).run().succeeds().text();
+    for words in ["--help", "-h", "help"] {
+        let help = berth(&[words]).run().succeeds().text();
         for command in ["serve --config", "check --config", "keygen", "agent"] {
             assert!(help.contains(&format!("\n  berth {command}")), "{words:?}: {help}");
         }

@@ -286,7 +286,9 @@ fn nothing_accumulates_in_the_server() {
     // Without sockets there is no such directory.
     let run = berth.path("run");
     if run.exists() {
-        let left = Client::new("find").arg(&run).args(["-mindepth", "2"]).run().succeeds().text();
+        // The server's name stays, for the next time.
+        let left =
+            Client::new("find").arg(&run).args(["-mindepth", "2", "!", "-name", "server"]).run().succeeds().text();
         assert_eq!(left, "");
     }
 }
@@ -368,4 +370,14 @@ fn a_container_that_could_write_to_the_agents_volume_has_one_of_its_own() {
     session.signal(Signal::KILL);
     berth.has_containers(0, DEADLINE);
     eventually("the volume's end", DEADLINE, || !agent.exists());
+}
+
+#[test]
+fn an_init_of_dockers_own_may_reap() {
+    let berth = Berth::with(|config| {
+        config["docker"]["execution"]["disableAgent"] = true.into();
+        config["docker"]["execution"]["host"]["init"] = true.into();
+    });
+    let name = berth.exec("cat /proc/1/comm").run().succeeds().text();
+    assert!(name.contains("init"), "{name}");
 }

@@ -9,7 +9,7 @@ use ssh2::{
     RenameFlags, Session,
 };
 
-use crate::common::{Berth, DEADLINE, PASSWORD, docker, key};
+use crate::common::{Berth, DEADLINE, PASSWORD, Way, docker, key};
 
 /// A client that has not authenticated.
 pub fn connect(berth: &Berth) -> Session {
@@ -103,17 +103,22 @@ fn a_container_that_ends_under_a_session_is_no_success() {
     let berth = Berth::with(|config| config["docker"]["execution"]["mode"] = "session".into());
     let session = login(&berth);
     // Podman kills at once unless it is told how long to wait.
-    for end in [&["kill"][..], &["stop", "-t", "10"]] {
+    let stop = |_: &Berth, container: &str| drop(docker(&["stop", "-t", "10", container]));
+    let ends: &[fn(&Berth, &str)] = match Way::of_this_run() {
+        Way::Kubernetes => &[Berth::kill_container],
+        _ => &[Berth::kill_container, stop],
+    };
+    for end in ends {
         let mut channel = exec(&session, "echo ready; exec sleep 1000");
         let mut line = [0; 6];
         channel.read_exact(&mut line).unwrap();
         let container = berth.containers()[0].clone();
         std::thread::scope(|scope| {
-            scope.spawn(|| docker(&[end, &[&*container]].concat()));
+            scope.spawn(|| end(&berth, &container));
             text(&mut channel);
             channel.wait_close().unwrap();
         });
-        assert_eq!(channel.exit_status().unwrap(), 255, "{end:?}");
+        assert_eq!(channel.exit_status().unwrap(), 255);
         assert_eq!(channel.exit_signal().unwrap().exit_signal, None);
         berth.has_containers(0, DEADLINE);
     }

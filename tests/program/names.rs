@@ -133,7 +133,7 @@ fn a_name_that_a_webhook_lets_in_stays_a_name() {
         let labels: serde_json::Value = serde_json::from_str(&labels).unwrap();
         assert!(labels["berth.user"] == name, "{name:?}: {labels}");
         assert!(labels["containerssh_username"] == name, "{name:?}: {labels}");
-        let known = ["berth.instance", "berth.connection", "berth.user", "berth.client"];
+        let known = ["berth.instance", "berth.server", "berth.connection", "berth.user", "berth.client"];
         let is_known = |key: &String| known.contains(&key.as_str()) || key.starts_with("containerssh_");
         assert!(labels.as_object().unwrap().keys().all(is_known), "{labels}");
         drop((channel, session));

@@ -181,13 +181,3 @@ fn what_cannot_start_is_told() {
     let ran = berth.ssh(["-T", "berth"]).run();
     assert!(matches!(ran.code, Some(126 | 127)), "{ran:?}");
 }
-
-#[test]
-fn an_init_of_dockers_own_may_reap() {
-    let berth = Berth::with(|config| {
-        without_agent(config);
-        config["docker"]["execution"]["host"]["init"] = true.into();
-    });
-    let name = berth.exec("cat /proc/1/comm").run().succeeds().text();
-    assert!(name.contains("init"), "{name}");
-}
