@@ -94,7 +94,8 @@ berth_cargo() {
 
 # Where the release build has put the OpenSSL that it compiled.
 built_openssl() {
+    # By jq -e of Debian 12 it would be a failure that the last of many messages is another one.
     berth_cargo build --quiet --release --message-format=json |
-        jq -er 'select(.reason == "build-script-executed" and (.package_id | contains("openssl-sys"))).out_dir
-            + "/openssl-build/install"'
+        jq -r 'select(.reason == "build-script-executed" and (.package_id | contains("openssl-sys"))).out_dir
+            + "/openssl-build/install"' | grep .
 }

@@ -196,7 +196,7 @@ fn a_running_command_does_not_outlive_its_client() {
 fn a_container_that_is_killed_ends_its_connection() {
     let berth = Berth::start();
     let session = session(&berth);
-    docker(&["kill", &berth.containers()[0]]);
+    berth.kill_container(&berth.containers()[0]);
     session.wait().exits(255).says("the container has ended");
 }
 

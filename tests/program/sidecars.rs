@@ -85,7 +85,7 @@ fn sidecars_go_with_their_container_whoever_ends_it() {
     berth.has_containers(0, DEADLINE);
     let session = hold(&berth);
     let own = docker(&["ps", "--quiet", "--filter", &format!("label=berth.instance={}", berth.instance), "--latest"]);
-    docker(&["kill", &own]);
+    berth.kill_container(&own);
     session.wait().exits(255);
     berth.has_containers(0, DEADLINE);
     let session = hold(&berth);

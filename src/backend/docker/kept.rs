@@ -136,7 +136,8 @@ fn tell_of_changes(docker: &Docker, request: &Request, found: &Found) {
         let is_plain = value.is_number() || value.is_boolean() || value.is_string();
         (is_plain && found.at(&["HostConfig", key]) != value).then(|| key.clone())
     };
-    let image = (found.at(&["Config", "Image"]) != body::image(settings)).then(|| "Image".to_owned());
+    let is_image = found.at(&["Config", "Image"]).as_str().is_some_and(|name| is_form_of(name, body::image(settings)));
+    let image = (!is_image).then(|| "Image".to_owned());
     let changes: Vec<String> = image.into_iter().chain(settings.host_config.iter().filter_map(changed)).collect();
     let changes = if changes.is_empty() { String::new() } else { format!(" ({})", changes.join(", ")) };
     log::warn!(
@@ -146,6 +147,14 @@ fn tell_of_changes(docker: &Docker, request: &Request, found: &Found) {
         found.name(),
         request.user
     );
+}
+
+/// Whether the daemon may call an image so that is called `image` in the settings: Podman puts a registry before it, and a
+/// tag behind it.
+fn is_form_of(name: &str, image: &str) -> bool {
+    [name, name.strip_suffix(":latest").unwrap_or(name)]
+        .into_iter()
+        .any(|name| name.strip_suffix(image).is_some_and(|before| before.is_empty() || before.ends_with('/')))
 }
 
 fn labels(docker: &Docker, user: &str) -> Map<String, Value> {
@@ -203,5 +212,26 @@ fn touch(path: &Path) {
     };
     if let Err(error) = touch() {
         log::warn!("docker: cannot write {}: {error}; how long a container was not used is not known", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_form_of;
+
+    #[test]
+    fn an_image_has_its_name_in_the_daemons_form() {
+        for (name, image, expected) in [
+            ("web", "web", true),
+            ("web:1", "web:1", true),
+            ("localhost/web:latest", "web", true),
+            ("docker.io/library/web:1", "web:1", true),
+            ("localhost/web:latest", "web:latest", true),
+            ("localhost/web:2", "web:1", false),
+            ("cobweb:latest", "web", false),
+            ("web", "other", false),
+        ] {
+            assert_eq!(is_form_of(name, image), expected, "{name} {image}");
+        }
     }
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Ran, Running};
 use super::cluster;
-use super::docker::{containers, daemon_socket, docker, remove_containers, remove_signs};
+use super::docker::{containers, daemon_socket, kill, remove_containers, remove_signs};
 use super::key::key;
 use super::pod;
 use super::process::{DEADLINE, Transcript, eventually};
@@ -314,7 +314,7 @@ impl Berth {
     pub fn kill_container(&self, container: &str) {
         match self.way {
             Way::Kubernetes => cluster::delete_pod(container),
-            _ => drop(docker(&["kill", container])),
+            _ => kill(container),
         }
     }
 

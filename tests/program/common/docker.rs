@@ -16,6 +16,13 @@ pub fn docker(arguments: &[&str]) -> String {
     Client::new("docker").args(arguments).run().succeeds().text().trim().to_owned()
 }
 
+/// Kills a container. Podman looks at it once more afterwards, when the server has perhaps removed it.
+#[track_caller]
+pub fn kill(container: &str) {
+    let ran = Client::new("docker").args(["kill", container]).run();
+    assert!(ran.code == Some(0) || ran.stderr.contains("no container with name or ID"), "{ran:?}");
+}
+
 /// The ids of an instance's containers, running or not.
 #[track_caller]
 pub fn containers(instance: &str) -> Vec<String> {
