@@ -28,6 +28,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// that Docker waits before it kills.
 const STOP: Duration = Duration::from_secs(5);
 
+/// How long a container outlives the agents in it: an engine that takes it down at once may lose what they have said last.
+const LINGER: Duration = Duration::from_millis(300);
+
 /// How often something is said on a stream that may lead through an API server: Kubernetes ends those that are silent for
 /// four hours, and what may stand before it has less patience, a minute in many cases.
 const KEEPALIVE: Duration = Duration::from_secs(50);
@@ -110,11 +113,15 @@ pub fn wait_for_end() -> Result<(), Error> {
     // Agents end their sessions in good order; what is left then, the kernel kills at the end of PID 1. Any other process
     // must not ask for that: all may be the host's.
     let end = Instant::now() + STOP;
-    let mut more = getpid() == Pid::INIT && system::signal_all(Signal::TERM.as_raw());
+    let had_agents = getpid() == Pid::INIT && system::signal_all(Signal::TERM.as_raw());
+    let mut more = had_agents;
     while more && Instant::now() < end {
         std::thread::sleep(INTERVAL);
         while matches!(wait(WaitOptions::NOHANG), Ok(Some(_)) | Err(Errno::INTR)) {}
         more = system::signal_all(0);
+    }
+    if had_agents {
+        std::thread::sleep(LINGER);
     }
     Ok(())
 }
