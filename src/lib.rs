@@ -15,6 +15,7 @@ pub mod connection;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod geoip;
+mod hex;
 pub mod http;
 pub mod ip_qos;
 pub mod logger;

@@ -119,8 +119,8 @@ fn help_of(command: &str) -> Result<(), Failure> {
     print(format_args!("{}", help::of(command).unwrap_or(help::ALL)))
 }
 
-/// Runs a command of this name that takes `--config FILE`. `more` gets the names of further options, and gives what is printed in
-/// place of the command where there is such an option.
+/// Runs a command of this name that takes `--config FILE`. `more` gets the names of further options, and gives what is
+/// printed in place of the command where there is such an option.
 fn with_config(
     name: &str,
     mut parser: lexopt::Parser,

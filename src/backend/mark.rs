@@ -3,12 +3,14 @@
 use openssl::sha::sha256;
 use serde_json::Value;
 
+use crate::hex;
+
 /// The label or annotation that has it.
 pub(super) const MARK: &str = "berth.settings";
 
 /// The mark of these settings.
 pub(super) fn of(settings: &Value) -> String {
-    sha256(settings.to_string().as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&sha256(settings.to_string().as_bytes())[..8])
 }
 
 /// Whether what has this mark was made with other settings. What has none is older than marks are, and may not have been.

@@ -29,12 +29,11 @@ struct Entry {
 /// A JSON Schema (2020-12) of configurations.
 pub fn schema() -> Json {
     let mut schema = SCHEMA.clone();
-    annotate(&mut schema, &mut Vec::new(), &ENTRIES);
+    annotate(&mut schema, &mut Vec::new());
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema".into();
     schema["title"] = "berth's configuration".into();
-    let mut definitions = pod_api::definitions();
-    definitions.insert("elsewhere".into(), elsewhere());
-    schema["$defs"] = definitions.into();
+    schema["$defs"] = DEFINITIONS.clone();
+    schema["$defs"]["elsewhere"] = elsewhere();
     schema
 }
 
@@ -51,8 +50,8 @@ fn elsewhere() -> Json {
 }
 
 /// Puts the reference's comments into a schema.
-fn annotate(schema: &mut Json, path: &mut Vec<String>, reference: &BTreeMap<Vec<String>, Entry>) {
-    if let Some(entry) = reference.get(&generic(path)) {
+fn annotate(schema: &mut Json, path: &mut Vec<String>) {
+    if let Some(entry) = ENTRIES.get(&generic(path)) {
         let allowed = schema.get("description").and_then(Json::as_str).map(|allowed| format!("Must be {allowed}."));
         let comment = Some(entry.comment.clone()).filter(|comment| !comment.is_empty());
         let texts: Vec<String> = comment.into_iter().chain(allowed).collect();
@@ -61,39 +60,39 @@ fn annotate(schema: &mut Json, path: &mut Vec<String>, reference: &BTreeMap<Vec<
     for schema in schema.get_mut("anyOf").and_then(Json::as_array_mut).into_iter().flatten() {
         // The description is that of the whole.
         for (key, schema) in schema.get_mut("properties").and_then(Json::as_object_mut).into_iter().flatten() {
-            below(key, schema, path, reference);
+            below(key, schema, path);
         }
     }
     for (key, schema) in schema.get_mut("properties").and_then(Json::as_object_mut).into_iter().flatten() {
-        below(key, schema, path, reference);
+        below(key, schema, path);
     }
     if let Some(schema) = schema.get_mut("additionalProperties").filter(|schema| schema.is_object()) {
-        below("*", schema, path, reference);
+        below("*", schema, path);
     }
 }
 
-fn below(key: &str, schema: &mut Json, path: &mut Vec<String>, reference: &BTreeMap<Vec<String>, Entry>) {
+fn below(key: &str, schema: &mut Json, path: &mut Vec<String>) {
     path.push(key.to_owned());
-    annotate(schema, path, reference);
+    annotate(schema, path);
     path.pop();
 }
 
 /// Says what a key is for and what it may hold; its path has dots, and any name where names are free. Of a word that is no
 /// key, says in the names of which keys it is, or else in the words about which. On failure, says which key is unknown.
 pub fn explain(path: &str) -> Result<String, String> {
-    match explain_key(path, &SCHEMA, &DEFINITIONS) {
-        Err(unknown) if !path.contains('.') => search(path, &SCHEMA, &DEFINITIONS).ok_or(unknown),
+    match explain_key(path) {
+        Err(unknown) if !path.contains('.') => search(path).ok_or(unknown),
         result => result,
     }
 }
 
-fn explain_key(path: &str, schema: &Json, definitions: &Json) -> Result<String, String> {
+fn explain_key(path: &str) -> Result<String, String> {
     let keys: Vec<&str> = path.split('.').collect();
-    let mut place = schema;
+    let mut place = &*SCHEMA;
     let mut known = Vec::new();
     for (index, key) in keys.iter().enumerate() {
-        let Some((name, next)) = step(place, key, definitions) else {
-            let names = properties(place, definitions);
+        let Some((name, next)) = step(place, key) else {
+            let names = properties(place);
             let meant = similar(key, names.iter().map(String::as_str)).map(|name| format!("; did you mean {name}?"));
             let unknown = keys.get(..=index).unwrap_or_default().join(".");
             return Err(format!("unknown key {unknown}{}", meant.unwrap_or_default()));
@@ -102,16 +101,15 @@ fn explain_key(path: &str, schema: &Json, definitions: &Json) -> Result<String, 
         place = next;
     }
     let mut text = format!("{path}\n");
-    let reference = &*ENTRIES;
     let allowed = allowed(place).map(|allowed| format!("Must be {allowed}."));
-    for line in [said(&known, reference), note(place), allowed].into_iter().flatten() {
+    for line in [said(&known), note(place), allowed].into_iter().flatten() {
         text += &format!("    {line}\n");
     }
-    let names = properties(place, definitions);
+    let names = properties(place);
     if !names.is_empty() {
         text += &format!("    Keys: {}\n", names.join(", "));
     }
-    let lines = reference.get(&generic(&known)).map(|entry| entry.lines.as_slice()).unwrap_or_default();
+    let lines = ENTRIES.get(&generic(&known)).map(|entry| entry.lines.as_slice()).unwrap_or_default();
     if !lines.is_empty() {
         text += "\n";
     }
@@ -122,9 +120,9 @@ fn explain_key(path: &str, schema: &Json, definitions: &Json) -> Result<String, 
 }
 
 /// What is said about a key, or else about what it is a part of.
-fn said(path: &[String], reference: &BTreeMap<Vec<String>, Entry>) -> Option<String> {
+fn said(path: &[String]) -> Option<String> {
     let path = generic(path);
-    let comment = |path: &[String]| reference.get(path).map(|entry| &entry.comment).filter(|text| !text.is_empty());
+    let comment = |path: &[String]| ENTRIES.get(path).map(|entry| &entry.comment).filter(|text| !text.is_empty());
     let own = comment(&path).cloned().or_else(|| of_dockers(&path));
     // A mode, a list or a part of it is no section.
     let of_whole =
@@ -153,16 +151,16 @@ fn note(schema: &Json) -> Option<String> {
 }
 
 /// The keys that have a word in their names, or, where there is none, those in whose explanations it is.
-fn search(word: &str, schema: &Json, definitions: &Json) -> Option<String> {
+fn search(word: &str) -> Option<String> {
     let word = word.to_lowercase();
     let (mut named, mut told) = (Vec::new(), Vec::new());
-    walk(schema, definitions, &mut Vec::new(), &mut |path, _| {
+    walk(&SCHEMA, &mut Vec::new(), &mut |path, _| {
         // Where keys are good in several places, one of them will do.
         let Some(name) = path.last().filter(|_| generic(path) == path) else { return };
         let line = path.join(".").replace(".*", ".NAME");
         if name.to_lowercase().contains(&word) {
             named.push(line);
-        } else if said(path, &ENTRIES).is_some_and(|text| text.to_lowercase().contains(&word)) {
+        } else if said(path).is_some_and(|text| text.to_lowercase().contains(&word)) {
             told.push(line);
         }
     });
@@ -172,36 +170,36 @@ fn search(word: &str, schema: &Json, definitions: &Json) -> Option<String> {
 }
 
 /// Visits all keys of a schema, by their paths.
-fn walk(schema: &Json, definitions: &Json, path: &mut Vec<String>, visit: &mut dyn FnMut(&[String], &Json)) {
+fn walk(schema: &Json, path: &mut Vec<String>, visit: &mut dyn FnMut(&[String], &Json)) {
     for schema in schema.get("anyOf").and_then(Json::as_array).into_iter().flatten() {
-        walk(schema, definitions, path, visit);
+        walk(schema, path, visit);
     }
     for name in properties_of(schema) {
-        let Some((name, below)) = step(schema, &name, definitions) else { continue };
+        let Some((name, below)) = step(schema, &name) else { continue };
         path.push(name);
         visit(path, below);
-        walk(below, definitions, path, visit);
+        walk(below, path, visit);
         path.pop();
     }
     if let Some(free) = schema.get("additionalProperties").filter(|free| free.is_object()) {
         path.push("*".to_owned());
-        walk(free, definitions, path, visit);
+        walk(free, path, visit);
         path.pop();
     }
 }
 
 /// What a schema refers to, or else itself; of a list, that of its items.
-fn follow<'s>(schema: &'s Json, definitions: &'s Json) -> &'s Json {
+fn follow(schema: &Json) -> &Json {
     let schema = schema.get("items").unwrap_or(schema);
     let name = schema.get("$ref").and_then(Json::as_str).and_then(|path| path.strip_prefix("#/$defs/"));
-    name.and_then(|name| definitions.get(name)).unwrap_or(schema)
+    name.and_then(|name| DEFINITIONS.get(name)).unwrap_or(schema)
 }
 
 /// Goes below a key of a schema's. Gives the name by which the reference knows it.
-fn step<'s>(schema: &'s Json, key: &str, definitions: &'s Json) -> Option<(String, &'s Json)> {
-    let schema = follow(schema, definitions);
+fn step<'s>(schema: &'s Json, key: &str) -> Option<(String, &'s Json)> {
+    let schema = follow(schema);
     let alternatives = schema.get("anyOf").and_then(Json::as_array).into_iter().flatten();
-    if let Some(found) = alternatives.filter_map(|schema| step(schema, key, definitions)).next() {
+    if let Some(found) = alternatives.filter_map(|schema| step(schema, key)).next() {
         return Some(found);
     }
     let patterns = schema.get("patternProperties").and_then(Json::as_object).into_iter().flatten();
@@ -224,10 +222,10 @@ fn allowed(schema: &Json) -> Option<&str> {
 }
 
 /// The names of the keys that a schema has, and its alternatives.
-fn properties(schema: &Json, definitions: &Json) -> Vec<String> {
-    let schema = follow(schema, definitions);
+fn properties(schema: &Json) -> Vec<String> {
+    let schema = follow(schema);
     let alternatives = schema.get("anyOf").and_then(Json::as_array).into_iter().flatten();
-    alternatives.flat_map(|schema| properties(schema, definitions)).chain(properties_of(schema)).collect()
+    alternatives.flat_map(properties).chain(properties_of(schema)).collect()
 }
 
 /// The names of the keys that a schema itself has.
@@ -308,20 +306,20 @@ fn generic(path: &[String]) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ENTRIES, Json, SCHEMA, note, said, walk};
+    use super::{SCHEMA, note, said, walk};
 
     #[test]
     fn every_key_has_a_text() {
         let mut bare = Vec::new();
         let mut noted: Vec<String> = Vec::new();
-        walk(&SCHEMA, &Json::Null, &mut Vec::new(), &mut |path, schema| {
+        walk(&SCHEMA, &mut Vec::new(), &mut |path, schema| {
             let name = path.join(".");
             if note(schema).is_some() {
                 noted.push(format!("{name}."));
             }
             // What is said of a section that is no more, is said of all that is in it.
             let has_note = noted.iter().any(|above| format!("{name}.").starts_with(above));
-            if !has_note && said(path, &ENTRIES).is_none() {
+            if !has_note && said(path).is_none() {
                 bare.push(name);
             }
         });

@@ -299,7 +299,7 @@ fn context(name: &str, environment: &DockerEnvironment) -> Result<DockerConnecti
             .map_err(|(_, message)| message);
     }
     // Both parts of it are in directories named by the hash of its name.
-    let id: String = sha256(name.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let id = crate::hex::encode(&sha256(name.as_bytes()));
     let contexts = environment.directory.join("contexts");
     let file = contexts.join("meta").join(&id).join("meta.json");
     let text = read(&file).map_err(|error| match error.kind() {

@@ -2,6 +2,8 @@
 
 use openssl::sha::sha256;
 
+use crate::hex;
+
 /// The longest label of the API's, in bytes, and the longest name of a pod.
 const LONGEST_LABEL: usize = 63;
 const LONGEST_POD: usize = 253;
@@ -105,7 +107,7 @@ fn stand_in(user: &str, what: NameOf) -> String {
         "" => "user",
         rest => rest,
     };
-    let hash: String = sha256(user.as_bytes()).iter().take(HASH / 2).map(|byte| format!("{byte:02x}")).collect();
+    let hash = hex::encode(&sha256(user.as_bytes())[..HASH / 2]);
     format!("{rest}--{hash}")
 }
 

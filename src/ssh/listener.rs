@@ -251,7 +251,7 @@ impl Acceptor {
         socket.set_nodelay(true)?;
         sockopt::set_socket_keepalive(&socket, true)?;
         let local = socket.local_addr()?;
-        let id = random_id()?;
+        let id = random::name()?;
         let server = Arc::clone(&self.server);
         let country = server.country(client.ip()).to_owned();
         let registration = self.connections.register(&id, &waker, country.clone());
@@ -296,11 +296,6 @@ impl Acceptor {
 fn is_clients_fault(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
     matches!(error.kind(), WouldBlock | ConnectionAborted | ConnectionReset | Interrupted)
-}
-
-/// 32 hexadecimal digits.
-fn random_id() -> io::Result<String> {
-    Ok(random::bytes::<16>()?.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 /// All running connections.

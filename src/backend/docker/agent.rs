@@ -21,6 +21,7 @@ use serde_json::{Value, json};
 use super::Error;
 use super::api::{Api, encode};
 use super::archive::{self, BLOCK, Entry, Header};
+use crate::hex;
 use crate::http::{self, Body, Deadline, Response};
 
 /// Where the volume is mounted.
@@ -193,7 +194,7 @@ impl Agent {
                 }
             }
             let hash = hasher.finish();
-            let name: String = hash.iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+            let name = hex::encode(&hash[..16]);
             Ok(Binary { volume: format!("berth-agent-{name}"), size, hash })
         };
         examine().map_err(|source| Error::Agent { path: self.path.clone(), source })

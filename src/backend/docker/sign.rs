@@ -163,8 +163,7 @@ fn remove(api: &Api, sign: &str) -> Result<(), Error> {
 
 fn new_name() -> String {
     // Without the kernel's bytes nobody could log in anyway.
-    let bytes = random::bytes::<16>().unwrap_or_default();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    random::name().unwrap_or_default()
 }
 
 /// The name in the run directory's file, which is made where it is missing.

@@ -79,8 +79,6 @@ pub(super) struct Lease {
     has_ended: bool,
     /// Whether there may be a pod to remove: set before it is asked for, since the answer may be lost.
     pub(super) created: bool,
-    /// How often its removal is tried.
-    pub(super) attempts: u32,
 }
 
 impl Lease {
@@ -92,7 +90,6 @@ impl Lease {
             pod: pod.to_owned(),
             has_ended: false,
             created: false,
-            attempts: 1,
         }
     }
 }
@@ -110,7 +107,7 @@ impl Drop for Lease {
         }
         if self.created {
             let remove = || self.shared.remove(&self.namespace, &self.pod);
-            removal::attempt(&format!("pod {}", self.pod), self.attempts, remove);
+            removal::attempt(&format!("pod {}", self.pod), removal::ATTEMPTS, remove);
         }
     }
 }

@@ -89,7 +89,6 @@ impl Kubernetes {
         let (namespace, name) = (self.namespace()?, pod::name(&self.settings, request));
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request, &namespace, &name);
-        lease.attempts = removal::ATTEMPTS;
         match self.run(&mut lease, request, waiter, namespace, name) {
             Ok((_, Some(stream))) => Ok(Container { stream: Box::new(stream), lease: Box::new(lease) }),
             Ok((place, None)) => Ok(native::start(self, request, place, lease)?),

@@ -38,7 +38,7 @@ pub(super) fn start(cluster: &Kubernetes, request: &Request, waiter: &dyn Waiter
         return native::start(cluster, request, place, lease);
     }
     let failed = |error: io::Error| Error::Command { step: "name the agent's file", detail: error.to_string() };
-    let id = random::bytes::<16>().map_err(failed)?.map(|byte| format!("{byte:02x}")).concat();
+    let id = random::name().map_err(failed)?;
     let script = |size| pod::upload_to_stay(size, &id);
     let stream = call.upload(&cluster.agent, script)??;
     Ok(Container { stream: Box::new(stream), lease: Box::new(lease) })

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json, json};
 use super::outlook::items;
 use crate::backend::{Request, mark};
 use crate::config::{self, ContainerName, NameOf};
+use crate::hex;
 
 /// The labels on everything that is created for a connection.
 pub(super) const INSTANCE_LABEL: &str = "berth.instance";
@@ -66,7 +67,7 @@ pub(super) fn instance_label(instance: &str) -> String {
     if instance.len() <= 63 && instance.bytes().all(good) && ends(instance) {
         return instance.to_owned();
     }
-    sha256(instance.as_bytes()).iter().take(20).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&sha256(instance.as_bytes())[..20])
 }
 
 /// The namespace that is configured for pods, if any is.
@@ -136,12 +137,14 @@ pub(super) fn body(
     let client = request.client.to_string();
     let address = request.client.ip().to_string();
     extend(&mut metadata, "labels", []);
-    extend(&mut metadata, "annotations", [(USER_ANNOTATION, &*request.user), (CLIENT_ANNOTATION, &client)]);
-    extend(&mut metadata, "annotations", [(OLD_CLIENT_ANNOTATION, &*address)]);
+    let annotations =
+        [(USER_ANNOTATION, &*request.user), (CLIENT_ANNOTATION, &client), (OLD_CLIENT_ANNOTATION, &address)];
+    extend(&mut metadata, "annotations", annotations);
     if let Owner::Connection(instance) = owner {
         let label = instance_label(instance);
-        extend(&mut metadata, "labels", [(INSTANCE_LABEL, &*label), (CONNECTION_LABEL, &request.connection)]);
-        extend(&mut metadata, "labels", [(OLD_CONNECTION_LABEL, &*request.connection)]);
+        let connection = &*request.connection;
+        let labels = [(INSTANCE_LABEL, &*label), (CONNECTION_LABEL, connection), (OLD_CONNECTION_LABEL, connection)];
+        extend(&mut metadata, "labels", labels);
         extend(&mut metadata, "annotations", [(INSTANCE_ANNOTATION, instance)]);
     }
     if owner == Owner::User {

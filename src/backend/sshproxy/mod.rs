@@ -32,7 +32,8 @@ pub struct SshProxy {
 }
 
 impl SshProxy {
-    /// A backend with these settings, and these classes for its connections' packets; talks to no one yet. Fails where the private key cannot be read.
+    /// A backend with these settings, and these classes for its connections' packets; talks to no one yet. Fails where the
+    /// private key cannot be read.
     pub fn new(settings: config::SshProxy, ip_qos: IpQos) -> Result<Self, Error> {
         let list = |names: &[String]| names.join(",");
         let algorithms = Algorithms::new(

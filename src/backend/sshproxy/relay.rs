@@ -56,8 +56,8 @@ pub(super) struct Relay {
     messages: Queue,
     greeted: bool,
     sessions: Sessions,
-    /// How long the server may take to answer, and when it must have, where it was asked for something of berth's own.
     marking: Marking,
+    /// How long the server may take to answer, and when it must have, where it was asked for something of berth's own.
     patience: Duration,
     deadline: Option<Instant>,
 }
