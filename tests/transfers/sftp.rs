@@ -412,10 +412,10 @@ fn a_file_that_claims_to_be_empty_is_copied_whole() {
 
 #[test]
 fn directories_are_listed_as_by_openssh() {
+    let recent = SystemTime::now() - Duration::from_secs(40 * 24 * 60 * 60);
     let listings = [openssh(), BERTH].map(|server| {
         let scratch = Scratch::new("list");
         plant(&scratch.0);
-        let recent = SystemTime::now() - Duration::from_secs(40 * 24 * 60 * 60);
         File::open(scratch.0.join("dir/one")).unwrap().set_modified(recent).unwrap();
         std::os::unix::fs::chown(scratch.0.join("dir/sub/two"), Some(1), Some(3_000_000)).unwrap();
         let mut client = Client::new(server, &scratch.0);

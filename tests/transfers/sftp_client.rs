@@ -6,7 +6,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use berth::connection::wire::{Reader, Write as _};
 
-use crate::tree::{Scratch, command, plant, tree};
+use crate::tree::{OLD, Scratch, command, plant, tree};
 
 pub const BERTH: &str = concat!(env!("CARGO_BIN_EXE_berth"), " agent sftp");
 
@@ -187,6 +187,19 @@ pub fn names(answer: &[u8]) -> Vec<Name> {
     names
 }
 
+/// An answer without the times that nobody set: the servers work one after the other, and reading alone moves a file's
+/// access time. In an ATTRS answer the size, two ids and the mode are before the times.
+fn timeless(mut answer: Vec<u8>) -> Vec<u8> {
+    if answer.len() == 37 && answer[0] == 105 {
+        for time in [29..33, 33..37] {
+            if answer[time.clone()] > OLD.to_be_bytes()[..] {
+                answer[time].fill(0);
+            }
+        }
+    }
+    answer
+}
+
 /// Has both servers do the same in the same tree, and wants the same answers and the same tree after it.
 pub fn compare(name: &str, script: &[Vec<u8>]) {
     compare_called(name, "", script);
@@ -198,7 +211,7 @@ pub fn compare_called(name: &str, options: &str, script: &[Vec<u8>]) {
         let scratch = Scratch::new(name);
         plant(&scratch.0);
         let mut client = Client::new(&format!("{server} {options}"), &scratch.0);
-        let answers: Vec<_> = script.iter().map(|packet| client.ask(packet)).collect();
+        let answers: Vec<_> = script.iter().map(|packet| timeless(client.ask(packet))).collect();
         assert!(client.ends_well());
         (answers, tree(&scratch.0))
     });
