@@ -87,3 +87,7 @@ pub(super) fn section() -> Section<Forwarding> {
 
 const DESTINATION: &str = "must be HOST:PORT, where '*' stands for any, and an address with colons is in brackets";
 const LISTENER: &str = "must be [ADDRESS:]PORT, where '*' stands for any, and an address with colons is in brackets";
+
+#[cfg(test)]
+#[path = "forwarding_tests.rs"]
+mod tests;

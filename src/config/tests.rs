@@ -7,7 +7,6 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::connection::forward::{GatewayPorts, Listening};
 
 const REFERENCE: &str = include_str!("../../config.yaml");
 
@@ -336,134 +335,6 @@ fn no_error_shows_a_secret() {
 }
 
 #[test]
-fn keys_of_the_docker_api_are_taken_in_any_case_and_given_in_its_own() {
-    let docker = docker(
-        "host: {networkmode: bridge, nanocpus: 5, MOUNTS: [{type: bind, READONLY: true, bindoptions: {nonrecursive: \
-         false}}], portbindings: {80/tcp: [{hostip: 127.0.0.1, hostport: 8080}]}, dns: [1.1.1.1], blkiodevicereadiops: \
-         [{path: /d, rate: 1}]}, network: {endpointsconfig: {myNet: {ipamconfig: {ipv4address: 10.0.0.2}, \
-         driveropts: {X.y: 1}}}}",
-    )
-    .unwrap();
-    assert_eq!(
-        json!(docker.host_config),
-        json!({
-            "NetworkMode": "bridge",
-            "NanoCpus": 5,
-            "Mounts": [{"Type": "bind", "ReadOnly": true, "BindOptions": {"NonRecursive": false}}],
-            "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8080"}]},
-            "Dns": ["1.1.1.1"],
-            "BlkioDeviceReadIOps": [{"Path": "/d", "Rate": 1}],
-        })
-    );
-    assert_eq!(
-        json!(docker.networking_config),
-        json!({"EndpointsConfig": {"myNet": {"IPAMConfig": {"IPv4Address": "10.0.0.2"}, "DriverOpts": {"X.y": "1"}}}})
-    );
-}
-
-#[test]
-fn values_of_the_docker_api_have_its_types() {
-    let container = |keys: &str| {
-        let text = format!("docker: {{execution: {{container: {{image: a, {keys}}}}}}}");
-        parse(&text, &place()).map(|config| json!(config.docker.container))
-    };
-    let good = container(
-        "user: 1000, labels: {a: true, b: 1.10}, cmd: [sleep, 10], entrypoint: /bin/sh, tty: false, stopTimeout: 3, \
-         exposedPorts: {80/tcp: {}, 90/tcp: }, volumes: {/v: {}}, env: [A=b], healthcheck: {test: [NONE], interval: 30s, \
-         timeout: 5000000000, startPeriod: 1m30s}, hostname: ",
-    );
-    assert_eq!(
-        good.unwrap(),
-        json!({
-            "Image": "a", "User": "1000", "Labels": {"a": "true", "b": "1.10"}, "Cmd": ["sleep", "10"],
-            "Entrypoint": "/bin/sh", "Tty": false, "StopTimeout": 3,
-            "ExposedPorts": {"80/tcp": {}, "90/tcp": {}}, "Volumes": {"/v": {}}, "Env": ["A=b"],
-            "Healthcheck": {
-                "Test": ["NONE"], "Interval": 30_000_000_000i64, "Timeout": 5_000_000_000i64,
-                "StartPeriod": 90_000_000_000i64,
-            },
-        })
-    );
-    for (keys, message) in [
-        ("tty: 1", "Tty: must be true or false, without quotes"),
-        ("tty: 'true'", "Tty: must be true or false, without quotes"),
-        ("tty: maybe", "Tty: must be true or false, without quotes"),
-        ("env: A=b", "Env: must be a list"),
-        ("env: {A: b}", "Env: must be a list, not a mapping"),
-        ("labels: [a]", "Labels: must be a mapping, not a list"),
-        ("labels: {a: }", "Labels.a: must be a text, not nothing"),
-        ("user: [a]", "User: must be a text, not a list"),
-        ("stopTimeout: 010", "StopTimeout: must be a number, without quotes and leading zeros"),
-        ("volumes: {/v: x}", "Volumes./v: must be an empty mapping, {}"),
-        (
-            "healthcheck: {interval: soon}",
-            "interval: must be a number of nanoseconds, or a time with a unit, such as 30s",
-        ),
-        ("healthcheck: {intervall: 1s}", "intervall: unknown key; did you mean interval?"),
-    ] {
-        let errors = container(keys).expect_err(keys);
-        let found = format!("{}: {}", errors[0].key, errors[0].message);
-        assert!(errors.len() == 1 && found.to_lowercase().ends_with(&message.to_lowercase()), "{keys}: {errors:?}");
-    }
-}
-
-#[test]
-fn sizes_may_have_a_unit() {
-    let memory =
-        |text: &str| docker(&format!("host: {{memory: {text}}}")).map(|docker| docker.host_config["Memory"].clone());
-    for (text, bytes) in
-        [("5", 5_i64), ("64k", 65_536), ("512m", 536_870_912), ("2G", 2_147_483_648), ("1kb", 1024), ("-1", -1i64)]
-    {
-        assert_eq!(memory(text).unwrap(), json!(bytes), "{text}");
-    }
-    for bad in ["much", "1x", "1.5g", "m", "9999999999g", "[1]"] {
-        assert!(memory(bad).is_err(), "{bad}");
-    }
-}
-
-#[test]
-fn what_cannot_be_is_refused_by_name_with_the_reason() {
-    for (execution, message) in [
-        (
-            "mode: persistent",
-            "docker.execution.mode: persistent: which container? Set containername, containerLabels, \
-             selectableContainers or create",
-        ),
-        (
-            "mode: konnection",
-            "docker.execution.mode: must be connection, session or persistent; did you mean connection?",
-        ),
-        (
-            "containername: web",
-            "docker.execution.containername: is for mode: persistent; else each connection has a container, which berth names",
-        ),
-        (
-            "imagePullPolicy: always",
-            "docker.execution.imagePullPolicy: must be Always, IfNotPresent or Never; did you mean Always?",
-        ),
-        ("host: {resources: {memry: 1}}", "docker.execution.host.resources.memry: unknown key; did you mean memory?"),
-        ("platform: [linux]", "docker.execution.platform: must be a platform, not a list"),
-        ("platform: Linux/x", "docker.execution.platform: must be a platform such as linux/arm64 or linux/arm/v7"),
-        (
-            "host: {restartPolicy: {name: always}}",
-            "docker.execution.host.restartPolicy.name: a container ends with its connection and is not started again; remove it",
-        ),
-    ] {
-        assert_eq!(docker_error(execution), message);
-    }
-    assert!(docker("host: {init: false, restartPolicy: {name: 'no'}}").is_ok());
-    assert_eq!(error("security: {tty: {mode: allow}}"), "2: security.tty.mode: must be enable, filter or disable");
-}
-
-#[test]
-fn a_platform_is_a_text_or_its_parts() {
-    let platform = |text: &str| docker(&format!("platform: {text}")).unwrap().platform;
-    assert_eq!(platform("linux/arm64"), Some("linux/arm64".into()));
-    assert_eq!(platform("{architecture: arm, os: linux, variant: v7}"), Some("linux/arm/v7".into()));
-    assert_eq!(platform("~"), None);
-}
-
-#[test]
 fn levels_have_the_names_of_syslog() {
     let level = |text: &str| good(&format!("log: {{level: {text}}}")).log.level;
     assert_eq!((level("debug"), level("notice")), (log::LevelFilter::Debug, log::LevelFilter::Info));
@@ -515,63 +386,6 @@ proptest! {
     }
 }
 
-#[test]
-fn agent_and_display_are_not_lent_unless_that_is_enabled() {
-    let lent = |lines: &str| {
-        let forwarding = good(lines).forwarding.everyone;
-        (forwarding.connect, forwarding.agent, forwarding.x11)
-    };
-    assert_eq!(lent(""), (true, false, false));
-    let all =
-        "security: {forwarding: {forwardingMode: disable, agentForwardingMode: enable, x11ForwardingMode: enable}}";
-    assert_eq!(lent(all), (false, true, true));
-}
-
-#[test]
-fn forwarding_is_permitted_by_lists_of_addresses_and_ports() {
-    let forwarding = |lines: &str| good(&format!("security: {{forwarding: {{{lines}}}}}")).forwarding.everyone;
-    let lists = forwarding("permitOpen: ['db:5432', '[::1]:*'], permitListen: ['8080', 'localhost:*']");
-    let (open, listen) = (lists.permit_open.unwrap(), lists.permit_listen.unwrap());
-    assert!(open[0].covers(b"DB", 5432) && open[1].covers(b"::1", 1) && !open[0].covers(b"db", 1));
-    assert!(listen[0].covers(b"", 8080) && listen[1].covers(b"localhost", 0) && !listen[1].covers(b"", 0));
-    assert_eq!(forwarding("permitOpen: []").permit_open, Some(Vec::new()));
-    assert_eq!(forwarding("").permit_open, None);
-    assert_eq!(
-        error("security: {forwarding: {permitOpen: [db]}}"),
-        "2: security.forwarding.permitOpen[0]: must be HOST:PORT, where '*' stands for any, and an address with colons \
-         is in brackets"
-    );
-}
-
-#[test]
-fn listening_is_as_in_sshd() {
-    let listening = |lines: &str| good(&format!("security: {{forwarding: {{{lines}}}}}")).forwarding.everyone.listening;
-    assert_eq!(listening(""), Listening { gateway_ports: GatewayPorts::No, unlink: false });
-    assert_eq!(
-        listening("gatewayPorts: clientspecified, streamLocalBindUnlink: yes"),
-        Listening { gateway_ports: GatewayPorts::ClientSpecified, unlink: true }
-    );
-    assert_eq!(listening("gatewayPorts: yes").gateway_ports, GatewayPorts::Yes);
-}
-
-#[test]
-fn a_users_forwarding_goes_over_everyones() {
-    let forwarding = good(
-        "auth: {users: {alice: {forwarding: {agentForwardingMode: enable, permitOpen: ['db:1']}}, bob: {forwarding: }}}\n\
-         security: {forwarding: {forwardingMode: disable, permitOpen: ['*:80'], permitListen: ['1']}}",
-    )
-    .forwarding;
-    let (alice, bob) = (forwarding.of("alice"), forwarding.of("bob"));
-    assert_eq!((alice.agent, alice.connect, bob.agent, bob.connect), (true, false, false, false));
-    let ports = |list: &Option<Vec<crate::auth::ForwardAddress>>| list.as_ref().unwrap()[0].port;
-    assert_eq!((ports(&alice.permit_open), ports(&bob.permit_open)), (Some(1), Some(80)));
-    assert_eq!(ports(&alice.permit_listen), Some(1));
-    assert_eq!(
-        error("auth: {users: {a.b: {forwarding: {x11ForwardingMode: maybe}}}}"),
-        "2: auth.users.\"a.b\".forwarding.x11ForwardingMode: must be enable or disable"
-    );
-}
-
 #[path = "drop_in_tests.rs"]
 mod drop_in;
 
@@ -608,17 +422,6 @@ fn what_is_wrong_with_a_group_is_told_once() {
     assert!(wrong.starts_with("2: auth.groups.x.docker.execution.modus: unknown key"), "{wrong}");
     assert!(
         error("auth: {users: {a: {docker: {connection: {}}}}}").contains("auth.users.a.docker.connection: unknown key")
-    );
-}
-
-#[test]
-fn an_init_of_dockers_own_is_for_containers_without_an_agent() {
-    let init = |more: &str| docker(&format!("host: {{init: true}}{more}"));
-    assert!(init(", disableAgent: true").is_ok());
-    assert!(docker("sidecars: [{name: a, container: {image: b}, host: {init: true}}]").is_ok());
-    assert_eq!(
-        docker_error("host: {init: true}"),
-        "docker.execution.host.init: the agent is the container's init; remove it"
     );
 }
 
