@@ -110,15 +110,16 @@ impl Bridge {
         waker: Waker,
         login: Login,
     ) -> Self {
-        // Webhooks' variables are the container's already, and are not for a key or a client to change.
+        let Service { backend, security, forwarding, max_sessions, quota } = login.service;
+        // Webhooks' variables are the container's or come with each program, and are not for a key or a client to change.
         let metadata = Arc::new(login.grant.metadata);
         let keys = login.grant.restrictions.environment.iter();
         let mut environment: Vec<_> =
             keys.filter(|(name, _)| !metadata.environment.contains_key(name)).cloned().collect();
+        environment.extend(backend.variables(&metadata));
         let (from, to) = (client.ip().to_canonical(), local.ip().to_canonical());
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
-        let Service { backend, security, forwarding, max_sessions, quota } = login.service;
         let policy = Policy {
             accept_env: server.settings.accept_env.clone(),
             fixed: metadata.environment.keys().cloned().collect(),

@@ -29,7 +29,7 @@ pub struct Policy {
     pub accept_env: Vec<String>,
     /// The names of variables that the container has for its user: no client may set them.
     pub fixed: Vec<String>,
-    /// The variables that every program has, over those that its client sets.
+    /// The variables that every program has, over those that its client sets. Of two of a name, the last counts.
     pub environment: Vec<(String, String)>,
     /// The commands of subsystems, by their names. Without a table they are known by their names.
     pub subsystems: Option<BTreeMap<String, String>>,

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::common::cluster::{Namespace, api};
-use crate::common::{Berth, DEADLINE, eventually, key};
+use crate::common::{Answer, Berth, DEADLINE, PASSWORD, WebhookServer, eventually, key};
 use crate::with;
 
 #[test]
@@ -79,6 +79,34 @@ fn a_pod_that_is_missing_is_made_and_stays() {
     // Without an agent, too.
     let berth = with_missing_ones_made(&namespace, |pod| pod["disableAgent"] = true.into());
     berth.exec("wc -l </kept; exit 3").run().exits(3).prints("2\n");
+}
+
+#[test]
+fn what_webhooks_give_is_in_a_pod_that_was_there_before() {
+    let namespace = Namespace::new();
+    let server = WebhookServer::start(|_, question| {
+        Answer::Json(json!({
+            "success": true,
+            "metadata": {"TEAM": {"value": "blue 'x"}},
+            "environment": {"LOGIN": {"value": question["connectionId"]}, "LC_TEAM": {"value": "green"}},
+        }))
+    });
+    for without_agent in [false, true] {
+        let berth = with_missing_ones_made(&namespace, |pod| {
+            pod["disableAgent"] = without_agent.into();
+            pod["exposeAuthMetadataAsEnv"] = json!({"TEAM": "HIS_TEAM"});
+        });
+        berth.reload(|config| {
+            config["auth"] = json!({"password": {"method": "webhook", "webhook": {"url": server.url()}}});
+        });
+        // Those of this login, whoever has logged in before, and whatever the client sets.
+        for _ in 0..2 {
+            let ssh = berth.openssh_with_password("ssh", PASSWORD, 1).args(["-o", "SetEnv=LC_TEAM=own", "-T", "berth"]);
+            let said = ssh.arg("echo $HIS_TEAM $LC_TEAM $LOGIN").run().succeeds().text();
+            let login = server.questions().pop().unwrap().1["connectionId"].as_str().unwrap().to_owned();
+            assert_eq!(said, format!("blue 'x green {login}\n"), "without_agent: {without_agent}");
+        }
+    }
 }
 
 /// A pod of two containers, of which the image of the first has bash.

@@ -33,6 +33,7 @@ use crate::backend::in_use::Names;
 use crate::backend::{self, Backend, Container, Request, Scope, Waiter, removal};
 use crate::config::{self, ExecutionMode};
 use crate::http::{Deadline, encode};
+use crate::metadata::Metadata;
 use api::Api;
 use call::Call;
 use exec::{Executed, Place};
@@ -173,6 +174,16 @@ impl Backend for Kubernetes {
 
     fn subsystems(&self) -> Option<BTreeMap<String, String>> {
         Some(self.settings.all_subsystems())
+    }
+
+    fn variables(&self, metadata: &Metadata) -> Vec<(String, String)> {
+        match self.settings.mode {
+            ExecutionMode::Persistent => {
+                pod::variables(&self.settings, metadata).map(|(name, value)| (name.into(), value.into())).collect()
+            }
+            // A pod that is the user's alone is made with them.
+            ExecutionMode::Connection | ExecutionMode::Session => Vec::new(),
+        }
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {

@@ -9,6 +9,7 @@ use super::outlook::items;
 use crate::backend::{Request, mark};
 use crate::config::{self, ContainerName, NameOf};
 use crate::hex;
+use crate::metadata::Metadata;
 
 /// The labels on everything that is created for a connection.
 pub(super) const INSTANCE_LABEL: &str = "berth.instance";
@@ -157,7 +158,7 @@ pub(super) fn body(
     }
     extend(&mut metadata, "labels", [(OLD_USER_LABEL, &*config::label(&request.user))]);
     for (key, names) in [("labels", &settings.labels), ("annotations", &settings.annotations)] {
-        extend(&mut metadata, key, exposed(names, request));
+        extend(&mut metadata, key, exposed(names, &request.metadata));
     }
 
     let mut spec = settings.spec.clone();
@@ -166,11 +167,12 @@ pub(super) fn body(
     // The configuration was checked.
     let Some(container) = container else { return Json::Null };
     container.entry("name").or_insert_with(|| "shell".into());
-    let environment = &request.metadata.environment;
-    let environment = environment.iter().map(|(name, fact)| (name.as_str(), fact.value.as_str()));
-    for (name, value) in exposed(&settings.variables, request).chain(environment) {
-        // Of two of a name, the last counts.
-        push(container, "env", json!({ "name": name, "value": value }));
+    // One that stays is for later logins, too, which have variables of their own.
+    if owner != Owner::User {
+        for (name, value) in variables(settings, &request.metadata) {
+            // Of two of a name, the last counts.
+            push(container, "env", json!({ "name": name, "value": value }));
+        }
     }
     if owner == Owner::User || settings.disable_agent {
         container.insert("command".into(), settings.idle_command.as_slice().into());
@@ -195,9 +197,21 @@ pub(super) fn body(
     json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec })
 }
 
+/// What programs are to have of a login's metadata, by the names of variables. Of two of a name, the last counts.
+pub(super) fn variables<'a>(
+    settings: &'a config::Kubernetes,
+    metadata: &'a Metadata,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let environment = metadata.environment.iter().map(|(name, fact)| (name.as_str(), fact.value.as_str()));
+    exposed(&settings.variables, metadata).chain(environment)
+}
+
 /// What is to be told of metadata, by the names that they have there.
-fn exposed<'a>(names: &'a BTreeMap<String, String>, request: &'a Request) -> impl Iterator<Item = (&'a str, &'a str)> {
-    let facts = &request.metadata.facts;
+fn exposed<'a>(
+    names: &'a BTreeMap<String, String>,
+    metadata: &'a Metadata,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let facts = &metadata.facts;
     names.iter().filter_map(|(fact, name)| Some((name.as_str(), facts.get(fact)?.value.as_str())))
 }
 

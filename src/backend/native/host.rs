@@ -1,5 +1,6 @@
 //! A host of programs that an executor runs.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -135,8 +136,10 @@ impl Host for Native {
     fn start(&mut self, start: &Start, requested: Requested<'_, Winsize>) -> io::Result<(Started<Process>, Ends)> {
         let terminal = requested.terminal;
         let variables = requested.variables.iter().chain(requested.server.iter());
-        let pairs = variables.map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+        let variables = variables.map(|(name, value)| (name.as_os_str(), value.as_os_str()));
         let term = terminal.map(|(term, _)| (OsStr::new("TERM"), term)).filter(|(_, term)| !term.is_empty());
+        // Of two of a name, the last counts: not every runtime has it so.
+        let variables: BTreeMap<_, _> = variables.chain(term).collect();
         let text = |(name, value): (&OsStr, &OsStr)| format!("{}={}", name.to_string_lossy(), value.to_string_lossy());
         let (ends, streams) = if terminal.is_some() { terminal_ends()? } else { pipe_ends()? };
         let (words, is_sftp) = match self.words(start) {
@@ -149,7 +152,7 @@ impl Host for Native {
         let command = Command {
             words,
             is_sftp,
-            environment: pairs.chain(term).map(text).collect(),
+            environment: variables.into_iter().map(text).collect(),
             size: terminal.map(|(_, size)| [size.ws_row, size.ws_col]),
         };
         match self.executor.run(&command) {
