@@ -90,3 +90,10 @@ fn a_composite_certificate_lets_in_until_it_is_revoked() {
         assert_eq!(lets_in(&berth, &["-o", &certificate]), expected);
     }
 }
+
+#[test]
+fn a_composite_host_key_is_told_for_what_it_is_not() {
+    let berth = Berth::start();
+    let log = berth.reload(|config| config["ssh"]["hostkeys"] = json!(key(USER).path));
+    assert!(log.contains("mldsa44-ed25519: not an Ed25519, ECDSA or RSA key"), "{log}");
+}
