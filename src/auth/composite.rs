@@ -49,11 +49,12 @@ pub(super) fn verify(key: &[u8], signature: &[u8], data: &[u8]) -> Result<bool, 
 
 #[cfg(test)]
 mod tests {
-    use super::{ED25519, KEY, ML_DSA, verify};
-    use crate::auth::Offer;
+    use super::{ED25519, KEY, ML_DSA, NAME, verify};
     use crate::auth::key::tests::blob;
     use crate::auth::signature::tests::KeyPair;
+    use crate::auth::{Offer, PublicKey};
     use crate::connection::wire::Reader;
+    use crate::fuzzing::pieces;
 
     /// A user certificate with such a key, signed by another: of ssh-keygen, OpenSSH 10.6.
     const CERTIFICATE: &str = include_str!("test_composite-cert.pub");
@@ -130,6 +131,14 @@ mod tests {
             assert!(Offer::parse(&changed).is_err(), "byte {place}");
             assert!(Offer::parse(&whole[..place]).is_err(), "cut at {place}");
         }
+    }
+
+    #[test]
+    fn the_fuzz_target_begins_with_a_good_signature() {
+        // Of ssh-keygen -Y sign, OpenSSH 10.6.
+        let seed: Vec<_> = pieces(include_bytes!("../../fuzz/seeds/signature/composite")).collect();
+        let [key, signature, data] = seed[..] else { panic!("{} pieces", seed.len()) };
+        assert_eq!(PublicKey::parse(key).unwrap().verify(NAME.as_bytes(), signature, data), Ok(None));
     }
 
     #[test]
