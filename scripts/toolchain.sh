@@ -42,11 +42,15 @@ case $1 in
 *Configure)
     set -- "$@" no-quic no-dtls no-srtp no-srp no-nextprotoneg no-ssl-trace no-http no-cms no-ts no-cmp no-ct no-rfc3779 \
         no-aria no-bf no-cast no-rc2 no-rc4 no-sm2 no-sm3 no-sm4 no-mdc2 no-rmd160 no-whirlpool no-gost no-scrypt \
-        no-ec2m no-ml-dsa no-slh-dsa -fno-asynchronous-unwind-tables -fno-unwind-tables
+        no-ec2m no-slh-dsa -fno-asynchronous-unwind-tables -fno-unwind-tables
     ;;
 esac
 exec perl "$@"'
-[ "$(cat "$openssl_perl" 2>/dev/null)" = "$openssl_perl_text" ] || printf '%s\n' "$openssl_perl_text" >"$openssl_perl"
+if [ "$(cat "$openssl_perl" 2>/dev/null)" != "$openssl_perl_text" ]; then
+    printf '%s\n' "$openssl_perl_text" >"$openssl_perl"
+    # Cargo does not look at it: OpenSSL is built again where nothing tells of the last time.
+    rm -rf "$target_dir/$target"/*/.fingerprint/openssl-sys-*
+fi
 chmod +x "$openssl_perl"
 export OPENSSL_SRC_PERL=$openssl_perl
 

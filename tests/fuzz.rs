@@ -12,7 +12,7 @@ use berth::fuzzing;
 const ROUNDS: u32 = 1500;
 
 /// The longest input, in bytes.
-const LONGEST: usize = 4096;
+const LONGEST: usize = 8192;
 
 /// The directory of a target's seeds.
 fn directory(target: &str) -> PathBuf {

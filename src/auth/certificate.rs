@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::public_key::{KeyError, PublicKey, Type, excerpt, fingerprint};
 use super::source::Sources;
-use super::{Attested, BadSignature, Restrictions};
+use super::{Attested, BadSignature, Restrictions, composite};
 use crate::connection::wire::{Malformed, Reader, Write};
 
 /// What the names of certificates' types end in.
@@ -95,7 +95,10 @@ impl From<Malformed> for OfferError {
 
 /// The name of the plain type or algorithm that goes with a certificate's.
 fn plain(name: &[u8]) -> Option<String> {
-    let start = std::str::from_utf8(name).ok()?.strip_suffix(SUFFIX)?;
+    if name == composite::CERTIFICATE.as_bytes() {
+        return Some(composite::NAME.to_owned());
+    }
+    let start = std::str::from_utf8(name).ok()?.strip_suffix(SUFFIX).filter(|&start| start != composite::NAME)?;
     Some(if start.starts_with("sk-") { format!("{start}{VENDOR}") } else { start.to_owned() })
 }
 
@@ -482,9 +485,12 @@ pub(super) mod tests {
 
     proptest! {
         #[test]
-        fn no_certificate_panics(rest in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn no_certificate_panics(
+            name in "ssh-(ed25519-cert-v01@openssh.com|mldsa44-ed25519-cert)",
+            rest in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
             let mut blob = Vec::new();
-            blob.put_string("ssh-ed25519-cert-v01@openssh.com");
+            blob.put_string(name);
             blob.extend_from_slice(&rest);
             prop_assert!(Offer::parse(&blob).is_err());
         }

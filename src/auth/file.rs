@@ -243,7 +243,7 @@ mod tests {
         let text = [b"# comment\r\n\r\n  \n\xff\xfe not UTF-8\nno-ptty ", LINES.as_bytes(), b"# no line end"].concat();
         let directory = Directory::new("lines", text);
         // The Ed25519 key has an unknown option, two others are of no use.
-        assert_eq!(directory.count("alice"), 6);
+        assert_eq!(directory.count("alice"), 7);
         assert_eq!(directory.count("bob"), 0);
         let directory = Directory::new("crlf", format!("{}\r\n", line()));
         let found =

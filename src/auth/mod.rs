@@ -4,6 +4,7 @@ mod account;
 mod by_name;
 mod certificate;
 mod command;
+mod composite;
 mod file;
 mod key;
 mod methods;

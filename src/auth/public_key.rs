@@ -1,4 +1,4 @@
-//! Users' public keys: RFC 4253 section 6.6, RFC 5656, RFC 8709, and PROTOCOL.u2f of OpenSSH.
+//! Users' public keys: RFC 4253 section 6.6, RFC 5656, RFC 8709, PROTOCOL.u2f of OpenSSH, and [`composite`].
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -7,10 +7,11 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use openssl::sha::sha256;
 
+use super::composite;
 use crate::connection::wire::{Malformed, Reader};
 
 /// The types of key that berth can verify a signature of.
-pub(super) static TYPES: [Type; 7] = [
+pub(super) static TYPES: [Type; 8] = [
     Type { name: "ssh-ed25519", shape: Shape::Ed25519, security_key: false },
     Type { name: "ecdsa-sha2-nistp256", shape: Shape::Ecdsa(Curve::P256), security_key: false },
     Type { name: "ecdsa-sha2-nistp384", shape: Shape::Ecdsa(Curve::P384), security_key: false },
@@ -18,6 +19,7 @@ pub(super) static TYPES: [Type; 7] = [
     Type { name: "ssh-rsa", shape: Shape::Rsa, security_key: false },
     Type { name: "sk-ssh-ed25519@openssh.com", shape: Shape::Ed25519, security_key: true },
     Type { name: "sk-ecdsa-sha2-nistp256@openssh.com", shape: Shape::Ecdsa(Curve::P256), security_key: true },
+    Type { name: composite::NAME, shape: Shape::Composite, security_key: false },
 ];
 
 /// The sizes that an RSA key may have, in bits. The upper one is OpenSSH's.
@@ -41,6 +43,8 @@ enum Shape {
     Ecdsa(Curve),
     /// RFC 4253 section 6.6.
     Rsa,
+    /// See [`composite`].
+    Composite,
 }
 
 /// The curves of RFC 5656 section 10.1.
@@ -93,6 +97,8 @@ pub(super) enum Numbers<'a> {
     Ecdsa(Curve, &'a [u8]),
     /// Exponent and modulus, most significant byte first.
     Rsa(&'a [u8], &'a [u8]),
+    /// That of ML-DSA, and behind it that of Ed25519.
+    Composite(&'a [u8]),
 }
 
 /// Why a blob is no key that can be used.
@@ -201,6 +207,9 @@ impl Type {
                 bits = modulus.len() * 8 - modulus[0].leading_zeros() as usize;
                 Numbers::Rsa(exponent, modulus)
             }
+            Shape::Composite => {
+                Numbers::Composite(reader.string().ok().filter(|key| key.len() == composite::KEY).ok_or(Malformed)?)
+            }
         };
         let application = if self.security_key { Some(reader.string()?) } else { None };
         Ok((Fields { numbers, application }, bits))
@@ -241,19 +250,19 @@ mod tests {
 
     #[test]
     fn keys_of_all_supported_types_are_taken() {
-        let names = LINES.lines().take(7).map(|line| PublicKey::parse(&blob(line)).unwrap().kind().name);
+        let names = LINES.lines().take(8).map(|line| PublicKey::parse(&blob(line)).unwrap().kind().name);
         assert_eq!(names.collect::<Vec<_>>(), TYPES.each_ref().map(|known| known.name));
     }
 
     #[test]
     fn weak_and_unknown_types_are_refused_by_name() {
-        let others: Vec<_> = LINES.lines().skip(7).map(|line| error(&blob(line))).collect();
+        let others: Vec<_> = LINES.lines().skip(8).map(|line| error(&blob(line))).collect();
         assert_eq!(others, [KeyError::RsaSize(1024), KeyError::Type("ssh-dss".into())]);
     }
 
     #[test]
     fn a_key_that_is_cut_or_too_long_is_refused() {
-        for line in LINES.lines().take(7) {
+        for line in LINES.lines().take(8) {
             let blob = blob(line);
             let longer = [&blob[..], &[0]].concat();
             for changed in (0..blob.len()).map(|end| &blob[..end]).chain([&longer[..]]) {

@@ -11,13 +11,15 @@ use openssl::rsa::Rsa;
 use openssl::sha::sha256;
 use openssl::sign::Verifier;
 
+use super::composite;
 use super::public_key::{Curve, Fields, Numbers, PublicKey, positive};
 use crate::connection::wire::{Malformed, Reader, Write};
 use crate::fuzzing::pieces;
 
 /// The algorithms that a user's key may sign with (`server-sig-algs`, RFC 8308 section 3.1): no SHA-1, no DSA.
 pub const SIGNATURE_ALGORITHMS: &str = "ssh-ed25519,sk-ssh-ed25519@openssh.com,ecdsa-sha2-nistp256,\
-    ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256";
+    ecdsa-sha2-nistp384,ecdsa-sha2-nistp521,sk-ecdsa-sha2-nistp256@openssh.com,rsa-sha2-512,rsa-sha2-256,\
+    ssh-mldsa44-ed25519";
 
 /// A security key's word on its user, in a signature's flags (PROTOCOL.u2f of OpenSSH).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,7 @@ impl PublicKey {
                 let whole = [&vec![0; missing], blob].concat();
                 Verifier::new(digest, &*PKey::from_rsa(key)?)?.verify_oneshot(&whole, data)?
             }
+            Numbers::Composite(key) => composite::verify(key, blob, data)?,
         };
         if is_good { Ok(attested) } else { Err(BadSignature) }
     }
@@ -149,16 +152,17 @@ pub(super) mod tests {
     use openssl::ec::{EcGroup, EcKey, PointConversionForm};
     use openssl::ecdsa::EcdsaSig;
     use openssl::hash::MessageDigest;
+    use openssl::md_ctx::MdCtx;
     use openssl::nid::Nid;
-    use openssl::pkey::{PKey, Private};
+    use openssl::pkey::{KeyType, PKey, Private};
     use openssl::rsa::Rsa;
     use openssl::sha::sha256;
     use openssl::sign::Signer;
     use proptest::prelude::*;
 
     use super::{Attested, BadSignature, SIGNATURE_ALGORITHMS, key_type};
-    use crate::auth::PublicKey;
     use crate::auth::key::tests::{LINES, public_key};
+    use crate::auth::{PublicKey, composite};
     use crate::connection::wire::Write;
 
     /// A key pair. Security keys' are in software, and attest what they are told to.
@@ -166,6 +170,8 @@ pub(super) mod tests {
         algorithm: &'static str,
         pub public: PublicKey,
         private: PKey<Private>,
+        /// Where two keys sign, the one that does so first.
+        first: Option<PKey<Private>>,
     }
 
     impl KeyPair {
@@ -173,6 +179,7 @@ pub(super) mod tests {
             let kind = std::str::from_utf8(key_type(algorithm.as_bytes())).unwrap();
             let mut blob = Vec::new();
             blob.put_string(kind);
+            let mut first = None;
             let private = if let Some((_, curve)) = kind.split_once("nistp") {
                 let curve = &curve[..3];
                 let nid = match curve {
@@ -192,6 +199,14 @@ pub(super) mod tests {
                 put_number(&mut blob, &key.e().to_vec());
                 put_number(&mut blob, &key.n().to_vec());
                 PKey::from_rsa(key).unwrap()
+            } else if kind == composite::NAME {
+                let key = PKey::generate_ed25519().unwrap();
+                // The one is as good a seed as the other.
+                let seed = PKey::generate_ed25519().unwrap().raw_private_key().unwrap();
+                let ml_dsa = PKey::private_key_from_seed(None, KeyType::ML_DSA_44, None, &seed).unwrap();
+                blob.put_string([ml_dsa.raw_public_key().unwrap(), key.raw_public_key().unwrap()].concat());
+                first = Some(ml_dsa);
+                key
             } else {
                 let key = PKey::generate_ed25519().unwrap();
                 blob.put_string(key.raw_public_key().unwrap());
@@ -200,7 +215,7 @@ pub(super) mod tests {
             if kind.starts_with("sk-") {
                 blob.put_string("ssh:");
             }
-            KeyPair { algorithm, public: PublicKey::parse(&blob).unwrap(), private }
+            KeyPair { algorithm, public: PublicKey::parse(&blob).unwrap(), private, first }
         }
 
         pub(in crate::auth) fn sign(&self, data: &[u8]) -> Vec<u8> {
@@ -215,14 +230,21 @@ pub(super) mod tests {
                 more.put_u32(17);
                 over = [&sha256(b"ssh:")[..], &more, &sha256(data)].concat();
             }
-            let signature = match self.algorithm.rsplit_once(['-', 'p']).unwrap().1 {
+            let mut signature = Vec::new();
+            if let Some(first) = &self.first {
+                over = composite::message(&over);
+                let mut context = MdCtx::new().unwrap();
+                context.digest_sign_init(None, first).unwrap().set_context_string(composite::LABEL).unwrap();
+                context.digest_sign_to_vec(&over, &mut signature).unwrap();
+            }
+            signature.extend(match self.algorithm.rsplit_once(['-', 'p']).unwrap().1 {
                 "256" if self.algorithm.starts_with("rsa") => self.with_digest(MessageDigest::sha256(), &over),
                 "512" => self.with_digest(MessageDigest::sha512(), &over),
                 "384" => ecdsa(&self.with_digest(MessageDigest::sha384(), &over)),
                 "521" => ecdsa(&self.with_digest(MessageDigest::sha512(), &over)),
                 _ if self.algorithm.contains("nistp256") => ecdsa(&self.with_digest(MessageDigest::sha256(), &over)),
                 _ => Signer::new_without_digest(&self.private).unwrap().sign_oneshot_to_vec(&over).unwrap(),
-            };
+            });
             let mut blob = Vec::new();
             blob.put_string(self.algorithm);
             blob.put_string(signature);
@@ -329,8 +351,8 @@ pub(super) mod tests {
     proptest! {
         #[test]
         fn no_signature_panics(
-            line in 0..7usize,
-            algorithm in 0..8usize,
+            line in 0..8usize,
+            algorithm in 0..9usize,
             rest in proptest::collection::vec(any::<u8>(), 0..100),
         ) {
             let algorithm = SIGNATURE_ALGORITHMS.split(',').nth(algorithm).unwrap();

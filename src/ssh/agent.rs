@@ -15,7 +15,7 @@ use rustix::event::PollFlags;
 use rustix::net::{Shutdown, shutdown};
 
 use super::bridge::{End, LIMIT, protocol_error};
-use super::channels::{Channels, Refusal};
+use super::channels::{self, AUTHENTICATION_AGENT, Channels, Refusal};
 use super::early::Early;
 use super::forwards::Forwards;
 use super::habits::Habits;
@@ -70,8 +70,13 @@ impl Agent {
     /// Takes a client's channel message, for the channel that the agent calls `number`.
     pub fn take(&mut self, message: &[u8], number: u32, policy: &Policy, channels: &mut Channels) -> Result<(), End> {
         if message[0] == number::CHANNEL_REQUEST {
-            let request = ChannelRequest { recipient: number, ..ChannelRequest::decode(&message[1..])? };
-            channels.agent |= request.name == b"auth-agent-req@openssh.com" && policy.may_forward_agent();
+            let mut request = ChannelRequest { recipient: number, ..ChannelRequest::decode(&message[1..])? };
+            if let Some(channel_type) = channels::lent_by(request.name) {
+                request.name = AUTHENTICATION_AGENT.0;
+                if policy.may_forward_agent() {
+                    channels.agent = Some(channel_type);
+                }
+            }
             channels.x11 |= request.name == b"x11-req" && policy.may_forward_x11();
             if request.name == b"pty-req" && policy.may_have_terminal(&request)? {
                 channels.ask_for_terminal(number);
@@ -175,8 +180,8 @@ impl Agent {
                 number::CHANNEL_OPEN => {
                     let open = Open::decode(body)?;
                     let reason = match channels.open(&open, forwards.as_deref())? {
-                        Ok(()) => {
-                            session.send(&Open { sender: self.base + open.sender, ..open }.encode())?;
+                        Ok(channel_type) => {
+                            session.send(&Open { channel_type, sender: self.base + open.sender, ..open }.encode())?;
                             None
                         }
                         Err(Refusal::NotAskedFor) => Some(OpenFailure::AdministrativelyProhibited),

@@ -26,6 +26,13 @@ const MOST: usize = 1024;
 /// By how much the client may have widened a window without the agent's knowing, in bytes.
 const HELD: u32 = 512 * 1024;
 
+/// The request by which a client lends its authentication agent, and the type of the channels that lead there: of
+/// OpenSSH, which agents in containers and other SSH servers know.
+pub const AUTHENTICATION_AGENT: (&[u8], &[u8]) = (b"auth-agent-req@openssh.com", b"auth-agent@openssh.com");
+
+/// The same, of draft-ietf-sshm-ssh-agent: clients take these since we say `agent-forward` (RFC 8308).
+const STANDARD_AUTHENTICATION_AGENT: (&[u8], &[u8]) = (b"agent-req", b"agent-connect");
+
 /// All channels of one agent.
 #[derive(Debug, Default)]
 pub struct Channels {
@@ -33,8 +40,8 @@ pub struct Channels {
     open: HashMap<u32, Channel>,
     /// The agent's numbers of channels that the client has not answered.
     opening: HashSet<u32>,
-    /// `auth-agent-req@openssh.com` was passed on.
-    pub agent: bool,
+    /// The type of channels to the client's authentication agent, once a request that lends it was passed on.
+    pub agent: Option<&'static [u8]>,
     /// `x11-req` was passed on.
     pub x11: bool,
 }
@@ -78,6 +85,12 @@ impl Channel {
         let known = self.window?.saturating_sub(self.held);
         (self.held >= HELD || self.held > known).then(|| std::mem::take(&mut self.held))
     }
+}
+
+/// The type of the channels to a client's authentication agent, where a request of this name lends it.
+pub fn lent_by(request: &[u8]) -> Option<&'static [u8]> {
+    let names = [AUTHENTICATION_AGENT, STANDARD_AUTHENTICATION_AGENT];
+    names.into_iter().find(|names| names.0 == request).map(|names| names.1)
 }
 
 /// Why an agent may not open a channel.
@@ -200,24 +213,28 @@ impl Channels {
         });
     }
 
-    /// The agent opens a channel. `forwards` are given where it listens for the client.
-    pub fn open(&mut self, open: &Open<'_>, forwards: Option<&Forwards>) -> Result<Result<(), Refusal>, Malformed> {
+    /// The agent opens a channel. `forwards` are given where it listens for the client. Gives the type by which the client
+    /// knows such channels.
+    pub fn open<'a>(
+        &mut self,
+        open: &Open<'a>,
+        forwards: Option<&Forwards>,
+    ) -> Result<Result<&'a [u8], Refusal>, Malformed> {
         let asked_for = match open.channel_type {
-            b"auth-agent@openssh.com" => self.agent,
-            b"x11" => self.x11,
+            name if name == AUTHENTICATION_AGENT.1 => self.agent,
+            b"x11" => self.x11.then_some(open.channel_type),
             _ => match forwards {
-                Some(forwards) => forwards.lead_to(open)?,
-                None => false,
+                Some(forwards) => forwards.lead_to(open)?.then_some(open.channel_type),
+                None => None,
             },
         };
-        Ok(if !asked_for {
-            Err(Refusal::NotAskedFor)
-        } else if !self.have_room() {
+        let Some(channel_type) = asked_for else { return Ok(Err(Refusal::NotAskedFor)) };
+        Ok(if !self.have_room() {
             Err(Refusal::TooMany)
         } else if open.sender >= NUMBERS || !self.opening.insert(open.sender) {
             Err(Refusal::Number)
         } else {
-            Ok(())
+            Ok(channel_type)
         })
     }
 
@@ -266,7 +283,7 @@ impl Channels {
 
 #[cfg(test)]
 mod tests {
-    use super::{Channels, NUMBERS, Refusal};
+    use super::{Channels, NUMBERS, Refusal, lent_by};
     use crate::connection::message::{Open, number};
     use crate::connection::wire::{Malformed, Write};
 
@@ -362,18 +379,31 @@ mod tests {
     }
 
     #[test]
+    fn channels_to_an_authentication_agent_have_the_name_that_goes_with_the_request() {
+        for (request, expected) in
+            [(&b"auth-agent-req@openssh.com"[..], &b"auth-agent@openssh.com"[..]), (b"agent-req", b"agent-connect")]
+        {
+            let mut channels = Channels { agent: lent_by(request), ..Channels::default() };
+            assert_eq!(channels.open(&open("auth-agent@openssh.com", 1), None), Ok(Ok(expected)));
+            // In the stream there is one name.
+            assert_eq!(channels.open(&open("agent-connect", 2), None), Ok(Err(Refusal::NotAskedFor)));
+        }
+        assert_eq!(lent_by(b"x11-req"), None);
+    }
+
+    #[test]
     fn the_agents_numbers_are_its_own_and_answered_once() {
         let mut channels = Channels { x11: true, ..Channels::default() };
         let mut opens = |sender| channels.open(&open("x11", sender), None).unwrap();
         assert_eq!(opens(NUMBERS), Err(Refusal::Number));
-        assert_eq!(opens(3), Ok(()));
+        assert_eq!(opens(3), Ok(&b"x11"[..]));
         assert_eq!(opens(3), Err(Refusal::Number));
         assert!(channels.answered(3, Some((8, 1))) && !channels.answered(3, None) && !channels.answered(4, None));
         assert_eq!(said(&mut channels, 8, number::CHANNEL_DATA), Ok(()));
         let mut opens = |sender| channels.open(&open("x11", sender), None).unwrap();
         // With the one that the client has confirmed.
         for sender in 0..1023 {
-            assert_eq!(opens(sender), Ok(()));
+            assert_eq!(opens(sender), Ok(&b"x11"[..]));
         }
         assert_eq!(opens(5000), Err(Refusal::TooMany));
         assert!(!channels.have_room());

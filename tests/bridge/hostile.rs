@@ -96,6 +96,7 @@ fn channels_that_the_client_did_not_ask_for_are_refused_behind_its_back() {
         "forwarded-tcpip",
         "forwarded-streamlocal@openssh.com",
         "auth-agent@openssh.com",
+        "agent-connect",
         "x11",
     ] {
         agent.send(&open(channel_type, 9, &forwarded("localhost", 8080)));

@@ -10,8 +10,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::common::{
-    Berth, Client, DEADLINE, LONG, Master, Running, eventually, free_port, key, much, on_this_machines_network,
-    this_machine,
+    Berth, Client, DEADLINE, LONG, Master, Running, eventually, free_port, key, much, newest_openssh,
+    on_this_machines_network, this_machine,
 };
 
 /// What a web server in the container serves.
@@ -282,6 +282,16 @@ fn programs_in_the_container_use_the_clients_keys_while_the_session_lasts() {
     assert!(list.contains("srw-------") && list.contains("drwx------"), "{list}");
     exec("-a", "echo ${SSH_AUTH_SOCK-none}; ls /tmp").succeeds().prints("none\n");
     drop(master);
+}
+
+#[test]
+fn the_newest_client_lends_its_keys_by_the_standards_names() {
+    let berth = Berth::with(with_clients);
+    let (_agent, socket) = authentication_agent(&berth);
+    let ssh = berth.openssh(&newest_openssh("ssh")).args(["-v", "-A", "-T", "berth", "ssh-add -l"]);
+    let ran = ssh.env("SSH_AUTH_SOCK", &socket).run().succeeds().says("agent forwarding on channel 0 via agent-req");
+    assert!(ran.text().contains(" ed25519 (ED25519)\n"), "{ran:?}");
+    ran.says("client_input_channel_open: ctype agent-connect ");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What clients of different ages agree on, the newest OpenSSH's among them.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -7,7 +8,7 @@ use std::net::TcpStream;
 use serde_json::json;
 
 use crate::certificates::certify_host;
-use crate::common::{Berth, Client, DEADLINE, newest_openssh};
+use crate::common::{Berth, Client, DEADLINE, Sshd, newest_openssh};
 
 const HYBRID: &str = "mlkem768x25519-sha256";
 
@@ -24,6 +25,30 @@ fn the_newest_openssh_finds_nothing_to_warn_of() {
     newest_ssh(&berth).args(["-v", "-T", "berth", "true"]).run().says(&format!("kex: algorithm: {HYBRID}"));
     berth.reload(|config| config["ssh"]["kex"] = "curve25519-sha256".into());
     newest_ssh(&berth).args(["-T", "berth", "true"]).run().succeeds().says("post-quantum");
+}
+
+/// What a server says of itself behind the first keys, each with what it says of it, but for signature algorithms; and those.
+fn announced(ssh: Client) -> (BTreeSet<String>, BTreeSet<String>) {
+    let ran = ssh.args(["-vvv", "-T", "berth", "true"]).run().succeeds();
+    let said = |start: &str| {
+        let said = ran.stderr.lines().filter_map(|line| line.split_once(start));
+        said.map(|(_, rest)| rest.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let extensions = said("kex_ext_info_check_ver: ").into_iter().collect();
+    let algorithms = said("server-sig-algs=<").remove(0);
+    let algorithms = algorithms.trim_end_matches('>');
+    (extensions, algorithms.split(',').map(str::to_owned).collect())
+}
+
+#[test]
+fn what_sshd_announces_is_announced() {
+    let sshd = Sshd::of(&newest_openssh("sshd"), "", "");
+    let (extensions, algorithms) = announced(sshd.openssh(&newest_openssh("ssh")));
+    let own = announced(newest_ssh(&Berth::start()));
+    assert_eq!(own.0, extensions);
+    assert!(extensions.contains("agent-forward=<0>"), "{extensions:?}");
+    let others: Vec<_> = algorithms.symmetric_difference(&own.1).collect();
+    assert_eq!(others, ["webauthn-sk-ecdsa-sha2-nistp256@openssh.com"], "docs/differences.md tells");
 }
 
 #[test]

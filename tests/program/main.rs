@@ -10,6 +10,7 @@ mod certificates;
 mod clients;
 mod command_line;
 mod common;
+mod composite;
 mod containers;
 mod factors;
 mod faults;

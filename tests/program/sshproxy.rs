@@ -199,6 +199,9 @@ fn the_clients_keys_are_lent_where_that_is_enabled() {
     add.run().succeeds();
     let list = berth.ssh(["-A", "-T", "berth", "ssh-add -L"]).env("SSH_AUTH_SOCK", &socket).run().succeeds().text();
     assert!(list.contains(key("ed25519").public.split(' ').nth(1).unwrap()), "{list}");
+    // A client that lends them by names that the server need not know.
+    let ssh = berth.openssh(&newest_openssh("ssh")).args(["-v", "-A", "-T", "berth", "ssh-add -L"]);
+    ssh.env("SSH_AUTH_SOCK", &socket).run().succeeds().prints(&list).says("via agent-req");
     drop(agent);
     berth.reload(|config| config["security"] = json!({}));
     let ran = berth.ssh(["-A", "-T", "berth", "echo $SSH_AUTH_SOCK"]).env("SSH_AUTH_SOCK", &socket).run();

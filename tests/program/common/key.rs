@@ -4,7 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::client::Client;
+use super::client::{Client, newest_openssh};
+
+/// A type that older ones of `ssh-keygen` do not know.
+const COMPOSITE: &str = "mldsa44-ed25519";
 
 /// A key pair of `ssh-keygen`'s.
 pub struct Key {
@@ -25,9 +28,14 @@ pub fn key(name: &str) -> Key {
     if !public.exists() {
         fs::create_dir_all(&directory).unwrap();
         let _ = fs::remove_file(&path);
-        let (kind, rest) = name.split_once('-').unwrap_or((name, ""));
+        let (program, kind, rest) = if name.starts_with(COMPOSITE) {
+            (newest_openssh("ssh-keygen"), COMPOSITE, "")
+        } else {
+            let (kind, rest) = name.split_once('-').unwrap_or((name, ""));
+            ("ssh-keygen".to_owned(), kind, rest)
+        };
         let size = rest.parse::<u32>().map(|size| format!("-b{size}"));
-        let keygen = Client::new("ssh-keygen").args(["-q", "-N", "", "-C", name, "-t", kind]).args(size);
+        let keygen = Client::new(program).args(["-q", "-N", "", "-C", name, "-t", kind]).args(size);
         keygen.arg("-f").arg(&path).run().succeeds();
     }
     Key { path, public: fs::read_to_string(public).unwrap().trim().to_owned() }

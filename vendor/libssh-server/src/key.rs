@@ -5,6 +5,7 @@ use std::fmt;
 use std::ptr::NonNull;
 
 use crate::ffi;
+use crate::message::frames;
 
 /// The kinds of host key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum KeyKind {
 pub enum KeyError {
     /// Not a private key in OpenSSH's or PEM format, or one with a passphrase.
     Unreadable,
-    /// A key of a kind that no host key may have (DSA, FIDO).
+    /// A key of a kind that no host key may have (DSA, FIDO, ML-DSA).
     Unsupported,
     /// OpenSSL could not make one, for want of memory or randomness.
     Failed,
@@ -61,7 +62,9 @@ impl HostKey {
         let text = CString::new(text).map_err(|_| KeyError::Unreadable)?;
         // SAFETY: the argument is a C string that the call only reads.
         let raw = unsafe { ffi::berth_key_import(text.as_ptr()) };
-        Self::own(raw, KeyError::Unreadable)
+        let is_known =
+            || type_of(&text.to_string_lossy()).is_none_or(|name| TYPES.map(str::as_bytes).contains(&&name[..]));
+        Self::own(raw, if raw.is_null() && !is_known() { KeyError::Unsupported } else { KeyError::Unreadable })
     }
 
     /// Makes a new key.
@@ -173,6 +176,18 @@ pub(crate) unsafe fn take_bytes(bytes: *mut u8, length: usize) -> Option<Vec<u8>
     })
 }
 
+/// What a private key in OpenSSH's format without a passphrase begins with (PROTOCOL.key), up to the public key.
+const BEGINNING: &[u8] = b"openssh-key-v1\0\0\0\0\x04none\0\0\0\x04none\0\0\0\0\0\0\0\x01";
+
+/// The name of the type of such a key, which libssh may not know.
+fn type_of(text: &str) -> Option<Vec<u8>> {
+    let text = text.trim_ascii().strip_prefix("-----BEGIN OPENSSH PRIVATE KEY-----")?;
+    let base64: String = text.strip_suffix("-----END OPENSSH PRIVATE KEY-----")?.split_ascii_whitespace().collect();
+    let bytes = openssl::base64::decode_block(&base64).ok()?;
+    let public = frames(bytes.strip_prefix(BEGINNING)?).next()?;
+    frames(public).next().map(<[u8]>::to_vec)
+}
+
 /// The types of host keys, in the shim's order.
 const TYPES: [&str; 5] =
     ["ssh-ed25519", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521", "ssh-rsa"];
@@ -235,7 +250,8 @@ impl HostKeys {
 
 #[cfg(test)]
 mod tests {
-    use super::{HostKey, HostKeys, KeyError, KeyKind};
+    use super::{BEGINNING, HostKey, HostKeys, KeyError, KeyKind};
+    use crate::message::frame;
 
     #[test]
     fn a_generated_key_is_read_back() {
@@ -257,6 +273,21 @@ mod tests {
         ] {
             assert_eq!(HostKey::parse(text).err(), Some(KeyError::Unreadable));
         }
+    }
+
+    #[test]
+    fn a_key_of_a_type_that_no_host_key_may_have_is_told_from_what_is_no_key() {
+        let read = |beginning: &[u8], name: &str| {
+            let (mut public, mut bytes) = (Vec::new(), beginning.to_vec());
+            frame(&mut public, name.as_bytes());
+            frame(&mut bytes, &public);
+            let base64 = openssl::base64::encode_block(&bytes);
+            let text = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{base64}\n-----END OPENSSH PRIVATE KEY-----\n");
+            HostKey::parse(&text).err()
+        };
+        assert_eq!(read(BEGINNING, "ssh-mldsa44-ed25519"), Some(KeyError::Unsupported));
+        assert_eq!(read(BEGINNING, "ssh-ed25519"), Some(KeyError::Unreadable), "it is cut");
+        assert_eq!(read(b"openssh-key-v1\0", "ssh-mldsa44-ed25519"), Some(KeyError::Unreadable));
     }
 
     #[test]

@@ -94,17 +94,19 @@ static void fail(ssh_session session)
 }
 
 /*
- * What there is besides, once, behind the first NEWKEYS: the algorithms of RFC 8308 section 3.1, and of OpenSSH's PROTOCOL
- * keys that are bound to the server's host key (section 3.1), which are the owner's, and pings (section 1.8).
+ * What there is besides, once, behind the first NEWKEYS: the algorithms of RFC 8308 section 3.1, and what OpenSSH's server
+ * says. Of its PROTOCOL: keys that are bound to the server's host key (section 3.1), which are the owner's, and pings
+ * (section 1.8). And the owner's, too: requests that lend an authentication agent by their names in
+ * draft-ietf-sshm-ssh-agent.
  */
 static int send_extensions(ssh_session session)
 {
     if (session->connected || (session->extensions & SSH_EXT_NEGOTIATION) == 0) {
         return SSH_OK;
     }
-    if (ssh_buffer_pack(session->out_buffer, "bdssssss", SSH2_MSG_EXT_INFO, 3, "server-sig-algs",
+    if (ssh_buffer_pack(session->out_buffer, "bdssssssss", SSH2_MSG_EXT_INFO, 4, "server-sig-algs",
                         session->opts.pubkey_accepted_types, "publickey-hostbound@openssh.com", "0", "ping@openssh.com",
-                        "0") != SSH_OK) {
+                        "0", "agent-forward", "0") != SSH_OK) {
         return SSH_ERROR;
     }
     return ssh_packet_send(session);
