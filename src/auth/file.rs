@@ -91,15 +91,14 @@ fn find_map<L, T>(
     parse: Parse<L>,
     check: impl FnMut(L) -> Option<T>,
 ) -> Option<T> {
-    let result = expand(path, user).and_then(|path| {
-        let text = match strict_modes {
-            StrictModes::Yes => read_as(&path, LONGEST, user)?,
-            StrictModes::No => read_unless_writable(&path, LONGEST)?,
-        };
-        Ok((text, path))
+    let expanded = expand(path, user);
+    let path = expanded.as_deref().unwrap_or(path).to_owned();
+    let result = expanded.and_then(|path| match strict_modes {
+        StrictModes::Yes => read_as(&path, LONGEST, user),
+        StrictModes::No => read_unless_writable(&path, LONGEST),
     });
     match result {
-        Ok((text, path)) => lines(&text, &path, parse).find_map(check),
+        Ok(text) => lines(&text, &path, parse).find_map(check),
         // Not every user needs one.
         Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {

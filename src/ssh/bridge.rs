@@ -121,6 +121,7 @@ impl Bridge {
         environment.push(("SSH_CLIENT".into(), format!("{from} {} {}", client.port(), local.port())));
         environment.push(("SSH_CONNECTION".into(), format!("{from} {} {to} {}", client.port(), local.port())));
         let policy = Policy {
+            connection: id.clone(),
             accept_env: server.settings.accept_env.clone(),
             fixed: metadata.environment.keys().cloned().collect(),
             environment,

@@ -95,12 +95,12 @@ impl Guest {
     pub fn start(index: u32, backend: &Arc<dyn Backend>, request: Request, most: usize, waker: &Waker) -> Self {
         let waiter = Arc::new(Waiting { line: Mutex::new(None), gone: AtomicBool::new(false), waker: waker.clone() });
         let (backend, waiting) = (Arc::clone(backend), Arc::clone(&waiter));
-        let share = Share::take(Kind::Containers, &request.user, most);
         let container = Pending::start(waker.clone(), move || {
-            let share = share.map_err(|exceeded| {
-                let log = format!("{:?} is refused a container: {exceeded}", request.user);
-                backend::Error::new(exceeded.to_string(), log)
-            })?;
+            let share =
+                Share::wait(Kind::Containers, &request.user, most, || !waiting.is_gone()).map_err(|exceeded| {
+                    let log = format!("{:?} is refused a container: {exceeded}", request.user);
+                    backend::Error::new(exceeded.to_string(), log)
+                })?;
             metrics::count(Metric::BackendRequests, &[]);
             let counted = |lease| -> Box<dyn Lease> { Box::new(Counted { lease, _share: share }) };
             match backend.start(&request, waiting.as_ref()) {

@@ -25,6 +25,8 @@ const LONGEST_FORWARDING: usize = 2048;
 /// The rules for one connection: the configuration's and its key's.
 #[derive(Default)]
 pub struct Policy {
+    /// The connection's id, for the log.
+    pub connection: String,
     /// Name patterns of the variables that a client may set.
     pub accept_env: Vec<String>,
     /// The names of variables that the container has for its user: no client may set them.
@@ -99,18 +101,15 @@ impl Policy {
     /// Appends to `agent` the frames that stand for this request of the client's.
     pub fn channel_request(&self, request: ChannelRequest<'_>, agent: &mut Vec<u8>) -> Result<(), Malformed> {
         let mut specific = Reader::new(request.specific);
-        let refused = ChannelRequest { name: REFUSED, specific: b"", ..request };
         // The configuration's goes over the key's, as in sshd_config(5).
         let forced = self.security.force_command.as_deref().or(self.restrictions.command.as_deref());
         match (request.name, forced) {
-            _ if !self.grants(&request)? => frame::append(agent, &refused.encode()),
-            (b"pty-req", _) if !self.may_have_terminal(&request)? => frame::append(agent, &refused.encode()),
+            _ if !self.grants(&request)? => self.refuse(&request, agent),
+            (b"pty-req", _) if !self.may_have_terminal(&request)? => self.refuse(&request, agent),
             // As sshd does: the forced command is not the user's own.
-            (b"signal", Some(_)) => frame::append(agent, &refused.encode()),
-            (b"auth-agent-req@openssh.com", _) if !self.may_forward_agent() => {
-                frame::append(agent, &refused.encode());
-            }
-            (b"x11-req", _) if !self.may_forward_x11() => frame::append(agent, &refused.encode()),
+            (b"signal", Some(_)) => self.refuse(&request, agent),
+            (b"auth-agent-req@openssh.com", _) if !self.may_forward_agent() => self.refuse(&request, agent),
+            (b"x11-req", _) if !self.may_forward_x11() => self.refuse(&request, agent),
             (b"shell", None) => self.start(What::Shell, None, &request, agent),
             (b"shell", Some(command)) => self.start(forced_as(command), None, &request, agent),
             (b"exec", None) => self.start(What::Exec(specific.string()?), None, &request, agent),
@@ -118,7 +117,7 @@ impl Policy {
                 self.start(forced_as(command), Some(specific.string()?), &request, agent);
             }
             (b"subsystem", forced) => match (self.subsystem(specific.string()?), forced) {
-                (None, _) => frame::append(agent, &refused.encode()),
+                (None, _) => self.refuse(&request, agent),
                 (Some(own), None) => self.start(What::Subsystem(own.as_bytes()), None, &request, agent),
                 (Some(own), Some(command)) => {
                     self.start(forced_as(command), Some(own.as_bytes()), &request, agent);
@@ -127,6 +126,14 @@ impl Policy {
             _ => frame::append(agent, &request.encode()),
         }
         Ok(())
+    }
+
+    /// Appends what has the agent refuse the request.
+    fn refuse(&self, request: &ChannelRequest<'_>, agent: &mut Vec<u8>) {
+        // Clients send variables that nobody has asked for.
+        let level = if request.name == b"env" { log::Level::Debug } else { log::Level::Info };
+        log::log!(level, "{}: refused: {}", self.connection, request.name.escape_ascii());
+        frame::append(agent, &ChannelRequest { name: REFUSED, specific: b"", ..*request }.encode());
     }
 
     /// Appends the request that starts `what`, in place of the client's own request. With what the server sets for it:
@@ -145,13 +152,15 @@ impl Policy {
         let unable = start.variables.iter().find(|(name, value)| !can_be_set(name, value));
         let message = start.encode(request.recipient, request.want_reply);
         if let Some((name, value)) = unable {
-            log::warn!("refused: no program can have a {} of these {} bytes", name.escape_ascii(), value.len());
+            let (id, name) = (&self.connection, name.escape_ascii());
+            log::warn!("{id}: no program can have a {name} of these {} bytes", value.len());
         } else if message.len() > frame::MAXIMUM {
-            log::warn!("refused: a command and what the server sets for it come to {} bytes", message.len());
+            let id = &self.connection;
+            log::warn!("{id}: a command and what the server sets for it come to {} bytes", message.len());
         } else {
             return frame::append(agent, &message);
         }
-        frame::append(agent, &ChannelRequest { name: REFUSED, specific: b"", ..*request }.encode());
+        self.refuse(request, agent);
     }
 
     /// The command of the subsystem of this name.

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -13,6 +14,15 @@ pub enum Kind {
 
 /// By kind and user. Only what is above zero.
 static TAKEN: Mutex<BTreeMap<(Kind, String), usize>> = Mutex::new(BTreeMap::new());
+
+/// Woken when one is given back.
+static GIVEN_BACK: Condvar = Condvar::new();
+
+/// How long a user waits for a container that is being removed: a client that logs in again at once is let in.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often one who waits looks whether that is still wanted.
+const PULSE: Duration = Duration::from_millis(250);
 
 /// One of what a user has. Given back when dropped.
 #[derive(Debug)]
@@ -46,6 +56,22 @@ impl Share {
         taken.insert(key, count + 1);
         Ok(Share(kind, user.to_owned()))
     }
+
+    /// As [`Self::take`], but waits for some seconds until there are less, for as long as it is wanted.
+    pub fn wait(kind: Kind, user: &str, most: usize, is_wanted: impl Fn() -> bool) -> Result<Share, Exceeded> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match Share::take(kind, user, most) {
+                Err(_) if Instant::now() < end && is_wanted() => {}
+                result => return result,
+            }
+            let taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_full = |taken: &mut BTreeMap<_, usize>| {
+                taken.get(&(kind, user.to_owned())).is_some_and(|count| *count >= most)
+            };
+            drop(GIVEN_BACK.wait_timeout_while(taken, PULSE, is_full));
+        }
+    }
 }
 
 impl Drop for Share {
@@ -56,6 +82,8 @@ impl Drop for Share {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(taken.remove(&key)),
         }
+        drop(taken);
+        GIVEN_BACK.notify_all();
     }
 }
 
@@ -77,5 +105,27 @@ mod tests {
         drop(shares);
         assert!(take("quota-a", 1).is_ok());
         assert!(!TAKEN.lock().unwrap().keys().any(|(_, user)| user == "quota-a"));
+    }
+
+    #[test]
+    fn whoever_logs_in_again_waits_for_what_is_being_given_back() {
+        let first = Share::take(Kind::Containers, "quota-w", 1).unwrap();
+        let is_asked = std::sync::Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                is_asked.wait();
+                drop(first);
+            });
+            let first_time = std::sync::Once::new();
+            let second = Share::wait(Kind::Containers, "quota-w", 1, || {
+                // It has been refused.
+                first_time.call_once(|| {
+                    is_asked.wait();
+                });
+                true
+            });
+            assert!(second.is_ok());
+            assert!(Share::wait(Kind::Containers, "quota-w", 1, || false).is_err());
+        });
     }
 }
