@@ -2,6 +2,7 @@
 
 use serde_json::json;
 
+use crate::common::Berth;
 use crate::common::cluster::{Namespace, api, cluster, kubeconfig, server};
 use crate::{SOON, with};
 
@@ -12,38 +13,46 @@ fn token(namespace: &str) -> String {
     api("POST", &path, Some(&request))["status"]["token"].as_str().unwrap().to_owned()
 }
 
-#[test]
-fn the_role_that_comes_with_berth_is_enough_and_less_is_told() {
+/// Gives a namespace the role that comes with berth, and binds it.
+fn with_role() -> Namespace {
     let namespace = Namespace::new();
     let apply = ["kubectl", "--namespace", &namespace.0, "apply", "-f", "packaging/kubernetes/role.yaml"];
     cluster(&apply).run().succeeds();
-    let serve = |mode: &str, without_agent: bool| {
-        with(|kubernetes| {
-            kubernetes["connection"] = json!({
-                "host": server(),
-                "bearerToken": token(&namespace.0),
-                "cacertFile": kubeconfig().with_file_name("pki").join("ca.crt"),
-            });
-            let pod = &mut kubernetes["pod"];
-            pod["metadata"]["namespace"] = namespace.0.as_str().into();
-            pod["mode"] = mode.into();
-            pod["disableAgent"] = without_agent.into();
-            if mode == "persistent" {
-                pod["createMissingPods"] = true.into();
-                pod["metadata"]["name"] = "own-%u".into();
-            }
-        })
-    };
+    namespace
+}
+
+/// A server that is the service account `berth` of a namespace.
+fn serve(namespace: &Namespace, mode: &str, without_agent: bool) -> Berth {
+    with(|kubernetes| {
+        kubernetes["connection"] = json!({
+            "host": server(),
+            "bearerToken": token(&namespace.0),
+            "cacertFile": kubeconfig().with_file_name("pki").join("ca.crt"),
+        });
+        let pod = &mut kubernetes["pod"];
+        pod["metadata"]["namespace"] = namespace.0.as_str().into();
+        pod["mode"] = mode.into();
+        pod["disableAgent"] = without_agent.into();
+        if mode == "persistent" {
+            pod["createMissingPods"] = true.into();
+            pod["metadata"]["name"] = "own-%u".into();
+        }
+    })
+}
+
+#[test]
+fn the_role_that_comes_with_berth_is_enough_and_less_is_told() {
+    let namespace = with_role();
     for mode in ["connection", "session", "persistent"] {
         for without_agent in [false, true] {
-            let berth = serve(mode, without_agent);
+            let berth = serve(&namespace, mode, without_agent);
             berth.exec("cat").input("hello\n").run().succeeds().prints("hello\n");
             let log = berth.log().text();
             assert!(!log.contains("forbidden"), "{log}");
             berth.has_containers(0, SOON);
         }
     }
-    let berth = serve("connection", false);
+    let berth = serve(&namespace, "connection", false);
     let running = berth.exec("echo in; sleep 1000").spawn();
     running.stdout.line("in");
     let path = format!("/api/v1/namespaces/{}/pods/{}", namespace.0, berth.containers()[0]);
@@ -53,4 +62,37 @@ fn the_role_that_comes_with_berth_is_enough_and_less_is_told() {
     cluster(&["kubectl", "--namespace", &namespace.0, "delete", "rolebinding", "berth"]).run().succeeds();
     berth.exec("true").run().exits(255).says("the container service refuses to start containers");
     berth.log().line("pods is forbidden");
+}
+
+#[test]
+fn a_role_without_all_that_executing_programs_takes_is_told_what_it_lacks() {
+    let namespace = with_role();
+    let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles/berth", namespace.0);
+    let allow = |verb: &str| {
+        let mut role = api("GET", &path, None);
+        let rules = role["rules"].as_array_mut().unwrap();
+        let exec = rules.iter_mut().find(|rule| rule["resources"] == json!(["pods/exec"])).unwrap();
+        exec["verbs"] = json!([verb]);
+        api("PUT", &path, Some(&role));
+    };
+    let lacks = |verb: &str, said: &str, without_agent: bool| {
+        let berth = serve(&namespace, "connection", without_agent);
+        let ran = berth.exec("true").run();
+        // Kubernetes before 1.35 asks for no more than a GET does.
+        if verb == "create" && ran.code == Some(0) {
+            return;
+        }
+        let ran = ran.exits(255);
+        assert!(!ran.stderr.contains("forbidden"), "{ran:?}");
+        berth.log().line(said);
+        berth.has_containers(0, SOON);
+    };
+    let get = "cannot get resource \"pods/exec\"";
+    let create = "is forbidden: the role lacks the verb \"create\" on \"pods/exec\"";
+    for (allowed, missing, said) in [("create", "get", get), ("get", "create", create)] {
+        allow(allowed);
+        for without_agent in [false, true] {
+            lacks(missing, said, without_agent);
+        }
+    }
 }

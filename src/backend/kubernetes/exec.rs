@@ -88,7 +88,7 @@ impl Streams {
         for word in command {
             path.push_str(&format!("&command={}", encode(word)));
         }
-        let (socket, protocol) = api.websocket(step, &path, &PROTOCOLS, deadline)?;
+        let (socket, protocol) = api.websocket(step, &path, &PROTOCOLS, deadline).map_err(with_verb)?;
         let can_close = protocol == PROTOCOLS[0];
         if !can_close {
             log::debug!("kubernetes: {pod}: the API server takes nothing newer than {protocol}");
@@ -262,6 +262,17 @@ impl Executed {
     }
 }
 
+/// A refusal, with what is missing. A websocket begins as a GET, and where that is refused, the API server says so.
+/// Since Kubernetes 1.35 it asks for another verb after that, and names none when it refuses.
+fn with_verb(mut error: Error) -> Error {
+    if let Error::Api { status: 403, message, .. } = &mut error
+        && message.trim_end().ends_with("is forbidden:")
+    {
+        *message = format!("{} the role lacks the verb \"create\" on \"pods/exec\"", message.trim_end());
+    }
+    error
+}
+
 /// Reads a `metav1.Status`.
 fn parse_status(bytes: &[u8]) -> End {
     let json: Json = serde_json::from_slice(bytes).unwrap_or_default();
@@ -316,7 +327,19 @@ impl AsFd for Executed {
 
 #[cfg(test)]
 mod tests {
-    use super::{End, parse_status};
+    use super::{End, Error, parse_status, with_verb};
+
+    #[test]
+    fn a_refusal_that_names_no_verb_is_told_which() {
+        let refused = |message: &str| {
+            let reason = "Forbidden".to_owned();
+            with_verb(Error::Api { step: "start a program", status: 403, reason, message: message.into() }).to_string()
+        };
+        let unnamed = refused("pods \"a\" is forbidden: ");
+        assert!(unnamed.contains("is forbidden: the role lacks the verb \"create\" on \"pods/exec\""), "{unnamed}");
+        let named = "pods \"a\" is forbidden: User \"b\" cannot get resource \"pods/exec\"";
+        assert!(refused(named).contains(named) && !refused(named).contains("lacks"));
+    }
 
     #[test]
     fn a_status_tells_how_a_program_ended() {
