@@ -5,9 +5,7 @@
 //! looks was left by a server that was killed. So nobody's clock matters, and every daemon will do.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
@@ -25,9 +23,6 @@ const SIGN_LABEL: &str = "berth.alive";
 /// In so many looks, a server that lives has replaced its sign. It looks as often itself, but may wait for a daemon meanwhile;
 /// and it is better to leave something for some minutes than to take what is in use.
 const LOOKS: u32 = 10;
-
-/// The file with the server's name, in the run directory: so that it is the same after a restart.
-const FILE: &str = "server";
 
 /// What a server knows of itself and others.
 #[derive(Debug)]
@@ -62,7 +57,7 @@ impl Signs {
     /// The name of this server among those of its instance.
     pub(super) fn server(&self) -> &str {
         self.server.get_or_init(|| {
-            name(&self.run_directory).unwrap_or_else(|error| {
+            run_directory::server_name(&self.run_directory).unwrap_or_else(|error| {
                 log::warn!(
                     "docker: {}: {error}; what a killed berth leaves may stay for some minutes",
                     self.run_directory.display()
@@ -164,18 +159,4 @@ fn remove(api: &Api, sign: &str) -> Result<(), Error> {
 fn new_name() -> String {
     // Without the kernel's bytes nobody could log in anyway.
     random::name().unwrap_or_default()
-}
-
-/// The name in the run directory's file, which is made where it is missing.
-fn name(run_directory: &Path) -> io::Result<String> {
-    let file = run_directory.join(FILE);
-    match fs::read_to_string(&file) {
-        Ok(name) if name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) => return Ok(name),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    run_directory::prepare(run_directory).map_err(io::Error::other)?;
-    let name = new_name();
-    fs::write(&file, &name)?;
-    Ok(name)
 }

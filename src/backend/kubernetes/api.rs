@@ -51,6 +51,11 @@ impl Api {
         Api { settings: settings.clone(), timeout, session: Mutex::default(), warnings: Warnings::default() }
     }
 
+    /// Whether this is how it is reached.
+    pub(super) fn is_by(&self, settings: &KubernetesConnection) -> bool {
+        self.settings == *settings
+    }
+
     /// The deadline of an ordinary call that begins now.
     pub(super) fn deadline(&self) -> Deadline {
         Deadline::after(self.timeout)
@@ -70,7 +75,7 @@ impl Api {
         Ok(format!("{version} at {}", session.access.server))
     }
 
-    /// Makes a call with a JSON answer. `path` follows `/api`; `step` completes "cannot ...".
+    /// Makes a call with a JSON answer. `path` follows `/api`, or is that of a group in `/apis`; `step` completes "cannot ...".
     pub(super) fn call(
         &self,
         step: &'static str,
@@ -246,7 +251,9 @@ impl Session {
     }
 
     fn target(&self, path: &str) -> String {
-        format!("{}{}{path}", self.access.server.prefix, self.access.root)
+        let Access { server, root, .. } = &self.access;
+        let root = if path.starts_with("/apis/") { root.strip_suffix("/api").unwrap_or_default() } else { root };
+        format!("{}{root}{path}", server.prefix)
     }
 
     /// The header fields that say who speaks.
