@@ -39,12 +39,13 @@ struct State {
     own: Option<String>,
     /// The others': what each was at the last look, and in how many looks it was that.
     others: HashMap<String, (String, u32)>,
-    /// What the log has been told.
-    told: Option<Told>,
+    /// What the log was told last.
+    told: Option<Situation>,
 }
 
+/// What there is to tell of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum Situation {
     Others,
     Refused,
 }
@@ -73,7 +74,7 @@ impl Signs {
         match self.exchange(api, &mut state) {
             Ok(()) => {}
             Err(Error::Api { status: 400..=499 | 501, message, .. }) => {
-                if state.told.replace(Told::Refused) != Some(Told::Refused) {
+                if state.told.replace(Situation::Refused) != Some(Situation::Refused) {
                     log::warn!(
                         "docker: the daemon takes no volumes ({message}): whether another berth serves as this instance is not known"
                     );
@@ -83,12 +84,12 @@ impl Signs {
             Err(error) => return Err(error),
         }
         if state.others.is_empty() {
-            if state.told.take() == Some(Told::Others) {
+            if state.told.take() == Some(Situation::Others) {
                 log::info!("docker: no other berth serves as this instance any more");
             }
             return Ok(Others::None);
         }
-        if state.told.replace(Told::Others) != Some(Told::Others) {
+        if state.told.replace(Situation::Others) != Some(Situation::Others) {
             log::error!(
                 "docker: another berth serves as instance {:?} on this daemon, or did so until it was killed some minutes \
                  ago: only what this one has made is removed until then; give one of them another name (instance)",
