@@ -56,9 +56,30 @@ pub(crate) fn parse_rfc3339(text: &str) -> Option<i64> {
     if separated { Some(parse(&format!("{digits}Z"))? - offset) } else { None }
 }
 
+/// The time of RFC 3339 in UTC, of seconds since 1970 and what follows them, in `digits` digits.
+pub(crate) fn rfc3339(seconds: u64, fraction: u32, digits: usize) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{fraction:0digits$}Z")
+}
+
+/// Year, month and day of a number of days since 1970-01-01. Counts in years from March, so that a leap day is the last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const ERA: u64 = 146_097; // days in 400 years
+    let days = days + 719_468; // from 0000-03-01
+    let (era, of_era) = (days / ERA, days % ERA);
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{parse, parse_rfc3339};
+    use super::{parse, parse_rfc3339, rfc3339};
 
     #[test]
     fn universal_time_is_told_to_the_second() {
@@ -112,5 +133,18 @@ mod tests {
         {
             assert_eq!(parse_rfc3339(text), None, "{text:?}");
         }
+    }
+
+    #[test]
+    fn times_are_written_as_rfc_3339() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00.007Z"),
+            (951_782_400, "2000-02-29T00:00:00.007Z"),
+            (1_709_251_199, "2024-02-29T23:59:59.007Z"),
+            (1_795_521_845, "2026-11-24T12:04:05.007Z"),
+        ] {
+            assert_eq!(rfc3339(seconds, 7, 3), text);
+        }
+        assert_eq!(rfc3339(0, 7, 6), "1970-01-01T00:00:00.000007Z");
     }
 }

@@ -233,6 +233,7 @@ fn serve(path: &Path) -> Result<(), Failure> {
     keep_spent_codes(&run_directory);
     let mut backends = Arc::new(Backends::new(&config).map_err(failed)?);
     backends.check();
+    backends.claim().map_err(failed)?;
     let server = served(config, &backends)?;
     let mut reload = || {
         let mut config = load(path)?;

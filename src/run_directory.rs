@@ -9,7 +9,11 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+use crate::random;
 use crate::strict_modes::{self, Untrusted, own_user};
+
+/// The file with the server's name.
+const SERVER: &str = "server";
 
 /// Why a run directory cannot be used.
 #[derive(Debug)]
@@ -82,6 +86,20 @@ pub fn prepare(path: &Path) -> Result<(), RunDirectoryError> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
     made.map_err(|error| RunDirectoryError::Io(path.to_owned(), error))?;
     verify(path)
+}
+
+/// The name of the server that serves from the directory: of its own making, and the same after a restart.
+pub(crate) fn server_name(path: &Path) -> io::Result<String> {
+    let file = path.join(SERVER);
+    match fs::read_to_string(&file) {
+        Ok(name) if name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) => return Ok(name),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    prepare(path).map_err(io::Error::other)?;
+    let name = random::name()?;
+    fs::write(&file, &name)?;
+    Ok(name)
 }
 
 /// Looks at as much of it as there is.

@@ -51,6 +51,12 @@ impl Backends {
             }
         }
     }
+
+    /// Keeps other servers from serving as the same instance where the lock on the run directory does not. An error says
+    /// that one does.
+    pub fn claim(&self) -> Result<(), Error> {
+        Ok(self.kubernetes.get().map_or(Ok(()), Kubernetes::claim)?)
+    }
 }
 
 fn find(
@@ -70,8 +76,10 @@ fn find(
             Ok(Arc::new(docker.get_or_init(|| daemons).own()))
         }
         BackendKind::Kubernetes => {
-            let own = kubernetes
-                .get_or_init(|| Kubernetes::new(config.kubernetes.clone(), instance(), in_use.connections.clone()));
+            let own = kubernetes.get_or_init(|| {
+                let (settings, run_directory) = (config.kubernetes.clone(), config.run_directory.clone());
+                Kubernetes::new(settings, instance(), run_directory, in_use.clone())
+            });
             Ok(Arc::new(own.with(config.kubernetes.clone())?))
         }
         BackendKind::SshProxy => Ok(Arc::new(SshProxy::new(config.sshproxy.clone(), config.ssh.ip_qos)?)),

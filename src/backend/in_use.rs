@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::kubernetes::Elections;
+
 /// How often each name is in use. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Names(Arc<Mutex<HashMap<String, usize>>>);
@@ -58,4 +60,6 @@ pub struct InUse {
     pub connections: Names,
     /// Users who are in the containers that are kept for them.
     pub users: Names,
+    /// The leases of this process's.
+    pub elections: Elections,
 }

@@ -13,6 +13,7 @@ mod removal;
 mod selection;
 pub(crate) mod sshproxy;
 mod stderr;
+mod told;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -375,6 +375,12 @@ impl Bridge {
         Ok(())
     }
 
+    /// The connection is about to end, and not by its client: the sessions that are open have an exit status that says so.
+    /// Clients such as Dropbear's take a SSH_MSG_DISCONNECT alone for success.
+    pub fn cut(&mut self, session: &mut Session) -> Result<(), libssh_server::Error> {
+        self.guests.iter_mut().try_for_each(|guest| guest.cut(session))
+    }
+
     /// Whether so much waits for an agent that no more may come.
     pub fn is_full(&self) -> bool {
         self.guests.iter().any(Guest::is_full)

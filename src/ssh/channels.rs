@@ -247,6 +247,17 @@ impl Channels {
         self.opening.remove(&agent)
     }
 
+    /// The connection is about to end: to its client, the sessions that are open have failed.
+    pub fn cut(&self, session: &mut Session) -> Result<(), Error> {
+        for (&client, channel) in &self.open {
+            if channel.is_session && channel.agent.is_some() && !channel.closed_by_agent {
+                session.send(&exit_status(client, STATUS))?;
+                session.send(&bare(number::CHANNEL_CLOSE, client))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The agent is gone: the client is told so for each channel, and for a session with this line.
     pub fn abandon(&mut self, session: &mut Session, early: &mut Early, line: &str) -> Result<(), Error> {
         let mut result = Ok(());

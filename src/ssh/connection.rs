@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use libssh_server::{Error, Session};
+use log::Level;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::authentication::{Authentication, Login, Progress, UNAVAILABLE};
@@ -84,7 +85,7 @@ impl Connection {
                 break end;
             }
         };
-        let Thread { mut session, phase, offence, .. } = thread;
+        let Thread { mut session, mut phase, offence, .. } = thread;
         let mut is_lost = false;
         if let Phase::Authentication { authentication, startup, .. } = &phase {
             metrics::count(Metric::FailedHandshakes, &[("country", &self.country)]);
@@ -95,31 +96,40 @@ impl Connection {
                 self.penalise(offence.or_else(|| authentication.offence()));
             }
         }
-        match end {
-            // There may be very many of them.
-            End::Disconnect(reason, text) if is_lost => {
-                log::debug!("{}: disconnecting: {text}", self.id);
-                session.disconnect(reason, &text);
-            }
+        let farewell = match end {
             End::Session(Error::Protocol(text)) => {
                 // In quotes: the words may be the client's.
                 log::info!("{}: {text:?}", self.id);
-                session.disconnect(reason::PROTOCOL_ERROR, &text);
+                Some((reason::PROTOCOL_ERROR, text))
             }
             End::Session(Error::Packet(error)) => {
                 log::info!("{}: {error}", self.id);
-                session.disconnect(reason::PROTOCOL_ERROR, "Packet corrupt");
+                Some((reason::PROTOCOL_ERROR, "Packet corrupt".into()))
             }
             End::Session(Error::Hybrid(error)) => {
                 log::info!("{}: {error}", self.id);
-                session.disconnect(reason::KEY_EXCHANGE_FAILED, "key exchange failed");
+                Some((reason::KEY_EXCHANGE_FAILED, "key exchange failed".into()))
             }
-            End::Session(error) => log::info!("{}: {error}", self.id),
+            End::Session(error) => {
+                log::info!("{}: {error}", self.id);
+                None
+            }
             End::Disconnect(reason, text) => {
-                log::info!("{}: disconnecting: {text}", self.id);
-                session.flush_within(FAREWELL);
-                session.disconnect(reason, &text);
+                // There may be very many that have lost their place.
+                let level = if is_lost { Level::Debug } else { Level::Info };
+                log::log!(level, "{}: disconnecting: {text}", self.id);
+                if !is_lost {
+                    session.flush_within(FAREWELL);
+                }
+                Some((reason, text))
             }
+        };
+        if let Some((reason, text)) = farewell {
+            if let Phase::Bridge(bridge) = &mut phase {
+                // In one piece with the message: a client whose last session has ended may hear nothing more.
+                let _ = bridge.cut(&mut session);
+            }
+            session.disconnect(reason, &text);
         }
         // After the client has been told: removing the container takes longer.
         drop(phase);

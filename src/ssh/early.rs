@@ -153,6 +153,19 @@ impl Early {
         Ok(())
     }
 
+    /// The connection is about to end: to its client, the sessions that wait have failed.
+    pub fn cut(&mut self, session: &mut Session) -> Result<(), Error> {
+        let next = &mut self.next;
+        for channel in &mut self.channels {
+            if matches!(channel.state, State::Waiting | State::Offered | State::Failed) {
+                channel.confirm(session, next)?;
+                channel.lines.clear();
+                channel.end(session)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The requests and opens for an agent that has come. Programs find the ports that their client asked for first.
     pub fn offer(&mut self) -> impl Iterator<Item = Vec<u8>> {
         let others = self.requests.drain(..).chain(self.opens.drain(..).map(|(_, open)| open));

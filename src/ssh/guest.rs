@@ -243,6 +243,12 @@ impl Guest {
         Ok(Some(agent))
     }
 
+    /// The connection is about to end: to its client, all sessions have failed.
+    pub fn cut(&mut self, session: &mut Session) -> Result<(), libssh_server::Error> {
+        self.early.cut(session)?;
+        self.channels.cut(session)
+    }
+
     /// Whether so much waits for the agent that no more may come.
     pub fn is_full(&self) -> bool {
         matches!(&self.state, State::Running(agent) if agent.is_full())

@@ -28,6 +28,7 @@ mod sessions;
 #[path = "../program/terminals.rs"]
 mod terminals;
 
+mod election;
 mod faults;
 mod lifecycle;
 mod older;

@@ -1,10 +1,11 @@
 //! Who berth is in the cluster, and that it may no more than it needs.
 
-use serde_json::json;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
 use crate::common::Berth;
 use crate::common::cluster::{Namespace, api, cluster, kubeconfig, server};
-use crate::{SOON, with};
+use crate::{SOON, session, with};
 
 /// A token of the service account `berth` in a namespace.
 fn token(namespace: &str) -> String {
@@ -13,7 +14,7 @@ fn token(namespace: &str) -> String {
     api("POST", &path, Some(&request))["status"]["token"].as_str().unwrap().to_owned()
 }
 
-/// Gives a namespace the role that comes with berth, and binds it.
+/// A namespace with the role that comes with berth.
 fn with_role() -> Namespace {
     let namespace = Namespace::new();
     let apply = ["kubectl", "--namespace", &namespace.0, "apply", "-f", "packaging/kubernetes/role.yaml"];
@@ -21,16 +22,21 @@ fn with_role() -> Namespace {
     namespace
 }
 
+/// Has berth make pods in this namespace, as its service account.
+fn speak_as_role(kubernetes: &mut Value, namespace: &Namespace) {
+    kubernetes["connection"] = json!({
+        "host": server(),
+        "bearerToken": token(&namespace.0),
+        "cacertFile": kubeconfig().with_file_name("pki").join("ca.crt"),
+    });
+    kubernetes["pod"]["metadata"]["namespace"] = namespace.0.as_str().into();
+}
+
 /// A server that is the service account `berth` of a namespace.
 fn serve(namespace: &Namespace, mode: &str, without_agent: bool) -> Berth {
     with(|kubernetes| {
-        kubernetes["connection"] = json!({
-            "host": server(),
-            "bearerToken": token(&namespace.0),
-            "cacertFile": kubeconfig().with_file_name("pki").join("ca.crt"),
-        });
+        speak_as_role(kubernetes, namespace);
         let pod = &mut kubernetes["pod"];
-        pod["metadata"]["namespace"] = namespace.0.as_str().into();
         pod["mode"] = mode.into();
         pod["disableAgent"] = without_agent.into();
         if mode == "persistent" {
@@ -95,4 +101,24 @@ fn a_role_without_all_that_executing_programs_takes_is_told_what_it_lacks() {
             lacks(missing, said, without_agent);
         }
     }
+}
+
+#[test]
+fn without_the_right_to_leases_berth_says_what_is_missing_once_and_serves() {
+    let namespace = with_role();
+    let path = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/roles/berth", namespace.0);
+    let mut role = api("GET", &path, None);
+    role["rules"].as_array_mut().unwrap().retain(|rule| rule["resources"] != json!(["leases"]));
+    api("PUT", &path, Some(&role));
+    let mut berth = with(|kubernetes| speak_as_role(kubernetes, &namespace));
+    let session = session(&berth);
+    berth.end(Signal::KILL);
+    session.wait().exits(255);
+    // As before there was one: the next start removes what is left.
+    berth.restart();
+    berth.has_containers(0, SOON);
+    berth.exec("echo in").run().succeeds().prints("in\n");
+    let log = berth.log().text();
+    assert_eq!(log.matches("the API server gives no lease (leases.coordination.k8s.io ").count(), 1, "{log}");
+    assert_eq!(log.matches("the role lacks a rule: apiGroups [coordination.k8s.io], resources [leases]").count(), 1);
 }

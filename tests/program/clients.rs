@@ -20,6 +20,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::Stdio;
 
+use rustix::process::Signal;
+
 use crate::common::{
     Berth, Client, PASSWORD, Terminal, free_port, key, libraries, on_this_machines_network, this_machine,
 };
@@ -126,7 +128,7 @@ fn plink(berth: &Berth, options: &[&str]) -> Client {
 }
 
 /// Dropbear's client, with the user's password; still to come is a command.
-fn dbclient(berth: &Berth, options: &[&str]) -> Client {
+pub fn dbclient(berth: &Berth, options: &[&str]) -> Client {
     let home = berth.path("home");
     fs::create_dir_all(home.join(".ssh")).unwrap();
     let host_key = fs::read_to_string(berth.path("host_key.pub")).unwrap();
@@ -272,6 +274,23 @@ fn putty_and_dropbear_run_commands_and_learn_how_they_end() {
     }
     // Dropbear's does not look at signals.
     plink(&berth, &["-v"]).arg("kill -TERM $$").run().exits(128).says("signal \"TERM\"");
+}
+
+#[test]
+fn no_client_takes_a_session_that_the_server_ends_for_success() {
+    let mut berth = Berth::start();
+    let start = |client: Client| {
+        let running = client.arg("echo in; sleep 1000").stdin(Stdio::piped()).spawn();
+        running.stdout.line("in");
+        running
+    };
+    let openssh = start(berth.ssh(["-T", "berth"]));
+    let [plink, dbclient] = PROGRAMS.map(|client| start(client(&berth, &[])));
+    berth.end(Signal::TERM).succeeds();
+    openssh.wait().exits(255).says("Received disconnect from 127.0.0.1").says("the server is shutting down");
+    let plink = plink.wait();
+    assert_ne!(plink.code, Some(0), "{plink:?}");
+    dbclient.wait().exits(255);
 }
 
 #[test]

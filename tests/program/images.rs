@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::common::{Berth, Client, PASSWORD, Registry, daemon, directory_of, docker, eventually, free_port};
+use crate::clients::dbclient;
+use crate::common::{Berth, Client, PASSWORD, Registry, Terminal, daemon, directory_of, docker, eventually, free_port};
 
 /// What "at once" is.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -155,6 +156,18 @@ fn a_client_that_leaves_during_a_pull_leaves_nothing() {
     running.signal(Signal::KILL);
     berth.log().line(": done");
     berth.has_containers(0, AT_ONCE);
+}
+
+#[test]
+fn no_client_takes_a_session_that_the_server_ends_during_a_pull_for_success() {
+    let registry = Registry::start();
+    let image = registry.push("guest", "one");
+    docker(&["rmi", &image]);
+    let mut berth = with_image(&image, "IfNotPresent");
+    let mut terminal = Terminal::open(&dbclient(&berth, &["-t"]).arg("sleep 1000"), 24, 80, "");
+    terminal.shows("Pulling");
+    berth.end(Signal::TERM).succeeds();
+    terminal.wait().exits(255);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Error;
-use super::limits::Told;
+use crate::backend::told::Told;
 use crate::config::DockerConnection;
 pub(super) use crate::http::encode;
 use crate::http::{self, Body, Client, Deadline, Exchange, Request, Response, Upgraded};

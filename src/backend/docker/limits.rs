@@ -1,33 +1,13 @@
 //! Limits that a container is to have and a daemon cannot give: whoever has set them relies on them, so the log says so.
 
-use std::collections::HashSet;
-use std::sync::{Mutex, PoisonError};
-
 use serde_json::{Value, json};
 
 use super::{Api, Error};
 use crate::http::Deadline;
 
-/// What is told once, and what has been looked at, is remembered: so many texts.
-const MOST: usize = 256;
-
-/// The longest text of a daemon's, in characters.
-const LONGEST: usize = 500;
-
 /// The limits of a `HostConfig` that Podman ignores without a word where it has no control groups for them: without root,
 /// on control groups of version 1.
 const LIMITS: [&str; 5] = ["Memory", "PidsLimit", "NanoCpus", "CpuQuota", "CpuShares"];
-
-/// What has been told of a daemon.
-#[derive(Debug, Default)]
-pub(super) struct Told(Mutex<HashSet<String>>);
-
-impl Told {
-    fn is_new(&self, text: &str) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        told.len() < MOST && told.insert(text.to_owned())
-    }
-}
 
 impl Api {
     /// Creates a container: `path` has its name, which is `container`. What the daemon warns of, and what limits it does not
@@ -42,8 +22,7 @@ impl Api {
         let answer = self.call("create the container", "POST", path, Some(body), deadline)?;
         for warning in answer.get("Warnings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
         {
-            let warning: String = warning.chars().take(LONGEST).collect();
-            if self.told.is_new(&warning) {
+            if let Some(warning) = self.told.once(warning) {
                 log::warn!("docker: the daemon, of a new container: {warning}");
             }
         }
@@ -56,7 +35,7 @@ impl Api {
     /// Docker warns by itself.
     fn look_at_limits(&self, container: &str, wanted: &Value, deadline: Deadline) {
         let wanted: Vec<_> = LIMITS.into_iter().filter(|name| is_limit(wanted.get(name))).collect();
-        if wanted.is_empty() || !self.told.is_new(&json!(wanted).to_string()) {
+        if wanted.is_empty() || self.told.once(&json!(wanted).to_string()).is_none() {
             return;
         }
         let path = format!("/containers/{container}/json");

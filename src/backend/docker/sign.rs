@@ -5,9 +5,7 @@
 //! looks was left by a server that was killed. So nobody's clock matters, and every daemon will do.
 
 use std::collections::HashMap;
-use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use serde_json::{Value, json};
@@ -26,9 +24,6 @@ const SIGN_LABEL: &str = "berth.alive";
 /// and it is better to leave something for some minutes than to take what is in use.
 const LOOKS: u32 = 10;
 
-/// The file with the server's name, in the run directory: so that it is the same after a restart.
-const FILE: &str = "server";
-
 /// What a server knows of itself and others.
 #[derive(Debug)]
 pub(super) struct Signs {
@@ -44,12 +39,13 @@ struct State {
     own: Option<String>,
     /// The others': what each was at the last look, and in how many looks it was that.
     others: HashMap<String, (String, u32)>,
-    /// What the log has been told.
-    told: Option<Told>,
+    /// What the log was told last.
+    told: Option<Situation>,
 }
 
+/// What there is to tell of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum Situation {
     Others,
     Refused,
 }
@@ -62,7 +58,7 @@ impl Signs {
     /// The name of this server among those of its instance.
     pub(super) fn server(&self) -> &str {
         self.server.get_or_init(|| {
-            name(&self.run_directory).unwrap_or_else(|error| {
+            run_directory::server_name(&self.run_directory).unwrap_or_else(|error| {
                 log::warn!(
                     "docker: {}: {error}; what a killed berth leaves may stay for some minutes",
                     self.run_directory.display()
@@ -78,7 +74,7 @@ impl Signs {
         match self.exchange(api, &mut state) {
             Ok(()) => {}
             Err(Error::Api { status: 400..=499 | 501, message, .. }) => {
-                if state.told.replace(Told::Refused) != Some(Told::Refused) {
+                if state.told.replace(Situation::Refused) != Some(Situation::Refused) {
                     log::warn!(
                         "docker: the daemon takes no volumes ({message}): whether another berth serves as this instance is not known"
                     );
@@ -88,12 +84,12 @@ impl Signs {
             Err(error) => return Err(error),
         }
         if state.others.is_empty() {
-            if state.told.take() == Some(Told::Others) {
+            if state.told.take() == Some(Situation::Others) {
                 log::info!("docker: no other berth serves as this instance any more");
             }
             return Ok(Others::None);
         }
-        if state.told.replace(Told::Others) != Some(Told::Others) {
+        if state.told.replace(Situation::Others) != Some(Situation::Others) {
             log::error!(
                 "docker: another berth serves as instance {:?} on this daemon, or did so until it was killed some minutes \
                  ago: only what this one has made is removed until then; give one of them another name (instance)",
@@ -164,18 +160,4 @@ fn remove(api: &Api, sign: &str) -> Result<(), Error> {
 fn new_name() -> String {
     // Without the kernel's bytes nobody could log in anyway.
     random::name().unwrap_or_default()
-}
-
-/// The name in the run directory's file, which is made where it is missing.
-fn name(run_directory: &Path) -> io::Result<String> {
-    let file = run_directory.join(FILE);
-    match fs::read_to_string(&file) {
-        Ok(name) if name.len() == 32 && name.bytes().all(|byte| byte.is_ascii_hexdigit()) => return Ok(name),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    run_directory::prepare(run_directory).map_err(io::Error::other)?;
-    let name = new_name();
-    fs::write(&file, &name)?;
-    Ok(name)
 }

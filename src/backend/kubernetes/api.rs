@@ -9,7 +9,8 @@ use serde_json::Value as Json;
 use super::Error;
 use super::access::{Access, Credentials, Grant};
 use super::kubeconfig::read;
-use super::warning::Warnings;
+use super::warning;
+use crate::backend::told::Told;
 use crate::config::KubernetesConnection;
 use crate::http::websocket::{self, Opening, WebSocket};
 use crate::http::{self, Address, Body, Client, Deadline, Request, Response, Tls, TlsOffer, TlsSettings, Upgraded};
@@ -28,7 +29,8 @@ pub(super) struct Api {
     settings: KubernetesConnection,
     timeout: Duration,
     session: Mutex<Option<Arc<Session>>>,
-    warnings: Warnings,
+    /// Of its warnings.
+    told: Told,
 }
 
 /// A way to the server, as the files and programs that say it were last asked.
@@ -48,7 +50,12 @@ impl std::fmt::Debug for Api {
 impl Api {
     /// The server behind this connection; `timeout` is for one ordinary call.
     pub(super) fn new(settings: &KubernetesConnection, timeout: Duration) -> Api {
-        Api { settings: settings.clone(), timeout, session: Mutex::default(), warnings: Warnings::default() }
+        Api { settings: settings.clone(), timeout, session: Mutex::default(), told: Told::default() }
+    }
+
+    /// Whether this is how it is reached.
+    pub(super) fn is_by(&self, settings: &KubernetesConnection) -> bool {
+        self.settings == *settings
     }
 
     /// The deadline of an ordinary call that begins now.
@@ -70,7 +77,7 @@ impl Api {
         Ok(format!("{version} at {}", session.access.server))
     }
 
-    /// Makes a call with a JSON answer. `path` follows `/api`; `step` completes "cannot ...".
+    /// Makes a call with a JSON answer. `path` follows `/api`, or is that of a group in `/apis`; `step` completes "cannot ...".
     pub(super) fn call(
         &self,
         step: &'static str,
@@ -126,7 +133,7 @@ impl Api {
             }
             let request = Request { method, target, fields: &all, body };
             let response = session.client.send(request, deadline).map_err(|e| self.failed(step, &session, e))?;
-            self.warnings.hear(response.fields("Warning"));
+            warning::hear(&self.told, response.fields("Warning"));
             match response.status() {
                 ..=399 => return Ok(response),
                 401 if !refused => {
@@ -246,7 +253,9 @@ impl Session {
     }
 
     fn target(&self, path: &str) -> String {
-        format!("{}{}{path}", self.access.server.prefix, self.access.root)
+        let Access { server, root, .. } = &self.access;
+        let root = if path.starts_with("/apis/") { root.strip_suffix("/api").unwrap_or_default() } else { root };
+        format!("{}{root}{path}", server.prefix)
     }
 
     /// The header fields that say who speaks.

@@ -109,6 +109,15 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Another server serves as the same instance.
+    Instance {
+        /// The instance.
+        instance: String,
+        /// The lease that says so.
+        lease: String,
+        /// Who has it.
+        holder: String,
+    },
     /// Native mode's own end of a connection.
     Native {
         /// What the system said.
@@ -137,7 +146,9 @@ impl Error {
     /// What the SSH user is told.
     fn user(&self) -> String {
         match self {
-            Error::Settings(_) | Error::Plugin { .. } => "the container service is misconfigured".into(),
+            Error::Settings(_) | Error::Plugin { .. } | Error::Instance { .. } => {
+                "the container service is misconfigured".into()
+            }
             Error::Unavailable { .. } => "the container service is unavailable".into(),
             Error::Http { source: http::Error::TimedOut(_), .. } => "the container service does not answer".into(),
             Error::Api { status: 401 | 403, message, .. } if !message.contains("exceeded quota") => {
@@ -195,6 +206,11 @@ impl std::fmt::Display for Error {
                 f.write_str("; raise kubernetes.timeouts.podStart if it is slow")
             }
             Error::Agent { path, source } => write!(f, "cannot read the agent's binary {}: {source}", path.display()),
+            Error::Instance { instance, lease, holder } => write!(
+                f,
+                "another berth serves as instance {instance:?} (lease {lease}, held by {holder}), and each would remove the \
+                 other's pods; give one of them another name (instance)"
+            ),
             Error::Native { source } => write!(f, "cannot serve without an agent: {source}"),
             Error::Gone => f.write_str("the user went away while the pod was being made"),
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::api::Api;
+use super::election::Election;
 use super::{Error, outlook};
 use crate::backend::in_use::{Names, Use};
 use crate::backend::{self, Request, removal};
@@ -23,6 +24,7 @@ const GRACE: u32 = 1;
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) api: Api,
+    pub(super) election: Arc<Election>,
     stop: Duration,
     /// The connections that have leases: not to be reaped.
     pub(super) live: Names,
@@ -30,8 +32,8 @@ pub(super) struct Shared {
 
 impl Shared {
     /// `stop` is how long a removal may take.
-    pub(super) fn new(api: Api, stop: Duration, live: Names) -> Shared {
-        Shared { api, stop, live }
+    pub(super) fn new(api: Api, election: Arc<Election>, stop: Duration, live: Names) -> Shared {
+        Shared { api, election, stop, live }
     }
 
     /// Removes a pod. One that is gone is fine.

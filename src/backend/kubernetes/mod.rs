@@ -10,6 +10,8 @@
 mod access;
 mod api;
 mod call;
+mod candidate;
+mod election;
 mod error;
 mod exec;
 mod kubeconfig;
@@ -23,14 +25,14 @@ mod start;
 mod warning;
 mod watch;
 
+pub use election::Elections;
 pub use error::Error;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::backend::in_use::Names;
-use crate::backend::{self, Backend, Container, Request, Scope, Waiter, removal};
+use crate::backend::{self, Backend, Container, InUse, Request, Scope, Waiter, removal};
 use crate::config::{self, ExecutionMode};
 use crate::http::{Deadline, encode};
 use crate::metadata::Metadata;
@@ -55,10 +57,12 @@ pub struct Kubernetes {
 
 impl Kubernetes {
     /// A backend with these settings; talks to no one yet. `instance` tells this berth's pods from those of others in the
-    /// same namespace, `live` its connections. The agent is this program's own file.
-    pub fn new(settings: config::Kubernetes, instance: String, live: Names) -> Kubernetes {
+    /// same namespace. In `run_directory` is this server's name. What is `in_use` is not reaped. The agent is this program's
+    /// own file.
+    pub fn new(settings: config::Kubernetes, instance: String, run_directory: PathBuf, in_use: InUse) -> Kubernetes {
+        let election = in_use.elections.stand(&settings, &instance, run_directory);
         let api = Api::new(&settings.connection, settings.http);
-        let shared = Arc::new(Shared::new(api, settings.pod_stop, live));
+        let shared = Arc::new(Shared::new(api, election, settings.pod_stop, in_use.connections));
         Kubernetes { settings: Arc::new(settings), instance, agent: "/proc/self/exe".into(), shared }
     }
 
@@ -76,6 +80,12 @@ impl Kubernetes {
         self.shared.api.version().map(|version| format!("kubernetes: {version}"))
     }
 
+    /// Sees that no other server serves as this instance, and keeps others from it from here on. Waits, for some seconds,
+    /// until that is known of one that may have been killed. Pods that stay are nobody's to remove: then it does nothing.
+    pub fn claim(&self) -> Result<(), Error> {
+        if self.settings.mode == ExecutionMode::Persistent { Ok(()) } else { self.shared.election.settle() }
+    }
+
     fn namespace(&self) -> Result<String, Error> {
         match pod::namespace(&self.settings) {
             Some(name) => Ok(name.to_owned()),
@@ -87,6 +97,7 @@ impl Kubernetes {
         if self.settings.mode == ExecutionMode::Persistent {
             return Ok(persistent::start(self, request, waiter)?);
         }
+        self.shared.election.may_make()?;
         let (namespace, name) = (self.namespace()?, pod::name(&self.settings, request));
         // From here on, reaping leaves alone what carries this connection's label.
         let mut lease = Lease::new(&self.shared, request, &namespace, &name);
@@ -130,6 +141,11 @@ impl Kubernetes {
     }
 
     fn reap(&self) -> Result<usize, Error> {
+        let election = &self.shared.election;
+        let makes_pods = self.settings.mode != ExecutionMode::Persistent || election.has_begun();
+        if !makes_pods || !election.may_remove()? {
+            return Ok(0);
+        }
         let (api, namespace) = (&self.shared.api, self.namespace()?);
         let selector = format!("{}={}", pod::INSTANCE_LABEL, pod::instance_label(&self.instance));
         let list =

@@ -16,7 +16,7 @@ pub(super) const INSTANCE_LABEL: &str = "berth.instance";
 /// See [`INSTANCE_LABEL`].
 pub(super) const CONNECTION_LABEL: &str = "berth.connection";
 /// The annotations, which may have any value.
-const INSTANCE_ANNOTATION: &str = "berth.instance";
+pub(super) const INSTANCE_ANNOTATION: &str = "berth.instance";
 const USER_ANNOTATION: &str = "berth.user";
 const CLIENT_ANNOTATION: &str = "berth.client";
 
@@ -68,6 +68,11 @@ pub(super) fn instance_label(instance: &str) -> String {
     if instance.len() <= 63 && instance.bytes().all(good) && ends(instance) {
         return instance.to_owned();
     }
+    instance_hash(instance)
+}
+
+/// What stands for an instance where its name cannot.
+pub(super) fn instance_hash(instance: &str) -> String {
     hex::encode(&sha256(instance.as_bytes())[..20])
 }
 

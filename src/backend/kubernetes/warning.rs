@@ -1,40 +1,14 @@
 //! What an API server warns of: header fields as `299 - "text"` (RFC 7234 section 5.5), which kubectl prints, too.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use crate::backend::told::{LONGEST, Told};
 
 /// The code of warnings that are for people to read.
 const CODE: &str = "299";
 
-/// How many texts are remembered. Then all are forgotten: those that still come are told again.
-const MOST: usize = 100;
-
-/// The longest text that is told, in characters.
-const LIMIT: usize = 1000;
-
-/// The warnings that were told.
-#[derive(Debug, Default)]
-pub(super) struct Warnings(Mutex<BTreeSet<String>>);
-
-impl Warnings {
-    /// Tells the log what is new in these fields.
-    pub(super) fn hear<'a>(&self, fields: impl Iterator<Item = &'a str>) {
-        for text in fields.flat_map(texts) {
-            if self.is_new(&text) {
-                log::warn!("kubernetes: the API server warns: {text}");
-            }
-        }
-    }
-
-    fn is_new(&self, text: &str) -> bool {
-        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if told.contains(text) {
-            return false;
-        }
-        if told.len() >= MOST {
-            told.clear();
-        }
-        told.insert(text.to_owned())
+/// Tells the log what is new in these fields.
+pub(super) fn hear<'a>(told: &Told, fields: impl Iterator<Item = &'a str>) {
+    for text in fields.flat_map(texts).filter_map(|text| told.once(&text)) {
+        log::warn!("kubernetes: the API server warns: {text}");
     }
 }
 
@@ -65,7 +39,7 @@ fn quoted(field: &str) -> Option<(String, &str)> {
             '\\' => characters.next()?.1,
             other => other,
         };
-        if count < LIMIT {
+        if count < LONGEST {
             text.push(character);
         }
         count += 1;
@@ -77,7 +51,7 @@ fn quoted(field: &str) -> Option<(String, &str)> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{LIMIT, MOST, Warnings, texts};
+    use super::{LONGEST, texts};
 
     #[test]
     fn warnings_are_read_as_servers_write_them() {
@@ -89,15 +63,7 @@ mod tests {
         for malformed in ["", "299", "299 -", "299 - one", "299 - \"one", "299 - \"one\\", ", ,"] {
             assert_eq!(texts(malformed), [""; 0], "{malformed}");
         }
-        assert_eq!(texts(&format!("299 - \"{}\"", "é".repeat(5000)))[0].chars().count(), LIMIT);
-    }
-
-    #[test]
-    fn each_text_is_told_once_and_so_many_are_remembered() {
-        let warnings = Warnings::default();
-        assert!(warnings.is_new("a") && !warnings.is_new("a") && warnings.is_new("b"));
-        assert!((0..10 * MOST).all(|number| warnings.is_new(&number.to_string())));
-        assert!(warnings.0.lock().unwrap().len() <= MOST);
+        assert_eq!(texts(&format!("299 - \"{}\"", "é".repeat(5000)))[0].chars().count(), LONGEST);
     }
 
     proptest! {

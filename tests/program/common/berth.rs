@@ -354,7 +354,10 @@ impl Drop for Berth {
             println!("--- the server's log:\n{}", self.log().text());
             self.process.signal(Signal::KILL);
             match self.way {
-                Way::Kubernetes => cluster::remove_pods(&self.instance),
+                Way::Kubernetes => {
+                    cluster::remove_pods(&self.instance);
+                    cluster::remove_lease(&self.instance);
+                }
                 _ => {
                     remove_containers(&self.instance);
                     remove_signs(&self.instance);
@@ -365,8 +368,11 @@ impl Drop for Berth {
         if !self.process.has_ended() {
             self.end(Signal::TERM).succeeds();
         }
-        if self.was_killed && self.way != Way::Kubernetes {
-            remove_signs(&self.instance);
+        if self.was_killed {
+            match self.way {
+                Way::Kubernetes => cluster::remove_lease(&self.instance),
+                _ => remove_signs(&self.instance),
+            }
         }
         let log = self.log().text();
         assert!(!log.contains("panicked"), "a thread panicked:\n{log}");

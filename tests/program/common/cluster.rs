@@ -87,6 +87,12 @@ pub fn remove_pods(instance: &str) {
     call("DELETE", &format!("/api/v1/namespaces/{NAMESPACE}/pods?{selector}"), None);
 }
 
+/// Removes the lease of an instance whose server was killed.
+pub fn remove_lease(instance: &str) {
+    let selector = format!("labelSelector=berth.instance%3D{instance}");
+    call("DELETE", &format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases?{selector}"), None);
+}
+
 /// A namespace of a test's own.
 pub struct Namespace(pub String);
 
