@@ -1,14 +1,14 @@
-//! How much one turn of receiving comes to, and what waits for a turn of its own.
+//! How much one turn of receiving comes to, and what is held up.
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{READ, Session, TURN};
+use super::{MOST_HELD, READ, Session, TURN};
 use crate::algorithms::text;
 use crate::key::{HostKey, HostKeys, KeyKind};
 use crate::message::frames;
-use crate::{Algorithms, number};
+use crate::{Algorithms, Error, PacketError, number};
 
 /// The largest of the messages that are sent.
 const LARGE: usize = 200 * 1024;
@@ -147,4 +147,27 @@ fn a_clients_part_of_a_key_exchange_is_left_to_a_turn_of_its_own() {
     // What came behind it.
     server.receive(&mut Vec::new()).unwrap();
     assert!(!server.has_input() && server.filled == 0);
+}
+
+#[test]
+fn a_key_exchange_holds_up_so_many_answers() {
+    let (mut server, mut client) = logged_in("none");
+    server.exchange_keys().unwrap();
+    // To a client that does not go on with it.
+    server.flush().unwrap();
+    let mut ping = vec![number::PING];
+    super::frame(&mut ping, &[0; 1000]);
+    let end = Instant::now() + Duration::from_secs(30);
+    let error = loop {
+        assert!(Instant::now() < end);
+        client.put_out(&ping).unwrap();
+        client.flush().unwrap();
+        let result = server.receive(&mut Vec::new());
+        assert!(server.queued.len() <= MOST_HELD + ping.len() + 4, "{}", server.queued.len());
+        if let Err(error) = result {
+            break error;
+        }
+    };
+    assert!(matches!(error, Error::Packet(PacketError::Message(number::PING))), "{error}");
+    assert!(server.queued.len() > MOST_HELD - 2 * ping.len());
 }
