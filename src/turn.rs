@@ -96,6 +96,18 @@ impl Turns {
         turn
     }
 
+    /// Whether this source has one who waits.
+    #[cfg(test)]
+    pub(crate) fn is_awaited_by(&self, source: IpAddr) -> bool {
+        self.lock().queue.values().any(|waiting| *waiting == Some(source))
+    }
+
+    /// All places, taken.
+    #[cfg(test)]
+    pub(crate) fn all(&self) -> Vec<Turn<'_>> {
+        (0..self.places).map(|_| self.take(0, Duration::from_secs(60)).unwrap()).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

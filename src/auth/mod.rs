@@ -19,7 +19,7 @@ mod token;
 mod totp;
 mod users;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -185,6 +185,8 @@ pub struct Attempt<'a> {
     pub user: &'a str,
     /// Its address, which is no IPv6 form of an IPv4 one.
     pub client: SocketAddr,
+    /// The network that this is of (`perSourceNetBlockSize`): networks take turns at what is done for clients.
+    pub source: IpAddr,
     /// The connection's id, unique over all berth processes.
     pub connection: &'a str,
     /// Its identification string (RFC 4253 section 4.2). Hostile.

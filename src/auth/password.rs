@@ -120,8 +120,8 @@ impl PasswordHash {
     /// It has waited for 30 seconds, or its client has gone.
     pub fn verify_for(&self, attempt: &Attempt<'_>, password: &[u8]) -> Result<bool, Busy> {
         let memory = if let Scheme::Argon2id(memory) = self.scheme { memory } else { 0 };
-        let source = Some(attempt.client.ip());
-        let Some(_turn) = TURNS.take_for(source, memory, PATIENCE, &|| attempt.presence.is_there()) else {
+        let Some(_turn) = TURNS.take_for(Some(attempt.source), memory, PATIENCE, &|| attempt.presence.is_there())
+        else {
             if attempt.presence.is_there() {
                 log::error!("{}: too many passwords to check: one was not looked at", attempt.connection);
             }
@@ -233,7 +233,11 @@ pub(crate) fn fuzz(text: &[u8]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{HashError, PasswordHash};
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::{HashError, PasswordHash, TURNS};
+    use crate::auth::{Attempt, Presence};
 
     /// Hashes of "Hello world!", made with argon2(1), htpasswd, mkpasswd, `openssl passwd` and crypt(3).
     const KNOWN: [&str; 9] = [
@@ -261,6 +265,31 @@ mod tests {
                 assert!(!hash.verify(wrong), "{text} {wrong:?}");
             }
         }
+    }
+
+    #[test]
+    fn networks_take_turns_at_checks() {
+        let alive = Arc::default();
+        let attempt = Attempt {
+            user: "alice",
+            client: "[2001:db8::1:2:3:4]:22".parse().unwrap(),
+            source: "2001:db8::".parse().unwrap(),
+            connection: "0123",
+            version: "SSH-2.0-Test",
+            presence: &Presence::of(&alive),
+        };
+        let hash = PasswordHash::parse(KNOWN[0]).unwrap();
+        let all = TURNS.all();
+        std::thread::scope(|scope| {
+            let check = scope.spawn(|| hash.verify_for(&attempt, b"Hello world!"));
+            let end = Instant::now() + Duration::from_secs(30);
+            while !TURNS.is_awaited_by(attempt.source) {
+                assert!(Instant::now() < end && !check.is_finished());
+                std::thread::yield_now();
+            }
+            drop(all);
+            assert_eq!(check.join().unwrap(), Ok(true));
+        });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{BackendKind, Docker, ExecutionMode, Kubernetes};
+use super::{BackendKind, Docker, ExecutionMode, HttpServer, Kubernetes};
 use crate::http::Address;
 
 /// Where engines are spoken to. Whoever can is root on the host.
@@ -38,6 +38,12 @@ pub(super) fn of(backend: BackendKind, docker: &Docker, kubernetes: &Kubernetes)
         BackendKind::Kubernetes => of_kubernetes(kubernetes),
         BackendKind::SshProxy => Vec::new(),
     }
+}
+
+/// What a server gives away that is asked who may in, or what is served: its keys are below this path.
+pub(super) fn of_server(path: &[&str], server: &HttpServer) -> Option<Danger> {
+    let message = || format!("without TLS whoever is on the way to {} reads passwords and says who may in", server.url);
+    server.is_exposed().then(|| danger(&[path, &["allowInsecure"]].concat(), message()))
 }
 
 fn of_docker(docker: &Docker) -> Vec<Danger> {
@@ -277,6 +283,43 @@ mod tests {
         let found =
             warnings("docker: {connection: {host: 'tcp://a:2375'}, execution: {host: {pidsLimit: 9, memory: 1g}}}");
         assert!(matches!(&found[..], [one] if one.contains("without TLS")), "{found:?}");
+    }
+
+    #[test]
+    fn a_server_that_is_asked_without_tls_is_told_of_but_on_this_host() {
+        let told = |lines: &str| -> Vec<String> {
+            let all = warnings(&format!("docker: {{execution: {{host: {{pidsLimit: 9, memory: 1g}}}}}}\n{lines}"));
+            all.into_iter().filter(|one| one.contains("without TLS")).collect()
+        };
+        let oauth2 = |provider: &str, keys: &str| {
+            format!(
+                "auth: {{keyboardInteractive: {{method: oauth2, oauth2: {{clientId: a, clientSecret: b, \
+                 provider: {provider}, {provider}: {{{keys}}}}}}}, authz: {{method: webhook, webhook: {{url: 'https://c'}}}}}}"
+            )
+        };
+        for (lines, key) in [
+            ("auth: {password: {method: webhook, webhook: {SERVER}}}".to_owned(), "auth.password.webhook"),
+            ("auth: {publicKey: {method: webhook, webhook: {SERVER}}}".to_owned(), "auth.publicKey.webhook"),
+            ("auth: {SERVER}".to_owned(), "auth"),
+            ("configserver: {SERVER}".to_owned(), "configserver"),
+            (oauth2("oidc", "SERVER, deviceFlow: true"), "auth.keyboardInteractive.oauth2.oidc"),
+            (oauth2("github", "SERVER, apiurl: 'https://d'"), "auth.keyboardInteractive.oauth2.github"),
+            (
+                oauth2(
+                    "generic",
+                    "authorizeEndpointURL: 'https://d', redirectURI: 'https://e', tokenEndpoint: {SERVER}",
+                ),
+                "auth.keyboardInteractive.oauth2.generic.tokenEndpoint",
+            ),
+        ] {
+            let of = |url: &str| told(&lines.replace("SERVER", &format!("url: '{url}', allowInsecure: true")));
+            let found = of("http://a:8080");
+            let start = format!("{key}.allowInsecure: without TLS whoever is on the way to http://a:8080 ");
+            assert!(matches!(&found[..], [one] if one.starts_with(&start)), "{lines}: {found:?}");
+            for url in ["http://127.0.0.1:8080", "http://[::1]", "http://localhost", "https://a"] {
+                assert_eq!(of(url), [""; 0], "{lines}: {url}");
+            }
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use super::dangers;
 use super::kind::{address, any_number_of, choice, duration, is_line, parsed, switch, text};
 use super::reader::Reader;
 use super::section::Section;
@@ -289,6 +290,14 @@ impl Typed {
                 (_, None) => return wrong(&[name, "redirectURI"], missing()),
             },
         };
+        let (path, servers) = match &provider {
+            Provider::GitHub { web, api, .. } => (vec![name], [Some(web), Some(&**api)]),
+            Provider::Oidc { issuer, .. } => (vec![name], [Some(issuer), None]),
+            Provider::Generic { token, .. } => (vec![name, "tokenEndpoint"], [Some(token), None]),
+        };
+        let exposed = servers.into_iter().flatten().find(|server| server.is_exposed());
+        let path = [&PATH[..], &path].concat();
+        reader.warn_of(root, exposed.and_then(|server| dangers::of_server(&path, server)));
         let has_redirect = !matches!(provider, Provider::Oidc { by_code: false, .. });
         Some(OAuth2 {
             client_id,

@@ -59,6 +59,7 @@ pub(super) struct Reader<'a> {
 }
 
 /// Something wrong, or worth a warning.
+#[derive(PartialEq, Eq)]
 pub(super) struct Finding {
     pub line: Option<usize>,
     pub path: String,
@@ -111,7 +112,11 @@ impl<'a> Reader<'a> {
             self.more += 1;
             return;
         }
-        self.findings.push(Finding { line, path: self.path.clone(), message, warning });
+        let finding = Finding { line, path: self.path.clone(), message, warning };
+        // What is used twice is told of once.
+        if !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
     }
 
     /// Reports that what is, or should be, at this path is wrong. For use when all nodes are read.

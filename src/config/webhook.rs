@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use super::dangers;
 use super::kind::{Private, Scalar, choice, colon_list, duration, duration_or_off, parsed, pem, switch};
 use super::oauth2::{self, OAuth2};
 use super::pem::Pem;
@@ -36,6 +37,11 @@ impl HttpServer {
         let url = split_url(url)?;
         let good = url.speaks_tls || !self.speaks_tls() && (url.is_on_loopback() || self.allow_insecure);
         good.then(|| HttpServer::new(&url, self.tls.clone(), self.timeout, self.allow_insecure))
+    }
+
+    /// Whether others than this host can read what goes to and fro, and change it: `allowInsecure`.
+    pub(super) fn is_exposed(&self) -> bool {
+        matches!(&self.address, Address::Tcp { host, tls: None, .. } if !is_loopback(host))
     }
 
     /// Whether TLS says who answers.
@@ -178,9 +184,13 @@ pub(super) struct Url {
 impl Url {
     /// Whether it is this very host.
     fn is_on_loopback(&self) -> bool {
-        let address = self.host.parse::<IpAddr>().map(|address| address.to_canonical());
-        address.is_ok_and(|address| address.is_loopback()) || self.host.eq_ignore_ascii_case("localhost")
+        is_loopback(&self.host)
     }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.parse::<IpAddr>().map(|address| address.to_canonical());
+    address.is_ok_and(|address| address.is_loopback()) || host.eq_ignore_ascii_case("localhost")
 }
 
 /// Why a URL is not taken.
@@ -393,11 +403,9 @@ impl Configuration {
         if self.server.url.is_none() || reader.is_wrong_in("configserver") {
             return None;
         }
-        let server = self.server.resolve().map_err(|(key, message)| {
-            reader.wrong_at(root, &["configserver", key], message);
-        });
+        let server = self.server.resolve_at(&["configserver"], root, reader)?;
         let Configuration { transmit_sensitive, cache_time, .. } = *self;
-        Some(ConfigServer { server: server.ok()?, transmit_sensitive, cache_time })
+        Some(ConfigServer { server, transmit_sensitive, cache_time })
     }
 }
 
@@ -406,15 +414,17 @@ impl Method {
         if reader.is_wrong_in(&path.join(".")) {
             return None;
         }
-        let server = self.server.resolve().map_err(|(key, message)| {
-            let path: Vec<&str> = path.iter().copied().chain(Some(key)).collect();
-            reader.wrong_at(root, &path, message);
-        });
-        Some(Webhook { server: server.ok()?, time: self.time })
+        Some(Webhook { server: self.server.resolve_at(path, root, reader)?, time: self.time })
     }
 }
 
 impl Server {
+    /// As [`Server::resolve`]; what is wrong, or dangerous, is told of its place below this path.
+    fn resolve_at(&self, path: &[&str], root: &Node, reader: &mut Reader<'_>) -> Option<HttpServer> {
+        let server = self.resolve().map_err(|(key, message)| reader.wrong_at(root, &[path, &[key]].concat(), message));
+        server.ok().inspect(|server| reader.warn_of(root, dangers::of_server(path, server)))
+    }
+
     /// On failure, gives the key that is wrong, and why. Reads the files that are named.
     pub fn resolve(&self) -> Result<HttpServer, (&'static str, String)> {
         let read =

@@ -108,7 +108,7 @@ enum Way {
 pub fn begin(settings: &OAuth2, attempt: &Attempt<'_>) -> Result<Option<Box<dyn BrowserLogin>>, Busy> {
     let deadline = Deadline::after(settings.time);
     let is_wanted = || attempt.presence.is_there();
-    let Some(_turn) = BEGINS.take_for(Some(attempt.client.ip()), 0, PATIENCE, &is_wanted) else {
+    let Some(_turn) = BEGINS.take_for(Some(attempt.source), 0, PATIENCE, &is_wanted) else {
         log::warn!("{}: no login by a browser: too many begin at once", attempt.connection);
         return Err(Busy);
     };

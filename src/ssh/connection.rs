@@ -193,9 +193,7 @@ struct Ready {
 impl Thread<'_> {
     /// Deals with all that is there, and waits for more.
     fn round(&mut self) -> Result<(), End> {
-        if self.connection.stop.load(Ordering::Relaxed) {
-            return Err(End::Disconnect(reason::BY_APPLICATION, "the server is shutting down".into()));
-        }
+        self.is_wanted()?;
         self.dispatch()?;
         let ready = self.wait()?;
         if ready.client.contains(PollFlags::OUT) {
@@ -214,9 +212,9 @@ impl Thread<'_> {
         Ok(())
     }
 
-    /// Reads from the client.
+    /// Reads from the client, or computes what it has asked for.
     fn receive(&mut self) -> Result<(), End> {
-        let turn = self.turn()?;
+        let turn = if self.session.will_compute() { Some(self.turn()?) } else { None };
         self.session.receive(self.queue.tail())?;
         drop(turn);
         self.alive.heard();
@@ -228,29 +226,32 @@ impl Thread<'_> {
         Ok(())
     }
 
-    /// Waits for a turn, where what the client has sent may be its part of a key exchange.
-    fn turn(&self) -> Result<Option<Turn<'static>>, End> {
-        if !self.session.is_exchanging() {
-            return Ok(None);
-        }
-        let Connection { client, stop, .. } = self.connection;
-        let is_wanted = || !stop.load(Ordering::Relaxed) && !self.is_displaced();
-        match EXCHANGES.take_for(Some(client.ip().to_canonical()), 0, PATIENCE, &is_wanted) {
-            None if is_wanted() => Err(End::Disconnect(reason::BY_APPLICATION, UNAVAILABLE.into())),
-            turn => Ok(turn),
-        }
+    /// Waits for a turn at a key exchange.
+    fn turn(&self) -> Result<Turn<'static>, End> {
+        let Connection { server, client, .. } = self.connection;
+        let is_wanted = || self.is_wanted().is_ok();
+        let turn = EXCHANGES.take_for(Some(server.source(client.ip())), 0, PATIENCE, &is_wanted);
+        let Some(turn) = turn else {
+            self.is_wanted()?;
+            return Err(End::Disconnect(reason::BY_APPLICATION, UNAVAILABLE.into()));
+        };
+        Ok(turn)
     }
 
-    /// Whether the client has lost its place to another one.
-    fn is_displaced(&self) -> bool {
-        matches!(&self.phase, Phase::Authentication { startup, .. } if startup.is_lost())
+    /// Whether the client is to be served, or why not.
+    fn is_wanted(&self) -> Result<(), End> {
+        if self.connection.stop.load(Ordering::Relaxed) {
+            return Err(End::Disconnect(reason::BY_APPLICATION, "the server is shutting down".into()));
+        }
+        // It has lost its place to another one.
+        if matches!(&self.phase, Phase::Authentication { startup, .. } if startup.is_lost()) {
+            return Err(End::Disconnect(reason::TOO_MANY_CONNECTIONS, "others wait for this place".into()));
+        }
+        Ok(())
     }
 
     /// Gives the client's messages to whom they concern.
     fn dispatch(&mut self) -> Result<(), End> {
-        if self.is_displaced() {
-            return Err(End::Disconnect(reason::TOO_MANY_CONNECTIONS, "others wait for this place".into()));
-        }
         if let Phase::Authentication { authentication, deadline, exchange_deadline, .. } = &mut self.phase {
             for (deadline, what) in [(deadline, "authentication"), (exchange_deadline, "the key exchange")] {
                 if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
@@ -398,3 +399,6 @@ impl Alive {
         Ok(session.send(&request.encode())?)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,6 +125,11 @@ impl Server {
         Limits { settings: &self.settings, penalties: &self.penalties }
     }
 
+    /// The network that a client is of: what is given out by turns, or by number, is so to networks.
+    pub(super) fn source(&self, client: IpAddr) -> IpAddr {
+        self.settings.per_source_net_block_size.source(client)
+    }
+
     /// The country of an address by its code, or `XX` where it is not known.
     pub(super) fn country(&self, address: IpAddr) -> &str {
         self.geoip.as_ref().and_then(|database| database.country(address)).unwrap_or("XX")

@@ -207,6 +207,7 @@ mod tests {
         Attempt {
             user: "al\"ice\n",
             client: "[2001:db8::1]:22".parse().unwrap(),
+            source: "2001:db8::".parse().unwrap(),
             connection: "0123",
             version: "SSH-2.0-Test",
             presence: Box::leak(Box::default()),

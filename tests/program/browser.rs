@@ -56,6 +56,7 @@ fn with_provider(section: Value, change: impl FnOnce(&mut Value)) -> (Provider, 
 
 /// Begins to log in, and gives where the user is to go. What is asked for is read from the file `code`.
 fn begin(berth: &Berth) -> (Running, String) {
+    let _ = fs::remove_file(berth.path("code"));
     Client::new("mkfifo").arg(berth.path("code")).run().succeeds();
     let ssh = berth.openssh_with_password("ssh", "", 1).within(LONG);
     let script = format!("#!/bin/sh\nexec cat '{}'\n", berth.path("code").display());
@@ -104,6 +105,22 @@ fn another_user_of_the_providers_is_not_let_in() {
     let (_provider, berth) = with_provider(json!({"authorizationCodeFlow": true}), |_| ());
     by_code(&berth, "bob").exits(255).prints("");
     berth.log().line(r#"by the provider the user is "bob""#);
+}
+
+#[test]
+fn whoever_has_an_id_token_that_the_provider_has_not_signed_is_not_let_in() {
+    let (_provider, berth) = with_provider(json!({"authorizationCodeFlow": true, "enforceUsername": false}), |_| ());
+    let by_none = "the ID token is signed by none of the provider's keys";
+    for (name, reason) in [
+        ("another-key", by_none),
+        ("no-algorithm", r#"the ID token is signed by "none", which is not taken"#),
+        ("a-changed-bit", by_none),
+    ] {
+        let start = berth.log().text().len();
+        by_code(&berth, name).exits(255).prints("");
+        assert!(berth.log().find(start, reason).is_some(), "{name}: {}", berth.log().text());
+    }
+    by_code(&berth, "anybody-else").succeeds().prints("in\n");
 }
 
 #[test]

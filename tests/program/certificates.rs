@@ -66,6 +66,38 @@ fn a_users_principals_stand_in_place_of_the_name() {
 }
 
 #[test]
+fn lines_that_the_configuration_does_not_hold_set_what_is_permitted() {
+    let variables = r#"environment="LC_A=a",environment="LC_B=b""#;
+    let berth = trusting_and(|config| {
+        let directory = crate::common::directory_of(config);
+        let write = |name: &str, text: String| {
+            fs::write(directory.join(name), text).unwrap();
+            fs::set_permissions(directory.join(name), fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        write("program", format!("#!/bin/sh\necho '{variables} {}'\n", key("ed25519").public.trim()));
+        write("authorities", format!("cert-authority,{variables} {}\n", key("ed25519-ca").public.trim()));
+        write("principals", format!("{variables} web\n"));
+        config["auth"]["users"] = json!({
+            "program": {"authorizedKeysCommand": "program"},
+            "authority": {"authorizedKeysFile": "authorities"},
+            "principal": {"authorizedPrincipalsFile": "principals"},
+        });
+    });
+    let certificates = [("authority", "authority"), ("principal", "web")];
+    for (permitted, expected) in [("no", "[] []\n"), ("LC_B", "[] [b]\n"), ("yes", "[a] [b]\n")] {
+        if permitted != "no" {
+            berth.reload(|config| config["ssh"]["permitUserEnvironment"] = permitted.into());
+        }
+        let command = "echo [$LC_A] [$LC_B]";
+        berth.ssh(["-T", "-l", "program", "berth", command]).run().succeeds().prints(expected);
+        for (user, principal) in certificates {
+            let ran = exec_certified(&berth, "ed25519-ca", user, &["-n", principal], command);
+            ran.succeeds().prints(expected);
+        }
+    }
+}
+
+#[test]
 fn nobody_else_can_certify() {
     let berth = trusting();
     exec_certified(&berth, "ed25519-stranger", "alice", &["-n", "alice"], "echo in").exits(255).prints("");

@@ -8,6 +8,9 @@ use serde_json::json;
 
 use crate::common::{Berth, PASSWORD, RawClient, auth_request, connect_from, key, string};
 
+/// A message that nobody knows.
+const UNKNOWN: u8 = 200;
+
 /// How many messages are sent.
 const MESSAGES: usize = 1_000_000;
 
@@ -60,6 +63,11 @@ fn kexinit() -> Vec<u8> {
     [&[20][..], &[7; 16], &names.map(string).concat(), &[0; 5]].concat()
 }
 
+/// `ping@openssh.com`, from OpenSSH's PROTOCOL, section 1.8.
+fn ping() -> Vec<u8> {
+    [&[192][..], &string("a")].concat()
+}
+
 /// Writes these bytes again and again before there are keys, until the server is gone or there were enough.
 fn flood_plainly(berth: &Berth, beginning: &[u8], bytes: &[u8]) {
     let mut socket = connect_from(Ipv4Addr::LOCALHOST, berth.port);
@@ -70,7 +78,7 @@ fn flood_plainly(berth: &Berth, beginning: &[u8], bytes: &[u8]) {
 
 #[test]
 fn before_the_key_exchange() {
-    for bytes in [&plain(&[192])[..], &plain(&[2, 0, 0, 0, 0]), &plain(&kexinit()), b"x", b"\r\n"] {
+    for bytes in [&plain(&[UNKNOWN])[..], &plain(&[2, 0, 0, 0, 0]), &plain(&kexinit()), b"x", b"\r\n"] {
         is_bounded(|berth| flood_plainly(berth, b"SSH-2.0-test\r\n", bytes));
     }
     is_bounded(|berth| flood_plainly(berth, b"", b"not SSH at all\r\n"));
@@ -79,14 +87,14 @@ fn before_the_key_exchange() {
 #[test]
 fn in_the_key_exchange() {
     let beginning = [b"SSH-2.0-test\r\n", &plain(&kexinit())[..]].concat();
-    for bytes in [plain(&[192]), plain(&[2, 0, 0, 0, 0]), plain(&kexinit())] {
+    for bytes in [plain(&[UNKNOWN]), plain(&[2, 0, 0, 0, 0]), plain(&kexinit())] {
         is_bounded(|berth| flood_plainly(berth, &beginning, &bytes));
     }
 }
 
 #[test]
 fn before_the_login_by_what_is_answered_by_the_transport() {
-    for message in [&[192][..], &[2, 0, 0, 0, 0], &[20]] {
+    for message in [&[UNKNOWN][..], &[2, 0, 0, 0, 0], &[20]] {
         is_bounded(|berth| {
             RawClient::connect(berth.port).flood(message, MESSAGES);
         });
@@ -120,11 +128,13 @@ fn after_the_login_by_opens_and_global_requests() {
     let open = [&[90][..], &string("unknown"), &[0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1]].concat();
     let refused = [&[80][..], &string("unknown"), &[1]].concat();
     let alive = [&[80][..], &string("keepalive@openssh.com"), &[1]].concat();
-    for message in [open, refused, alive, vec![192]] {
+    for message in [open, refused, alive, ping(), vec![UNKNOWN]] {
         is_bounded(|berth| {
             let mut client = RawClient::connect(berth.port);
             client.log_in(PASSWORD);
             client.flood(&message, MESSAGES);
+            // It is not read from, and has done nothing wrong.
+            berth.has_connections(2);
         });
     }
 }
@@ -143,7 +153,7 @@ fn after_the_login_by_requests_of_a_session() {
 #[test]
 fn in_a_key_exchange_after_the_login() {
     let alive = [&[80][..], &string("keepalive@openssh.com"), &[1]].concat();
-    for message in [kexinit(), alive, vec![192]] {
+    for message in [kexinit(), alive, ping(), vec![UNKNOWN]] {
         is_bounded(|berth| {
             let mut client = RawClient::connect(berth.port);
             client.log_in(PASSWORD);
@@ -175,7 +185,7 @@ fn of_another_ssh_server_that_does_not_read() {
         peak(&berth)
     };
     let before = session(&drop);
-    let many = plain(&[192]).repeat(1 << 16);
+    let many = plain(&[UNKNOWN]).repeat(1 << 16);
     let after = session(&|mut socket| {
         socket.set_write_timeout(Some(std::time::Duration::from_secs(2))).unwrap();
         let _ = socket.write_all(b"SSH-2.0-test\r\n").and_then(|()| (0..40).try_for_each(|_| socket.write_all(&many)));

@@ -5,11 +5,13 @@ use std::io::Read;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::{Arc, RwLock};
 
 use serde_json::{Value, json};
 
 use crate::common::{
-    Berth, Client, DEADLINE, PASSWORD, RawClient, auth_request, connect_from, eventually, key, string,
+    Answer, Berth, Client, DEADLINE, PASSWORD, RawClient, WebhookServer, auth_request, connect_from, eventually, key,
+    string,
 };
 
 /// With these settings in place of a test's usual ones: there, nobody is refused for having failed.
@@ -107,7 +109,7 @@ fn a_class_behind_one_address_gets_in_though_some_mistype() {
 
 #[test]
 fn a_client_has_less_time_for_its_keys_than_for_its_login() {
-    let berth = with(|ssh| ssh["keyExchangeTimeout"] = "1s".into());
+    let berth = with(|ssh| ssh["keyExchangeTimeout"] = "5s".into());
     let mut at_the_login = RawClient::connect(berth.port);
     assert!(greeting(connect_from(Ipv4Addr::LOCALHOST, berth.port)).starts_with("SSH-2.0-berth"));
     berth.log().line("timeout before the key exchange");
@@ -115,7 +117,7 @@ fn a_client_has_less_time_for_its_keys_than_for_its_login() {
 }
 
 #[test]
-fn work_ends_when_its_client_has_gone_and_keeps_its_place_until_then() {
+fn work_ends_when_its_client_has_gone() {
     let berth = Berth::with(|config| {
         config["ssh"]["maxStartups"] = 2.into();
         config["auth"]["users"]["alice"]["authorizedKeysCommand"] = json!(["./keys", "%u"]);
@@ -139,6 +141,43 @@ fn work_ends_when_its_client_has_gone_and_keeps_its_place_until_then() {
         drop(client);
         eventually("its end", DEADLINE, || !started().iter().any(|id| Path::new("/proc").join(id).exists()));
     }
+}
+
+#[test]
+fn work_keeps_its_clients_place_though_the_client_has_gone() {
+    let gate = Arc::new(RwLock::new(()));
+    let closed = gate.write().unwrap();
+    let answers = Arc::clone(&gate);
+    let server = WebhookServer::start(move |_, _| {
+        drop(answers.read());
+        Answer::Json(json!({"success": true}))
+    });
+    let berth = Berth::with(|config| {
+        config["ssh"]["maxStartups"] = 2.into();
+        config["auth"] = json!({"password": {
+            "method": "webhook", "webhook": {"url": server.url(), "timeout": "600s", "authTimeout": "600s"},
+        }});
+    });
+    let ask = || {
+        let mut client = RawClient::connect(berth.port);
+        client.ask_for_service();
+        client.send(&[&auth_request("password")[..], &[0], &string("any")].concat());
+        client.push();
+        client
+    };
+    let clients = [ask(), ask()];
+    eventually("both questions", DEADLINE, || server.questions().len() == 2);
+    let [one, other] = clients;
+    one.reset();
+    drop(other);
+    // Their connections have ended, and what was asked for them goes on.
+    berth.has_connections(0);
+    for _ in 0..3 {
+        assert_eq!(greeting(connect_from(Ipv4Addr::LOCALHOST, berth.port)), "Not allowed at this time\r\n");
+    }
+    drop(closed);
+    let ssh = || berth.openssh_with_password("ssh", "any", 1).args(["-T", "berth", "echo in"]).run();
+    eventually("room", DEADLINE, || ssh().text() == "in\n");
 }
 
 #[test]

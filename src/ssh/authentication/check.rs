@@ -59,7 +59,9 @@ impl Authentication {
         let verdict = Pending::start(self.waker.clone(), move || {
             let _startup = startup;
             let (user, _) = server.services.split(&user);
-            work(&server, &Attempt { user, client, connection: &connection, version: &version, presence: &presence })
+            let source = server.source(client.ip());
+            let (connection, version, presence) = (&connection, &version, &presence);
+            work(&server, &Attempt { user, client, source, connection, version, presence })
         });
         self.check = Some(Check { verdict, then });
         Progress::Continue

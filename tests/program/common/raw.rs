@@ -87,6 +87,11 @@ impl RawClient {
         Ok(())
     }
 
+    /// Ends the connection by a reset, as a client does that is killed with something unread.
+    pub fn reset(self) {
+        sockopt::set_socket_linger(self.session.socket(), Some(Duration::ZERO)).unwrap();
+    }
+
     pub fn send(&mut self, message: &[u8]) {
         self.session.expect_answers();
         self.session.send(message).unwrap();

@@ -15,6 +15,8 @@ pub(crate) enum Fate {
     Owner,
     /// It is a key exchange's.
     Exchange,
+    /// It is one, and the answer to it takes long.
+    Compute,
     /// It is to be answered by the same with another number.
     Ping,
     /// The peer goes.
@@ -52,6 +54,7 @@ impl Phase {
             number::SERVICE_ACCEPT => owner_if(!server && settled && expecting),
             number::EXT_INFO if settled => Fate::Ignore,
             number::EXT_INFO => Fate::Refuse,
+            FIRST_EXCHANGE_MESSAGE..=LAST_EXCHANGE_MESSAGE if server => Fate::Compute,
             number::KEXINIT | number::NEWKEYS | FIRST_EXCHANGE_MESSAGE..=LAST_EXCHANGE_MESSAGE => Fate::Exchange,
             number::USERAUTH_REQUEST => owner_if(server && authenticating),
             number::USERAUTH_FAILURE | number::USERAUTH_SUCCESS | number::USERAUTH_INFO_REQUEST => {
@@ -124,6 +127,17 @@ mod tests {
             // What crossed our KEXINIT.
             assert_eq!(sorted(side, Stage::Authenticated, true, false).0, connection().collect::<Vec<_>>());
             assert_eq!(sorted(side, Stage::Exchanging, true, false).0, []);
+        }
+    }
+
+    #[test]
+    fn a_server_computes_and_a_client_only_what_it_has_begun() {
+        for (side, expected) in [(Side::Server, (30..=34).collect()), (Side::Client, vec![])] {
+            for stage in [Stage::Exchanging, Stage::Authenticating, Stage::Authenticated] {
+                let phase = Phase { side, stage, exchanging: true, expecting: false };
+                let found: Vec<u8> = (0..=255).filter(|message| phase.fate(*message) == Fate::Compute).collect();
+                assert_eq!(found, expected);
+            }
         }
     }
 

@@ -40,6 +40,8 @@ pub struct Session {
     filled: usize,
     /// Whether whole packets may be among them.
     has_input: bool,
+    /// The client's part of a key exchange, which is taken next.
+    computation: Option<Vec<u8>>,
     /// Packets, the first `written` bytes of which the socket has taken.
     output: Vec<u8>,
     written: usize,
@@ -88,6 +90,7 @@ impl Session {
             unread: Vec::new(),
             filled: 0,
             has_input: false,
+            computation: None,
             output: [algorithms.identification.as_bytes(), b"\r\n"].concat(),
             written: 0,
             queued: Vec::new(),
@@ -111,15 +114,16 @@ impl Session {
 
     /// Reads once from the socket, and appends the messages that became whole to `messages`, each behind its length as
     /// uint32. They are 5, 50, 61 and 80 to 100; all others have been dealt with. Nothing to read is no error. Where what
-    /// was read before comes to much, it goes on with that instead: see [`Session::has_input`].
+    /// was read before comes to much, it goes on with that instead: see [`Session::has_input`]. A server stops before each
+    /// part of a client's in a key exchange, and does nothing but take that the next time: see [`Session::will_compute`].
     pub fn receive(&mut self, messages: &mut Vec<u8>) -> Result<(), Error> {
-        if !std::mem::take(&mut self.has_input) {
-            self.read()?;
-        }
-        let mut used = 0;
-        let result = self.process(&mut used, messages);
-        self.unread.copy_within(used..self.filled, 0);
-        self.filled -= used;
+        let result = match self.computation.take() {
+            Some(message) => {
+                self.has_input = self.filled > 0;
+                self.exchange(&message)
+            }
+            None => self.receive_packets(messages),
+        };
         if result.is_err() && self.sealer.is_plain() {
             // A failed first key exchange: the peer shall see our KEXINIT, or what is wrong with its identification. So few
             // bytes always find room.
@@ -132,6 +136,23 @@ impl Session {
     /// more to read or not.
     pub fn has_input(&self) -> bool {
         self.has_input
+    }
+
+    /// Whether the next [`Session::receive`] is the one that takes long: it computes the server's part of a key exchange,
+    /// which a large group takes a tenth of a second for. It waits for nothing.
+    pub fn will_compute(&self) -> bool {
+        self.computation.is_some()
+    }
+
+    fn receive_packets(&mut self, messages: &mut Vec<u8>) -> Result<(), Error> {
+        if !std::mem::take(&mut self.has_input) {
+            self.read()?;
+        }
+        let mut used = 0;
+        let result = self.process(&mut used, messages);
+        self.unread.copy_within(used..self.filled, 0);
+        self.filled -= used;
+        result
     }
 
     fn read(&mut self) -> Result<(), Error> {
@@ -179,6 +200,11 @@ impl Session {
             self.tainted |= self.opener.is_plain() && !Phase::is_strict(number);
             match fate {
                 Fate::Owner | Fate::Ignore => (),
+                Fate::Compute => {
+                    self.computation = Some(message);
+                    self.has_input = true;
+                    break;
+                }
                 Fate::Exchange => self.exchange(&message)?,
                 Fate::Disconnect => {
                     self.silent = true;

@@ -44,7 +44,8 @@ fn serve(socket: TcpStream, keys: Arc<HostKeys>, download: usize) -> Seen {
         let socket = session.socket();
         let mut fds = [PollFd::new(&socket, flags)];
         let busy = running && left > 0 && window > 0 && session.pending() < 100_000 && !session.is_exchanging();
-        let timeout = Timespec { tv_sec: i64::from(!busy), tv_nsec: 0 };
+        let has_input = session.has_input();
+        let timeout = Timespec { tv_sec: i64::from(!busy && !has_input), tv_nsec: 0 };
         poll(&mut fds, Some(&timeout)).unwrap();
         let events = fds[0].revents();
         if events.contains(PollFlags::OUT)
@@ -54,7 +55,7 @@ fn serve(socket: TcpStream, keys: Arc<HostKeys>, download: usize) -> Seen {
             return seen;
         }
         let mut messages = Vec::new();
-        if events.intersects(PollFlags::IN | PollFlags::HUP)
+        if (has_input || events.intersects(PollFlags::IN | PollFlags::HUP))
             && let Err(error) = session.receive(&mut messages)
         {
             seen.end = Some(error);
