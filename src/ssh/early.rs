@@ -294,6 +294,8 @@ impl Channel {
     /// Ends a session that got no container.
     fn end(&mut self, session: &mut Session) -> Result<(), Error> {
         self.write_lines(session)?;
+        // libssh2 1.11 would wait for one though the channel is closed. Nothing that comes is kept.
+        session.send(&message::window_adjust(self.client, message::WINDOW))?;
         session.send(&message::exit_status(self.client, STATUS))?;
         session.send(&message::bare(number::CHANNEL_EOF, self.client))?;
         session.send(&message::bare(number::CHANNEL_CLOSE, self.client))?;

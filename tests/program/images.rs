@@ -1,5 +1,7 @@
 //! Images and the daemon: pulls, and what a user hears when there is no container to be had.
 
+use std::io::Write;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -7,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::clients::dbclient;
 use crate::common::{Berth, Client, PASSWORD, Registry, Terminal, daemon, directory_of, docker, eventually, free_port};
+use crate::libssh2;
 
 /// What "at once" is.
 const AT_ONCE: Duration = Duration::from_secs(10);
@@ -187,4 +190,16 @@ fn a_registrys_password_is_the_configurations() {
     assert!(!log.contains(PASSWORD));
     with_auth(json!({"username": "berth", "password": "wrong"})).0.exits(255).prints("");
     with_auth(json!(null)).0.exits(255).prints("");
+}
+
+#[test]
+fn a_copy_by_libssh2_to_a_container_that_is_not_to_be_had_ends() {
+    let berth = with_image("berth-test/none", "Never");
+    let session = libssh2::connect(&berth);
+    session.userauth_password("alice", PASSWORD).unwrap();
+    // It takes a closed channel for one that may get a window yet.
+    let mut copy = session.scp_send(Path::new("/tmp/x"), 0o640, 100_000, None).unwrap();
+    copy.write_all(&[b'x'; 100_000]).unwrap();
+    copy.wait_close().unwrap();
+    assert_eq!(copy.exit_status().unwrap(), 255);
 }

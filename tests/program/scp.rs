@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use crate::common::{Berth, Client, PASSWORD, directory_of};
+use crate::common::{Berth, Client, DEADLINE, PASSWORD, directory_of};
 
 /// Nothing is in the image but one program: no shell, no home.
 fn from_scratch(config: &mut Value) {
@@ -220,6 +220,7 @@ fn pscp_copies_by_the_old_protocol() {
 fn libssh2_copies_by_the_old_protocol() {
     let berth = Berth::start();
     let mut session = ssh2::Session::new().unwrap();
+    session.set_timeout(DEADLINE.as_millis() as u32);
     session.set_tcp_stream(TcpStream::connect(("127.0.0.1", berth.port)).unwrap());
     session.handshake().unwrap();
     session.userauth_password("alice", PASSWORD).unwrap();

@@ -244,7 +244,8 @@ impl Api {
 fn docker_status(status: u16, message: &str) -> u16 {
     match status {
         500 if message.contains("no such container") => 404,
-        500 if message.contains("name is already in use") => 409,
+        // Podman 4 and 5.
+        500 if message.contains("name is already in use") || message.contains("container already exists") => 409,
         status => status,
     }
 }
@@ -280,6 +281,7 @@ mod tests {
             docker_status(500, "creating: the container name \"x\" is in use: that name is already in use"),
             409
         );
+        assert_eq!(docker_status(500, "container create: name \"x\" is in use: container already exists"), 409);
         assert_eq!((docker_status(500, "no space left"), docker_status(409, "in use")), (500, 409));
     }
 
