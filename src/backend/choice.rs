@@ -8,6 +8,7 @@ use super::kubernetes::Kubernetes;
 use super::sshproxy::SshProxy;
 use super::{Backend, Container, Error, InUse, Request, Scope, Waiter};
 use crate::config::{BackendKind, Config};
+use crate::metadata::Metadata;
 
 /// The configuration's own backend, and the others that its configuration server has named since berth was started.
 pub struct Backends {
@@ -97,6 +98,10 @@ impl Backend for Backends {
 
     fn subsystems(&self) -> Option<BTreeMap<String, String>> {
         self.own.subsystems()
+    }
+
+    fn variables(&self, metadata: &Metadata) -> Vec<(String, String)> {
+        self.own.variables(metadata)
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {

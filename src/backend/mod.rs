@@ -116,9 +116,7 @@ pub trait Backend: Send + Sync {
 
     /// What each program is to have of a user's metadata, since its container was made without: names and values. These
     /// are the only ones that a backend does not see to by itself.
-    fn variables(&self, _metadata: &Metadata) -> Vec<(String, String)> {
-        Vec::new()
-    }
+    fn variables(&self, metadata: &Metadata) -> Vec<(String, String)>;
 
     /// Makes a container and connects to its agent. Blocks, with deadlines, for as long as that takes; called in a
     /// worker thread. On any error nothing that was created stays once that is dropped.

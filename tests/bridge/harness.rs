@@ -18,6 +18,7 @@ use berth::config;
 use berth::connection::frame::{self, HELLO, VERSION};
 use berth::connection::message::{GlobalRequest, number};
 use berth::connection::wire::Write;
+use berth::metadata::Metadata;
 use berth::ssh::Services;
 
 use crate::port::free_port;
@@ -76,6 +77,10 @@ impl Backend for Agents {
 
     fn subsystems(&self) -> Option<BTreeMap<String, String>> {
         Some(BTreeMap::from([("sftp".to_owned(), "internal-sftp".to_owned())]))
+    }
+
+    fn variables(&self, _metadata: &Metadata) -> Vec<(String, String)> {
+        Vec::new()
     }
 
     fn start(&self, request: &Request, _waiter: &dyn Waiter) -> Result<Container, Error> {

@@ -43,6 +43,7 @@ use crate::config;
 use crate::config::{AgentTransport, ExecutionMode, ImagePullPolicy};
 use crate::fuzzing::Target;
 use crate::http::Deadline;
+use crate::metadata::Metadata;
 use agent::{Agent, Volume};
 use api::{Api, encode};
 use attached::Attached;
@@ -325,6 +326,11 @@ impl Backend for Docker {
 
     fn subsystems(&self) -> Option<BTreeMap<String, String>> {
         Some(self.settings.all_subsystems())
+    }
+
+    fn variables(&self, _metadata: &Metadata) -> Vec<(String, String)> {
+        // The container has them, or what is executed in one that was there before.
+        Vec::new()
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, backend::Error> {

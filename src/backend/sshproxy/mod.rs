@@ -17,6 +17,7 @@ use crate::config;
 use crate::fuzzing::Target;
 use crate::http::{self, Address, Deadline, Transport};
 use crate::ip_qos::{IpQos, Marking};
+use crate::metadata::Metadata;
 use login::Login;
 use relay::Relay;
 
@@ -86,6 +87,11 @@ impl Backend for SshProxy {
 
     fn subsystems(&self) -> Option<BTreeMap<String, String>> {
         None
+    }
+
+    fn variables(&self, _metadata: &Metadata) -> Vec<(String, String)> {
+        // They are sent to the other server with each program: see `Sessions`.
+        Vec::new()
     }
 
     fn start(&self, request: &Request, waiter: &dyn Waiter) -> Result<Container, Error> {

@@ -15,6 +15,7 @@ use crate::backend::{Backend, Container, Error, Request, Scope, Waiter};
 use crate::config;
 use crate::connection::frame::Queue;
 use crate::connection::wire::Write;
+use crate::metadata::Metadata;
 use crate::ssh::startups::Startups;
 use crate::ssh::{Server, Services};
 use crate::waker::Waker;
@@ -47,6 +48,10 @@ impl Backend for Nothing {
 
     fn subsystems(&self) -> Option<BTreeMap<String, String>> {
         None
+    }
+
+    fn variables(&self, _metadata: &Metadata) -> Vec<(String, String)> {
+        Vec::new()
     }
 
     fn start(&self, _request: &Request, _waiter: &dyn Waiter) -> Result<Container, Error> {
