@@ -192,18 +192,19 @@ fn a_revoked_key_does_not_let_in_nor_any_where_the_list_is_no_good() {
 fn files_in_a_directory_that_others_can_write_to_are_good_where_that_is_permitted() {
     let berth = Berth::with(|config| {
         config["ssh"]["revokedKeys"] = json!("open/revoked");
-        config["auth"]["users"] = json!({"alice": {"authorizedKeysFile": "open/keys"}});
+        config["auth"]["users"] = json!({"alice": {"authorizedKeysFile": "open/%u"}});
     });
     // As Kubernetes makes a volume of a ConfigMap.
     let open = berth.path("open");
     fs::create_dir(&open).unwrap();
     fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
-    for (name, text) in [("keys", key("ed25519").public), ("revoked", "# nothing\n".to_owned())] {
+    for (name, text) in [("alice", key("ed25519").public), ("revoked", "# nothing\n".to_owned())] {
         fs::write(open.join(name), text).unwrap();
         fs::set_permissions(open.join(name), fs::Permissions::from_mode(0o644)).unwrap();
     }
     berth.exec("echo in").run().exits(255).prints("");
     berth.log().line("lets others put something else in its place");
+    berth.log().line("/open/alice: ");
     berth.reload(|config| config["ssh"]["strictModes"] = "no".into());
     berth.exec("echo in").run().succeeds().prints("in\n");
     fs::set_permissions(open.join("revoked"), fs::Permissions::from_mode(0o666)).unwrap();

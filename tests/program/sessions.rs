@@ -253,6 +253,7 @@ fn a_shell_reads_commands_from_its_input() {
 fn an_unknown_subsystem_is_refused() {
     let berth = Berth::start();
     berth.ssh(["-s", "berth", "no-such"]).run().exits(255).says("subsystem request failed");
+    berth.log().line(": refused: subsystem");
 }
 
 #[test]
